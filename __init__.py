@@ -1,0 +1,1 @@
+"""Octavo: pretrain byte-level language models in JAX and compare them in bits per byte."""

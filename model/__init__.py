@@ -1,0 +1,1 @@
+"""The modules: attention, blocks, trunks, embeddings and the language model made of them."""

@@ -1,0 +1,66 @@
+"""What every tokenization scheme offers: an exact, reversible map between bytes and ids.
+
+This folder has no ``__init__.py`` on purpose. A folder without one never shadows the Hugging Face
+``tokenizers`` package, even when the repository root comes first on ``sys.path``.
+"""
+
+import hashlib
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """A lossless segmentation of byte strings into ids.
+
+    ``decode(encode(data)) == data`` holds for every byte string, UTF-8 or not.
+    """
+
+    name: str
+    vocab_size: int
+    eos_id: int
+    """The id that ends a document. It stands for no byte, and it is predicted and paid for."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The narrowest unsigned integer type that holds every id; shards are stored in it."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change whenever any id would mean other bytes."""
+        ...
+
+    def encode(self, data: bytes) -> np.ndarray:
+        """Ids of ``data``, ``[tokens]`` of ``dtype``, without the end of document."""
+        ...
+
+    def decode(self, ids: np.ndarray) -> bytes:
+        """The bytes that ``ids`` stand for. Raises ValueError for an id that stands for none."""
+        ...
+
+    def bytes_per_id(self) -> np.ndarray:
+        """``[vocab_size]`` int32: how many bytes each id stands for (0 for special ids)."""
+        ...
+
+    def to_json(self) -> dict:
+        """Everything needed to build the same tokenizer again."""
+        ...
+
+
+def dtype_for(vocab_size: int) -> np.dtype:
+    """The narrowest unsigned integer type for ids below ``vocab_size``."""
+    for dtype in (np.uint8, np.uint16):
+        if vocab_size - 1 <= np.iinfo(dtype).max:
+            return np.dtype(dtype)
+    return np.dtype(np.uint32)
+
+
+def fingerprint_of(*parts: bytes) -> str:
+    """16 hex digits of a hash over length-prefixed parts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()[:16]
