@@ -19,6 +19,8 @@ class Tokenizer(Protocol):
 
     name: str
     vocab_size: int
+    bos_id: int
+    """The input before the first id of a document."""
     eos_id: int
     """The id that ends a document. It stands for no byte, and it is predicted and paid for."""
 
