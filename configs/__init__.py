@@ -1,0 +1,14 @@
+"""Presets by name: every module here with a ``preset()`` function is one."""
+
+import importlib
+import pkgutil
+
+from octavo.configs.schema import Config
+
+
+def presets() -> dict[str, Config]:
+    """Every preset's name and config; a new file in this folder with ``preset()`` is found."""
+    found = {}
+    for module in sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "schema"):
+        found |= importlib.import_module(f"octavo.configs.{module}").presets()
+    return found

@@ -1,0 +1,173 @@
+"""Attention: one function, one small mask spec, several kernels.
+
+``attention(q, k, v, spec)`` computes softmax(q k^T / sqrt(D)) v where the spec allows it. A kernel
+that cannot honour a field of the spec raises; none ever ignores one.
+
+Letters: B batch, T positions, H query heads, K key/value heads, G = H / K, D head size.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+MASKED = -1e30
+"""Score of a hidden key. Finite, so that a row that sees nothing gives no NaN."""
+
+
+@dataclass(frozen=True)
+class MaskSpec:
+    """Which keys a query sees.
+
+    causal: query t sees keys at or before t. window: and of those no more than the last
+    ``window``, itself included. segment_ids ``[B, T]`` integers: and only keys of its own segment.
+    """
+
+    segment_ids: jax.Array | None = None
+    causal: bool = True
+    window: int | None = None
+
+    def __post_init__(self):
+        if self.window is not None and not self.causal:
+            raise ValueError("a window is defined for causal attention only")
+
+
+def attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec, backend: str = "reference"
+) -> jax.Array:
+    """Masked softmax attention.
+
+    q ``[B, T, H, D]``, k and v ``[B, T, K, D]`` with K dividing H; the result ``[B, T, H, D]`` has
+    q's dtype, the softmax is float32. Raises ValueError for an unknown backend or where the
+    backend cannot honour the spec.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown attention backend {backend!r}; known: {', '.join(BACKENDS)}")
+    return BACKENDS[backend](q, k, v, spec)
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array) -> jax.Array:
+    """Dense attention of a few queries: q ``[B, N, H, D]``, k, v ``[B, S, K, D]``, visible
+    boolean, broadcastable to ``[B, N, S]``. Used block by block here, and by decoding."""
+    B, N, H, D = q.shape
+    K = k.shape[2]
+    q = (q * (1 / math.sqrt(D))).reshape(B, N, K, H // K, D)
+    scores = jnp.einsum("bnkgd,bskd->bkgns", q, k, preferred_element_type=jnp.float32)
+    scores = jnp.where(visible[:, None, None], scores, MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bkgns,bskd->bnkgd", weights, v).reshape(B, N, H, D)
+
+
+def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Array:
+    """Query blocks that read only the keys they may see: half the work of a dense mask when
+    causal, and linear in T with a window."""
+    T = q.shape[1]
+    block = max(128, -(-T // 16 // 128) * 128)
+    if spec.window is not None:
+        block = max(128, min(block, spec.window))
+    outputs = []
+    for start in range(0, T, block):
+        stop = min(start + block, T)
+        low = 0 if spec.window is None else max(0, start - spec.window + 1)
+        high = stop if spec.causal else T
+        distance = np.arange(start, stop)[:, None] - np.arange(low, high)[None]
+        visible = distance >= 0 if spec.causal else np.ones_like(distance, bool)
+        if spec.window is not None:
+            visible &= distance < spec.window
+        visible = jnp.asarray(visible[None])
+        if spec.segment_ids is not None:
+            ids = spec.segment_ids
+            visible &= ids[:, start:stop, None] == ids[:, None, low:high]
+        outputs.append(attend(q[:, start:stop], k[:, low:high], v[:, low:high], visible))
+    return jnp.concatenate(outputs, axis=1) if len(outputs) > 1 else outputs[0]
+
+
+def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
+    """The Pallas TPU kernel: blocks of the mask that hide everything are never visited."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    B, T, H, D = q.shape
+    if T % 128:
+        raise ValueError(f"splash attention needs a length that 128 divides, not {T}")
+    if not spec.causal:
+        mask = masks.FullMask((T, T))
+    elif spec.window is None:
+        mask = masks.CausalMask((T, T))
+    else:
+        mask = masks.LocalMask((T, T), window_size=(spec.window - 1, 0), offset=0)
+    segment_ids = spec.segment_ids
+    if segment_ids is None:
+        segment_ids = jnp.zeros((B, T), jnp.int32)
+
+    def local(q, k, v, segment_ids):
+        block = next(size for size in (512, 256, 128) if T % size == 0)
+        run = kernel.make_splash_mha(
+            mask=masks.MultiHeadMask([mask] * q.shape[2]),
+            block_sizes=kernel.BlockSizes(
+                block_q=block, block_kv=block, block_kv_compute=block,
+                block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block,
+                block_q_dq=block, block_kv_dq=block,
+            ),
+            head_shards=1, q_seq_shards=1, interpret=interpret,
+        )  # fmt: skip
+        scaled = q * jnp.asarray(1 / math.sqrt(D), q.dtype)
+        # The kernel wants heads first, and as many key heads as query heads.
+        repeat = q.shape[2] // k.shape[2]
+        heads_first = [scaled] + [jnp.repeat(x, repeat, axis=2) for x in (k, v)]
+        heads_first = [jnp.swapaxes(x, 1, 2) for x in heads_first]
+        ids = kernel.SegmentIds(segment_ids, segment_ids)
+        return jnp.swapaxes(jax.vmap(run)(*heads_first, ids), 1, 2).astype(q.dtype)
+
+    return _per_shard(local, q, k, v, segment_ids.astype(jnp.int32))
+
+
+def _per_shard(function, q, k, v, segment_ids):
+    """Run a custom kernel on each device's own rows and heads; XLA cannot partition it itself."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function(q, k, v, segment_ids)
+    rows = tuple(axis for axis in ("replica", "fsdp") if axis in mesh.axis_names)
+    heads = "tensor" if "tensor" in mesh.axis_names else None
+    head_spec = jax.P(rows, None, heads, None)
+    return jax.shard_map(
+        function,
+        in_specs=(head_spec, head_spec, head_spec, jax.P(rows, None)),
+        out_specs=head_spec,
+        check_vma=False,
+    )(q, k, v, segment_ids)
+
+
+def _cudnn(q, k, v, spec: MaskSpec) -> jax.Array:
+    """cuDNN flash attention. It has no segment ids: they become a mask of T x T booleans."""
+    mask = None
+    if spec.segment_ids is not None:
+        mask = (spec.segment_ids[:, :, None] == spec.segment_ids[:, None, :])[:, None]
+    try:
+        return jax.nn.dot_product_attention(
+            q, k, v,
+            mask=mask,
+            is_causal=spec.causal,
+            local_window_size=None if spec.window is None else (spec.window - 1, 0),
+            implementation="cudnn",
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise ValueError(f"attention backend cudnn is not available here: {error}") from error
+
+
+BACKENDS = {
+    "reference": _blocked,
+    "splash": _splash,
+    "splash_interpret": functools.partial(_splash, interpret=True),
+    "cudnn": _cudnn,
+}
+
+
+def backend_for(choice: str, platform: str) -> str:
+    """Resolve "auto" for a platform ("cpu", "tpu", "gpu")."""
+    if choice != "auto":
+        return choice
+    return {"tpu": "splash", "gpu": "cudnn"}.get(platform, "reference")

@@ -1,0 +1,58 @@
+"""Small parts: linear maps, norms, rotary positions. All hold float32, compute in ``dtype``.
+
+Every parameter carries the logical names of its axes (``names``); ``ShardingRules`` maps those to
+mesh axes. A stacked parameter has one more leading axis, "layers".
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+def parameter(value: jax.Array, *names: str | None) -> nnx.Param:
+    """A parameter with a logical name per axis. (A key of our own: flax's would ask for a mesh.)"""
+    assert value.ndim == len(names), (value.shape, names)
+    return nnx.Param(value, names=names)
+
+
+class Linear(nnx.Module):
+    """``x @ weight``, no bias. weight ``[inputs, outputs]``, normal with deviation
+    ``scale / sqrt(inputs)``."""
+
+    def __init__(self, inputs: int, outputs: int, names, dtype, rngs: nnx.Rngs, scale: float = 1.0):
+        deviation = scale / inputs**0.5
+        weight = jax.random.normal(rngs.params(), (inputs, outputs)) * deviation
+        self.weight = parameter(weight, *names)
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x.astype(self.dtype) @ self.weight[...].astype(self.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm with a learned gain (Zhang & Sennrich 2019); statistics in float32."""
+
+    def __init__(self, width: int, name: str | None = None):
+        self.gain = parameter(jnp.ones((width,)), name)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = x.astype(jnp.float32)
+        normed = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + 1e-6)
+        return (normed * self.gain[...]).astype(x.dtype)
+
+
+def rotary_angles(
+    positions: jax.Array, head_size: int, base: float
+) -> tuple[jax.Array, jax.Array]:
+    """Cosine and sine for ``rotate``, each ``[B, T, 1, head_size / 2]`` float32."""
+    frequencies = base ** (-jnp.arange(0, head_size, 2, dtype=jnp.float32) / head_size)
+    angles = positions.astype(jnp.float32)[..., None, None] * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Rotary positions (Su et al. 2021), halves convention. x ``[B, T, heads, head_size]``."""
+    cosine, sine = angles
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = (first * cosine - second * sine, second * cosine + first * sine)
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -1,0 +1,52 @@
+"""The language model: embedding, trunk, head. Also its size and its cost per position."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from octavo.configs.schema import ModelConfig
+from octavo.model.embedding import EMBEDDINGS
+from octavo.model.layers import Linear, RMSNorm
+from octavo.model.transformer import Transformer
+
+
+class ByteLM(nnx.Module):
+    """Predicts the next id at every position.
+
+    Raises ConfigError where the config and the vocabulary do not fit each other.
+    """
+
+    def __init__(
+        self, config: ModelConfig, vocab_size: int, backend: str, dtype, rngs: nnx.Rngs
+    ):
+        self.config, self.vocab_size = config, vocab_size
+        self.embedding = EMBEDDINGS[config.embedding](vocab_size, config.width, dtype, rngs)
+        self.trunk = Transformer(config, backend, dtype, rngs)
+        self.norm = RMSNorm(config.width)
+        self.head = None
+        if not config.tied_embeddings:
+            self.head = Linear(config.width, vocab_size, ("embed", "vocab"), dtype, rngs, 0.1)
+
+    def _logits(self, x: jax.Array) -> jax.Array:
+        x = self.norm(x)
+        if self.head is None:
+            return self.embedding.logits(x)
+        return self.head(x).astype(jnp.float32)
+
+    def __call__(self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array):
+        """All ``[B, T]`` integers; returns float32 logits ``[B, T, vocab_size]``; those at t
+        depend on tokens up to t of the same segment only."""
+        return self._logits(self.trunk(self.embedding(tokens), positions, segment_ids))
+
+    def init_cache(self, batch: int, slots: int) -> dict:
+        return {
+            "length": jnp.zeros((batch,), jnp.int32),
+            "trunk": self.trunk.init_cache(batch, slots),
+        }
+
+    def extend(self, tokens: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
+        """Continue each row of the cache by tokens ``[B, N]``: float32 logits
+        ``[B, N, vocab_size]``, equal to the parallel pass, and the longer cache."""
+        length = cache["length"]
+        x, trunk = self.trunk.extend(self.embedding(tokens), cache["trunk"], length)
+        return self._logits(x), {"length": length + tokens.shape[1], "trunk": trunk}
