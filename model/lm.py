@@ -23,9 +23,10 @@ class ByteLM(nnx.Module):
         self.embedding = EMBEDDINGS[config.embedding](vocab_size, config.width, dtype, rngs)
         self.trunk = Transformer(config, backend, dtype, rngs)
         self.norm = RMSNorm(config.width)
-        self.head = None
-        if not config.tied_embeddings:
-            self.head = Linear(config.width, vocab_size, ("embed", "vocab"), dtype, rngs, 0.1)
+        # A small head: the first predictions are close to uniform, whatever the width.
+        untied = not config.tied_embeddings
+        shape = (config.width, vocab_size)
+        self.head = Linear(*shape, ("embed", "vocab"), dtype, rngs, 0.1) if untied else None
 
     def _logits(self, x: jax.Array) -> jax.Array:
         x = self.norm(x)
