@@ -197,12 +197,20 @@ class Order:
         slot = np.repeat(np.arange(len(mine)), sizes)[shuffled]
         return mine, slot, shuffled - (np.cumsum(sizes) - sizes)[slot]
 
-    def locate(self, draw: int) -> tuple[int, int, int]:
-        """Draw number ``draw`` as (epoch, window, place in the window)."""
-        epoch, at = divmod(draw, self.total)
-        ends = self._epoch(epoch)[1]
-        window = int(np.searchsorted(ends, at, side="right"))
-        return epoch, window, at - (int(ends[window - 1]) if window else 0)
+    def locate(self, draws: np.ndarray) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+        """Groups (epoch, window, which of the draws, their places in that window)."""
+        groups = []
+        epochs = draws // self.total
+        for epoch in np.unique(epochs).tolist():
+            ends = self._epoch(epoch)[1]
+            mine = np.flatnonzero(epochs == epoch)
+            at = draws[mine] - epoch * self.total
+            windows = np.searchsorted(ends, at, side="right")
+            for window in np.unique(windows).tolist():
+                here = windows == window
+                origin = ends[window - 1] if window else 0
+                groups.append((epoch, window, mine[here], at[here] - origin))
+        return groups
 
     def window(self, epoch: int, window: int):
         """(chunks, slot, row): place p of the window is row ``row[p]`` of ``chunks[slot[p]]``."""
@@ -272,9 +280,9 @@ class Plan:
             rank[choice == c] = np.arange(counts[c])
         return choice, rank, counts
 
-    def draw(self, index: int) -> tuple[int, int]:
-        """Global row ``index`` (= step x batch size + row) as (corpus, its draw number)."""
+    def draws(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Global rows (= step x batch size + row) as corpora and their draw numbers."""
         choice, rank, counts = self._mix
-        period, place = divmod(index, self.PERIOD)
-        corpus = int(choice[place])
-        return corpus, period * int(counts[corpus]) + int(rank[place])
+        period, place = np.divmod(rows, self.PERIOD)
+        corpus = choice[place]
+        return corpus, period * counts[corpus] + rank[place]

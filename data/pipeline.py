@@ -1,0 +1,207 @@
+"""From the plan to batches: Grain reads the plan by random access, one element a step.
+
+An element is a whole host batch, made by one compiled copy loop. Nothing many-to-one follows, so
+neither threads nor worker processes can change the stream; the state of the pipeline is the step.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grain
+import numba
+import numpy as np
+
+from octavo.configs.schema import DataConfig
+from octavo.data.errors import DataError
+from octavo.data.plan import Plan, Rows
+from octavo.data.shards import Corpus
+
+FIELDS = ("tokens", "targets", "segment_ids", "positions", "loss_weights")
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The text of one shuffle window, in memory, and its rows in shuffled order."""
+
+    ids: np.ndarray
+    rows: Rows
+    """Pieces as places in ``ids``; an id before every piece is there too."""
+
+
+class BatchSource(grain.sources.RandomAccessDataSource):
+    """Element ``step``: the given rows of the global batch at that step, ``{field: [rows, T]}``.
+
+    tokens and targets have the corpus's dtype, segment_ids (0 = padding) and positions are uint16,
+    loss_weights uint8 (1 = counts): widened on the device, not here.
+    """
+
+    def __init__(self, plan: Plan, rows: np.ndarray, steps: int):
+        self.plan, self.rows, self.steps = plan, np.asarray(rows, np.int64), steps
+        self._start_empty()
+
+    def _start_empty(self):
+        self._windows: OrderedDict[tuple[int, int, int], _Window] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self):
+        return {"plan": self.plan, "rows": self.rows, "steps": self.steps}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._start_empty()
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __repr__(self) -> str:
+        return f"BatchSource({self.plan.fingerprint}, {len(self.rows)} rows)"
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        plan, shape = self.plan, (len(self.rows), self.plan.length)
+        dtype = plan.corpora[0].dtype
+        batch = {
+            name: np.zeros(shape, kind)
+            for name, kind in zip(
+                FIELDS, (dtype, dtype, np.uint16, np.uint16, np.uint8), strict=True
+            )
+        }
+        corpora, draws = plan.draws(step * plan.batch_size + self.rows)
+        for c in np.unique(corpora).tolist():
+            mine = np.flatnonzero(corpora == c)
+            tokenizer = plan.corpora[c].tokenizer
+            for epoch, window, which, places in plan.orders[c].locate(draws[mine]):
+                loaded = self._load(c, epoch, window)
+                _fill(
+                    loaded.ids, loaded.rows.first, loaded.rows.start, loaded.rows.stop,
+                    places, mine[which], tokenizer.bos_id, tokenizer.eos_id,
+                    *(batch[name] for name in FIELDS),
+                )  # fmt: skip
+        return batch
+
+    def _load(self, corpus: int, epoch: int, window: int) -> _Window:
+        key = (corpus, epoch, window)
+        with self._lock:
+            if key not in self._windows:
+                # Two a corpus: the one being read and, at a border, the next.
+                while len(self._windows) >= 2 * len(self.plan.corpora):
+                    self._windows.popitem(last=False)
+                self._windows[key] = self._read(corpus, epoch, window)
+            self._windows.move_to_end(key)
+            return self._windows[key]
+
+    def _read(self, corpus: int, epoch: int, window: int) -> _Window:
+        source, order = self.plan.corpora[corpus], self.plan.orders[corpus]
+        chunks, slot, row = order.window(epoch, window)
+        pieces = [order.strategy.chunk(c) for c in chunks.tolist()]
+        # One id before each chunk's text: the input of its first target.
+        lows = [int(p.start.min()) - 1 for p in pieces]
+        sizes = [int(p.stop.max()) - low for p, low in zip(pieces, lows, strict=True)]
+        bases = np.cumsum([0, *sizes])
+        ids = np.empty(bases[-1], source.dtype)
+        for low, size, base in zip(lows, sizes, bases, strict=False):
+            if low < 0:
+                ids[base] = source.tokenizer.eos_id
+                source.read(0, size - 1, ids[base + 1 : base + size])
+            else:
+                source.read(low, low + size, ids[base : base + size])
+        shifts = bases[:-1] - lows
+        piece_base = np.cumsum([0] + [len(p.start) for p in pieces])
+        row_base = np.cumsum([0] + [len(p.first) - 1 for p in pieces])
+        firsts = np.concatenate(
+            [p.first[:-1] + b for p, b in zip(pieces, piece_base, strict=False)]
+            + [piece_base[-1:]]
+        )
+        starts, stops = (
+            np.concatenate([getattr(p, n) + s for p, s in zip(pieces, shifts, strict=True)])
+            for n in ("start", "stop")
+        )
+        # Reorder the rows once, so that a batch reads consecutive entries.
+        at = row_base[slot] + row
+        counts = firsts[at + 1] - firsts[at]
+        first = np.cumsum(np.append(0, counts))
+        take = np.repeat(firsts[at] - first[:-1], counts) + np.arange(first[-1])
+        return _Window(ids, Rows(first, starts[take], stops[take]))
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill(
+    ids, first, start, stop, places, rows, bos, eos,
+    tokens, targets, segment_ids, positions, loss_weights,
+):  # fmt: skip
+    for i in range(len(places)):
+        row, column, segment = rows[i], 0, 0
+        for piece in range(first[places[i]], first[places[i] + 1]):
+            low = start[piece]
+            n = stop[piece] - low
+            segment += 1
+            tokens[row, column : column + n] = ids[low - 1 : low - 1 + n]
+            targets[row, column : column + n] = ids[low : low + n]
+            if tokens[row, column] == eos:
+                tokens[row, column] = bos
+            for k in range(n):
+                segment_ids[row, column + k] = segment
+                positions[row, column + k] = k
+                loss_weights[row, column + k] = 1
+            column += n
+
+
+def parse_source(source: str) -> list[tuple[Path, float]]:
+    """``"a:0.7,b:0.3"`` as folders and weights; a folder without a weight has weight 1."""
+    parsed = []
+    for part in source.split(","):
+        folder, colon, weight = part.strip().rpartition(":")
+        try:
+            parsed.append((Path(folder), float(weight)) if colon else (Path(part.strip()), 1.0))
+        except ValueError:
+            parsed.append((Path(part.strip()), 1.0))
+        if not parsed[-1][1] > 0:
+            raise DataError(f"data.source: the weight of {parsed[-1][0]} must be above 0.")
+    return parsed
+
+
+def make_plan(config: DataConfig, seed: int, split: str = "train") -> Plan:
+    """Open the configured corpora and plan them. Raises DataError for any that cannot be used."""
+    corpora = [(Corpus(folder, split), weight) for folder, weight in parse_source(config.source)]
+    first = corpora[0][0]
+    for corpus, _ in corpora:
+        if corpus.tokenizer.fingerprint != first.tokenizer.fingerprint:
+            raise DataError(
+                f"{corpus.folder} and {first.folder} were made with different tokenizers; "
+                "a mixture needs one."
+            )
+        if not corpus.tokens:
+            raise DataError(f"{corpus.folder} holds no {split} text.")
+    return Plan(
+        corpora,
+        packing=config.packing,
+        length=config.length,
+        batch_size=config.batch_size,
+        shuffle_window_ids=config.shuffle_window_mib << 20,
+        seed=seed,
+    )
+
+
+def batches(
+    plan: Plan, rows: np.ndarray, *, first_step: int, steps: int, workers: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """The host batches of steps ``first_step`` to ``steps``, prefetched."""
+    dataset = grain.MapDataset.source(BatchSource(plan, rows, steps))[first_step:]
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    iterable = dataset.to_iter_dataset(options)
+    if workers:
+        _allow_grain_workers()
+        iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(iterable)
+
+
+def _allow_grain_workers() -> None:
+    """Grain reads absl flags when it spawns workers; outside absl.app.run nobody parsed them."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+

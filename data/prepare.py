@@ -1,0 +1,117 @@
+"""Text to shards: one shard a unit and split, on all cores, continued where it stopped."""
+
+import concurrent.futures
+import dataclasses
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from octavo.data.errors import DataError
+from octavo.data.shards import MANIFEST, SPLITS, Shard, write_manifest, write_shard
+from octavo.data.sources import Skipped, Unit, documents
+from octavo.tokenizers.interface import Tokenizer, fingerprint_of
+
+
+def is_held_out(document: bytes, fraction: float) -> bool:
+    """By content, so that copies of a document never lie on both sides."""
+    return google_crc32c.value(document) < fraction * 2**32
+
+
+def prepare(
+    units: list[Unit],
+    out: Path,
+    tokenizer: Tokenizer,
+    *,
+    heldout: float,
+    processes: int,
+    progress: Callable[[int, list[str]], None] = lambda units, warnings: None,
+) -> None:
+    """Write a corpus to ``out``; run again after a stop, it redoes only unfinished units.
+
+    progress is called with the number of finished units and the warnings of the newest. Raises
+    DataError if a source is no text, or ``out`` holds a corpus made in another way.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    # What the shards depend on; a continued run must agree with it.
+    recipe = {
+        "tokenizer": tokenizer.fingerprint,
+        "heldout": heldout,
+        "units": fingerprint_of(repr([(unit, _stamps(unit)) for unit in units]).encode()),
+    }
+    if (out / MANIFEST).exists():
+        raise DataError(f"{out} holds a finished corpus already. Choose another --out.")
+    recipe_file = out / "recipe.json"
+    if recipe_file.exists() and json.loads(recipe_file.read_text()) != recipe:
+        raise DataError(
+            f"{out} holds a corpus begun from other sources, options or file versions. Delete it "
+            "or choose another --out."
+        )
+    recipe_file.write_text(json.dumps(recipe))
+
+    jobs = [(unit, i, out, tokenizer, heldout) for i, unit in enumerate(units)]
+    results: dict[int, dict] = {}
+    for done, (index, result) in enumerate(_run(jobs, processes), 1):
+        results[index] = result
+        progress(done, result["warnings"])
+    shards = {
+        split: [Shard(**results[i][split]) for i in sorted(results) if results[i].get(split)]
+        for split in SPLITS
+    }
+    if not shards["train"]:
+        raise DataError("the sources hold no text to train on.")
+    write_manifest(out, tokenizer, shards, {"units": len(units), **recipe})
+    for path in [recipe_file, *out.glob("unit-*.json")]:
+        path.unlink()
+
+
+def _run(jobs: list, processes: int) -> Iterable[tuple[int, dict]]:
+    if processes <= 1 or len(jobs) == 1:
+        yield from map(_prepare_unit, jobs)
+        return
+    spawn = multiprocessing.get_context("spawn")  # forking a process with threads can deadlock
+    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+        futures = [pool.submit(_prepare_unit, job) for job in jobs]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _stamps(unit: Unit) -> list:
+    if unit.kind not in ("text", "jsonl"):
+        return []
+    return [(s.st_size, s.st_mtime_ns) for s in map(os.stat, unit.paths)]
+
+
+def _prepare_unit(job) -> tuple[int, dict]:
+    unit, index, out, tokenizer, heldout = job
+    report = out / f"unit-{index:05d}.json"
+    if report.exists():
+        return index, json.loads(report.read_text())
+    ids: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    sizes = dict.fromkeys(SPLITS, 0)
+    warnings = []
+    for document in documents(unit):
+        if isinstance(document, Skipped):
+            warnings.append(document.reason)
+        elif document:
+            split = "heldout" if is_held_out(document, heldout) else "train"
+            ids[split].append(tokenizer.encode(document))
+            sizes[split] += len(document)
+    result: dict = {"warnings": warnings}
+    for split in SPLITS:
+        if ids[split]:
+            file = f"{split}-{index:05d}.array_record"
+            shard = write_shard(out, file, ids[split], tokenizer.eos_id, sizes[split])
+            result[split] = dataclasses.asdict(shard)
+    partial = report.with_suffix(".partial")
+    partial.write_text(json.dumps(result))
+    os.replace(partial, report)
+    return index, result
