@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from octavo.model.layers import BATCH_AXES
+
 MASKED = -1e30
 """Score of a hidden key. Finite, so that a row that sees nothing gives no NaN."""
 
@@ -130,12 +132,10 @@ def _per_shard(function, q, k, v, segment_ids):
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return function(q, k, v, segment_ids)
-    rows = tuple(axis for axis in ("replica", "fsdp") if axis in mesh.axis_names)
-    heads = "tensor" if "tensor" in mesh.axis_names else None
-    head_spec = jax.P(rows, None, heads, None)
+    head_spec = jax.P(BATCH_AXES, None, "tensor", None)
     return jax.shard_map(
         function,
-        in_specs=(head_spec, head_spec, head_spec, jax.P(rows, None)),
+        in_specs=(head_spec, head_spec, head_spec, jax.P(BATCH_AXES, None)),
         out_specs=head_spec,
         check_vma=False,
     )(q, k, v, segment_ids)

@@ -15,6 +15,20 @@ def parameter(value: jax.Array, *names: str | None) -> nnx.Param:
     return nnx.Param(value, names=names)
 
 
+BATCH_AXES = ("replica", "fsdp")
+"""The mesh axes that split the rows of a batch."""
+
+
+def constrain(x: jax.Array) -> jax.Array:
+    """Say that ``[B, ...]`` activations are split by rows and nothing else, where a mesh is set.
+
+    Once a block is enough; without it the compiler may prefer to split activations like weights.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, jax.P(BATCH_AXES))
+
+
 class Linear(nnx.Module):
     """``x @ weight``, no bias. weight ``[inputs, outputs]``, normal with deviation
     ``scale / sqrt(inputs)``."""

@@ -1,10 +1,11 @@
-"""The language model: embedding, trunk, head. Also its size and its cost per position."""
+"""The language model: embedding, trunk, head."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from octavo.configs.schema import ModelConfig
+from octavo.model.batch import Batch
 from octavo.model.embedding import EMBEDDINGS
 from octavo.model.layers import Linear, RMSNorm
 from octavo.model.transformer import Transformer
@@ -34,10 +35,11 @@ class ByteLM(nnx.Module):
             return self.embedding.logits(x)
         return self.head(x).astype(jnp.float32)
 
-    def __call__(self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array):
-        """All ``[B, T]`` integers; returns float32 logits ``[B, T, vocab_size]``; those at t
-        depend on tokens up to t of the same segment only."""
-        return self._logits(self.trunk(self.embedding(tokens), positions, segment_ids))
+    def __call__(self, batch: Batch) -> jax.Array:
+        """Float32 logits ``[B, T, vocab_size]``; those at t depend on the batch's tokens up to t
+        of the same segment, and on nothing else."""
+        x = self.embedding(batch.tokens)
+        return self._logits(self.trunk(x, batch.positions, batch.segment_ids))
 
     def init_cache(self, batch: int, slots: int) -> dict:
         return {
@@ -45,9 +47,14 @@ class ByteLM(nnx.Module):
             "trunk": self.trunk.init_cache(batch, slots),
         }
 
-    def extend(self, tokens: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
+    def extend(
+        self, tokens: jax.Array, cache: dict, context: int | None = None
+    ) -> tuple[jax.Array, dict]:
         """Continue each row of the cache by tokens ``[B, N]``: float32 logits
-        ``[B, N, vocab_size]``, equal to the parallel pass, and the longer cache."""
+        ``[B, N, vocab_size]``, equal to the parallel pass, and the longer cache.
+
+        context: how far back to look at most, for rows longer than the model was trained on.
+        """
         length = cache["length"]
-        x, trunk = self.trunk.extend(self.embedding(tokens), cache["trunk"], length)
+        x, trunk = self.trunk.extend(self.embedding(tokens), cache["trunk"], length, context)
         return self._logits(x), {"length": length + tokens.shape[1], "trunk": trunk}

@@ -12,7 +12,7 @@ from jax import lax
 
 from octavo.configs.schema import ModelConfig
 from octavo.model.attention import MaskSpec, attend, attention
-from octavo.model.layers import Linear, RMSNorm, rotary_angles, rotate
+from octavo.model.layers import Linear, RMSNorm, constrain, rotary_angles, rotate
 
 ACTIVATIONS = {
     "relu2": lambda x: jnp.square(jax.nn.relu(x)),
@@ -52,7 +52,7 @@ class Attention(nnx.Module):
         mixed = attention(q, k, v, spec, self.backend)
         return self.out(mixed.reshape(*x.shape[:2], -1))
 
-    def extend(self, x, angles, cache, length):
+    def extend(self, x, angles, cache, length, context):
         """x ``[B, N, d]`` continues rows that hold ``length [B]`` positions in the cache."""
         q, k, v = self._project(x, angles)
         write = jax.vmap(lambda slots, new, at: lax.dynamic_update_slice(slots, new, (at, 0, 0)))
@@ -61,8 +61,9 @@ class Attention(nnx.Module):
         query_at = length[:, None] + jnp.arange(x.shape[1])[None]
         distance = query_at[:, :, None] - jnp.arange(keys.shape[1])[None, None]
         visible = distance >= 0
-        if self.window is not None:
-            visible &= distance < self.window
+        for window in (self.window, context):
+            if window is not None:
+                visible &= distance < window
         mixed = attend(q, keys, values, visible)
         return self.out(mixed.reshape(*x.shape[:2], -1)), {"key": keys, "value": values}
 
@@ -97,8 +98,10 @@ class Block(nnx.Module):
         x = x + self.attention(self.attention_norm(x), angles, segment_ids)
         return x + self.mlp(self.mlp_norm(x))
 
-    def extend(self, x, angles, cache, length):
-        mixed, cache = self.attention.extend(self.attention_norm(x), angles, cache, length)
+    def extend(self, x, angles, cache, length, context):
+        mixed, cache = self.attention.extend(
+            self.attention_norm(x), angles, cache, length, context
+        )
         x = x + mixed
         return x + self.mlp(self.mlp_norm(x)), cache
 
@@ -128,7 +131,7 @@ class Transformer(nnx.Module):
 
         @REMAT[self.config.remat]
         def apply(layer, x):
-            return nnx.merge(definition, layer)(x, angles, segment_ids)
+            return constrain(nnx.merge(definition, layer)(x, angles, segment_ids))
 
         if self.config.scan_layers:
             return lax.scan(lambda x, layer: (apply(layer, x), None), x, layers)[0]
@@ -142,11 +145,14 @@ class Transformer(nnx.Module):
         shape = (config.layers, batch, slots, config.key_value_heads, config.head_size)
         return {name: jnp.zeros(shape, self.dtype) for name in ("key", "value")}
 
-    def extend(self, x: jax.Array, cache: dict, length: jax.Array) -> tuple[jax.Array, dict]:
+    def extend(
+        self, x: jax.Array, cache: dict, length: jax.Array, context: int | None = None
+    ) -> tuple[jax.Array, dict]:
         """Continue rows that already hold ``length [B]`` positions by x ``[B, N, d]``.
 
         Equal to the parallel pass over the whole rows, read at the last N positions. The cache
-        must have room for ``length + N``; what lies beyond it is overwritten, never read.
+        must have room for ``length + N``; what lies beyond is overwritten before it is read.
+        context: see no further back than this many positions.
         """
         positions = length[:, None] + jnp.arange(x.shape[1])[None]
         angles = rotary_angles(positions, self.config.head_size, self.config.rope_base)
@@ -154,6 +160,6 @@ class Transformer(nnx.Module):
 
         def apply(x, scanned):
             layer, cache = scanned
-            return nnx.merge(definition, layer).extend(x, angles, cache, length)
+            return nnx.merge(definition, layer).extend(x, angles, cache, length, context)
 
         return lax.scan(apply, x, (layers, cache))
