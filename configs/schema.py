@@ -134,11 +134,10 @@ class OptimizerConfig:
     """How gradients become updates."""
 
     name: Literal["adamw", "muon"] = "adamw"
-    """muon: orthogonalized momentum for the matrices of the blocks, AdamW for the rest."""
+    """muon: orthogonalized momentum for the matrices of the blocks, AdamW for the rest; both at
+    the same learning rate."""
     learning_rate: float = 3e-3
     """Peak learning rate."""
-    muon_learning_rate: float = 2e-2
-    """Peak learning rate of the matrices under muon."""
     schedule: Literal["wsd", "cosine"] = "wsd"
     """wsd: warm up, hold, decay linearly to zero. cosine: warm up, then half a cosine to a tenth."""
     warmup_steps: int = 50
@@ -146,16 +145,16 @@ class OptimizerConfig:
     decay_fraction: float = 0.3
     """Share of all steps that wsd spends decaying."""
     beta1: float = 0.9
-    """Decay of the first moment (and the momentum of muon is 0.95)."""
+    """Decay of AdamW's first moment (muon's momentum is 0.95)."""
     beta2: float = 0.95
-    """Decay of the second moment."""
+    """Decay of AdamW's second moment."""
     weight_decay: float = 0.1
     """Decoupled weight decay of matrices; vectors (norms, biases) are never decayed."""
     clip_norm: float = 1.0
     """Gradients are scaled down to this global norm. 0: never."""
 
     def __post_init__(self):
-        _positive(self, "learning_rate", "muon_learning_rate")
+        _positive(self, "learning_rate")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"optimizer.{name} lies in [0, 1), not {getattr(self, name)}.")

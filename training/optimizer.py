@@ -6,9 +6,9 @@ import optax
 from octavo.configs.schema import OptimizerConfig
 
 
-def learning_rate(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Learning rate at a step; see ``OptimizerConfig.schedule``."""
-    warmup = min(config.warmup_steps, steps)
+    peak, warmup = config.learning_rate, min(config.warmup_steps, steps)
     if config.schedule == "cosine":
         # A run shorter than its warm-up still needs one step to fall in.
         after = optax.cosine_decay_schedule(peak, max(steps - warmup, 1), alpha=0.1)
@@ -22,45 +22,41 @@ def learning_rate(config: OptimizerConfig, peak: float, steps: int) -> optax.Sch
     return optax.schedules.join_schedules([start, after], [warmup])
 
 
-def make_optimizer(
-    config: OptimizerConfig, steps: int, names: dict
-) -> optax.GradientTransformation:
-    """The configured optimizer. names: the logical axis names of every parameter, as a pytree
-    (leaves are tuples, without the leading "layers" of stacked parameters)."""
+def make_optimizer(config: OptimizerConfig, steps: int, names: dict) -> optax.GradientTransformation:
+    """The configured optimizer for parameters with these logical axis names (tuples, in the
+    parameters' tree).
 
-    def is_names(leaf):
-        return isinstance(leaf, tuple)
+    Matrices decay, vectors do not. muon (Jordan et al. 2024) moves the matrices inside the stack,
+    scaled to AdamW's step size (Liu et al. 2025, "Muon is Scalable"), so one learning rate serves
+    both; embeddings and heads keep AdamW.
+    """
+    rate = learning_rate(config, steps)
 
-    def logical(names_of):
-        return tuple(name for name in names_of if name != "layers")
+    def label(logical: tuple) -> str:
+        stacked = logical[:1] == ("layers",)
+        if len(logical) - stacked < 2:
+            return "vector"
+        return "muon" if stacked and config.name == "muon" else "matrix"
 
-    matrices = jax.tree.map(lambda n: len(logical(n)) >= 2, names, is_leaf=is_names)
-    adamw = optax.adamw(
-        learning_rate(config, config.learning_rate, steps),
-        b1=config.beta1,
-        b2=config.beta2,
-        weight_decay=config.weight_decay,
-        mask=matrices,
+    def adamw(weight_decay: float) -> optax.GradientTransformation:
+        return optax.adamw(rate, b1=config.beta1, b2=config.beta2, weight_decay=weight_decay)
+
+    stacked_matrix = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+
+    def dimensions(updates):
+        return jax.tree.map(lambda _: stacked_matrix, updates)
+
+    def to_adamw_size(updates, params):
+        return jax.tree.map(lambda u: u * (0.2 * max(u.shape[1:]) ** 0.5), updates)
+
+    muon = optax.chain(
+        optax.contrib.scale_by_muon(beta=0.95, weight_dimension_numbers=dimensions),
+        optax.stateless(to_adamw_size),
+        optax.add_decayed_weights(config.weight_decay),
+        optax.scale_by_learning_rate(rate),
     )
-    if config.name == "adamw":
-        return adamw
-
-    # Muon (Jordan et al. 2024) for what maps the residual stream to itself and back: matrices
-    # inside the stack. Embeddings and heads keep AdamW, as the authors advise.
-    def dimensions(names_of):
-        if "layers" not in names_of or len(logical(names_of)) != 2:
-            return None
-        return optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
-
-    muon = optax.contrib.muon(
-        learning_rate(config, config.muon_learning_rate, steps),
-        beta=0.95,
-        weight_decay=config.weight_decay,
-        weight_decay_mask=matrices,
-        adam_b1=config.beta1,
-        adam_b2=config.beta2,
-        adam_learning_rate=learning_rate(config, config.learning_rate, steps),
-        adam_weight_decay=config.weight_decay,
-        muon_weight_dimension_numbers=jax.tree.map(dimensions, names, is_leaf=is_names),
-    )
-    return muon
+    labels = jax.tree.map(label, names, is_leaf=lambda leaf: isinstance(leaf, tuple))
+    by_label = {"matrix": adamw(config.weight_decay), "vector": adamw(0.0)}
+    if config.name == "muon":
+        by_label["muon"] = muon
+    return optax.partition(by_label, labels)

@@ -1,0 +1,118 @@
+"""The model as the trainer sees it: a definition and a plain pytree.
+
+``state = {"step", "params", "opt", "skipped"}`` of dicts and arrays. Flax's modules describe the
+parameters and run the forward pass; per-variable bookkeeping in a step costs ten times a dict's.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+
+from octavo.configs.schema import ModelConfig
+from octavo.model.attention import backend_for
+from octavo.model.lm import ByteLM
+from octavo.training.sharding import ShardingRules
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A model without its parameters."""
+
+    graph: nnx.GraphDef
+    abstract: dict
+    """Shapes and dtypes of the parameters."""
+    names: dict
+    """Logical axis names of the parameters: tuples, "layers" first where stacked."""
+    init: object
+    """``init(key)`` gives fresh parameters; jit it."""
+
+    def bind(self, params: dict) -> ByteLM:
+        """The callable module with these parameters."""
+        return nnx.merge(self.graph, params)
+
+    @property
+    def parameters(self) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(self.abstract))
+
+    def shardings(self, mesh: Mesh, rules: ShardingRules) -> dict:
+        return jax.tree.map(
+            lambda names: NamedSharding(mesh, rules.spec(names)),
+            self.names,
+            is_leaf=lambda leaf: isinstance(leaf, tuple),
+        )
+
+
+def define(config: ModelConfig, vocab_size: int, compute_dtype: str, platform: str) -> Definition:
+    """Build the model abstractly: nothing is allocated. Raises ConfigError if it cannot be."""
+    backend = backend_for(config.attention, platform)
+    dtype = jnp.dtype(compute_dtype)
+
+    def make(key):
+        return ByteLM(config, vocab_size, backend, dtype, nnx.Rngs(params=key))
+
+    # eval_shape on a typed key: the very function that init runs.
+    graph, state = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))
+
+    def axis_names(variable: nnx.Param) -> tuple:
+        names = variable.get_metadata("names")
+        return ("layers",) * (len(variable.shape) - len(names)) + tuple(names)
+
+    return Definition(
+        graph=graph,
+        abstract=nnx.to_pure_dict(state),
+        names=nnx.to_pure_dict(
+            jax.tree.map(axis_names, state, is_leaf=lambda x: isinstance(x, nnx.Variable))
+        ),
+        init=lambda key: nnx.to_pure_dict(nnx.state(make(key))),
+    )
+
+
+def abstract_state(
+    definition: Definition, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> dict:
+    """Shapes, dtypes and shardings of the whole state. Optimizer statistics lie like their
+    parameters, counters on every device."""
+    params, everywhere = definition.abstract, NamedSharding(mesh, jax.P())
+    shardings = definition.shardings(mesh, ShardingRules())
+    opt = jax.eval_shape(optimizer.init, params)
+    # A statistic's path ends in its parameter's, whatever wraps it.
+    by_path = dict(jax.tree.leaves_with_path(shardings))
+
+    def opt_sharding(path, leaf):
+        endings = (path[i:] for i in range(len(path)))
+        return next((by_path[end] for end in endings if end in by_path), everywhere)
+
+    opt_shardings = jax.tree.map_with_path(opt_sharding, opt)
+
+    def described(tree, shardings):
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            tree,
+            shardings,
+        )
+
+    counter = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    return {
+        "step": counter,
+        "params": described(params, shardings),
+        "opt": described(opt, opt_shardings),
+        "skipped": counter,
+    }
+
+
+def fresh_state(
+    definition: Definition, optimizer: optax.GradientTransformation, abstract: dict, seed: int
+) -> dict:
+    """Initialized parameters and optimizer, laid out like ``abstract``; the same on any mesh."""
+
+    def make(key):
+        params = definition.init(key)
+        zero = jnp.zeros((), jnp.int32)
+        return {"step": zero, "params": params, "opt": optimizer.init(params), "skipped": zero}
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))

@@ -1,0 +1,83 @@
+"""One training step: gradients, clipping, update; skipped whole if anything is not finite."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from octavo.configs.schema import Config
+from octavo.model.batch import Batch
+from octavo.training.objective import next_token
+from octavo.training.state import Definition
+
+
+def make_step(
+    config: Config,
+    definition: Definition,
+    optimizer: optax.GradientTransformation,
+    bytes_per_id: np.ndarray,
+) -> Callable[[dict, dict], tuple[dict, dict]]:
+    """The jitted ``(state, batch arrays) -> (state, metrics)``; the state is donated.
+
+    Metrics are scalars: nats, bytes, targets (sums over the batch), loss (per target),
+    grad_norm, skipped (non-finite steps in a row, this one included).
+    """
+    parts = config.train.accumulation
+
+    def loss(params, batch):
+        logits = definition.bind(params)(batch)
+        return next_token(logits, batch, jnp.asarray(bytes_per_id), config.train.z_loss)
+
+    gradient = jax.value_and_grad(loss, has_aux=True)
+
+    def summed(params, batch):
+        """Loss, sums and gradient over the whole batch, ``parts`` equal parts at a time."""
+        if parts == 1:
+            return gradient(params, batch)
+        # Row i goes to part i mod parts: every device keeps the rows it has.
+        split = jax.tree.map(
+            lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
+        )
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, gradient(params, part)), None
+
+        zeros = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+            jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], split)),
+        )
+        return lax.scan(add, zeros, split)[0]
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: dict, arrays: dict) -> tuple[dict, dict]:
+        batch = Batch(**arrays).widen()
+        (total, sums), grads = summed(state["params"], batch)
+        scale = 1 / jnp.maximum(sums["targets"], 1)
+        grads = jax.tree.map(lambda g: g * scale, grads)
+        norm = optax.tree.norm(grads)
+        if config.optimizer.clip_norm:
+            clip = jnp.minimum(1.0, config.optimizer.clip_norm / jnp.maximum(norm, 1e-12))
+            grads = jax.tree.map(lambda g: g * clip, grads)
+        updates, opt = optimizer.update(grads, state["opt"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+
+        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+
+        def keep(new, old):
+            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+        skipped = jnp.where(finite, 0, state["skipped"] + 1)
+        new = {
+            "step": state["step"] + 1,
+            "params": keep(params, state["params"]),
+            "opt": keep(opt, state["opt"]),
+            "skipped": skipped,
+        }
+        metrics = sums | {"loss": total * scale, "grad_norm": norm, "skipped": skipped}
+        return new, metrics
+
+    return step
