@@ -209,6 +209,9 @@ class TrainConfig:
     """Newest checkpoints that stay on disk."""
     give_up_after: int = 20
     """Non-finite updates are skipped; this many in a row end the run."""
+    distributed: bool = False
+    """Several hosts: start jax.distributed. Found on TPU pods and under SLURM; elsewhere set
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
     watchdog_seconds: float = 1800.0
     """Print every thread's stack when no step finishes for this long. 0: never."""
     evaluation_bytes: int = 100_000
@@ -235,6 +238,8 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    workdir: str | None = None
+    """Folder of the run; a run found there is continued. None: a new one under runs/."""
 
     def __post_init__(self):
         if self.data.batch_size % self.train.accumulation:
@@ -254,6 +259,7 @@ def from_json(data: dict) -> Config:
     """The config that ``to_json`` gave. Raises ConfigError for fields this version does not know."""
     parts = {f.name: f.default_factory for f in dataclasses.fields(Config)}
     try:
-        return Config(**{name: parts[name](**values) for name, values in data.items()})
+        sections = {k: parts[k](**v) for k, v in data.items() if isinstance(v, dict)}
+        return Config(**data | sections)
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"this config was written by another version: {error}.") from error

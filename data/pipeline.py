@@ -18,6 +18,7 @@ from octavo.configs.schema import DataConfig
 from octavo.data.errors import DataError
 from octavo.data.plan import Plan, Rows
 from octavo.data.shards import Corpus
+from octavo.data.stdlib import embedded_corpus
 
 FIELDS = ("tokens", "targets", "segment_ids", "positions", "loss_weights")
 
@@ -149,16 +150,20 @@ def _fill(
 
 
 def parse_source(source: str) -> list[tuple[Path, float]]:
-    """``"a:0.7,b:0.3"`` as folders and weights; a folder without a weight has weight 1."""
+    """``"a:0.7,b:0.3"`` as folders and weights; a folder without a weight has weight 1, and
+    "stdlib" names the embedded corpus."""
     parsed = []
     for part in source.split(","):
-        folder, colon, weight = part.strip().rpartition(":")
+        name, colon, weight = part.strip().rpartition(":")
         try:
-            parsed.append((Path(folder), float(weight)) if colon else (Path(part.strip()), 1.0))
+            share = float(weight) if colon else 1.0
         except ValueError:
-            parsed.append((Path(part.strip()), 1.0))
-        if not parsed[-1][1] > 0:
-            raise DataError(f"data.source: the weight of {parsed[-1][0]} must be above 0.")
+            share = 1.0  # the colon belongs to the path
+            colon = ""
+        name = name if colon else part.strip()
+        if not 0 < share < float("inf"):
+            raise DataError(f"data.source: the weight of {name} must be above 0, not {weight}.")
+        parsed.append((embedded_corpus() if name == "stdlib" else Path(name), share))
     return parsed
 
 

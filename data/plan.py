@@ -263,6 +263,12 @@ class Plan:
         """Rows of all corpora together, each once."""
         return sum(order.total for order in self.orders)
 
+    def bytes_per_id(self) -> float:
+        """UTF-8 bytes per id of the stream, over all corpora as weighted."""
+        pairs = zip(self.corpora, self.description["weights"], strict=True)
+        weighted = [(c.utf8_bytes / c.tokens, weight) for c, weight in pairs]
+        return sum(b * w for b, w in weighted) / sum(w for _, w in weighted)
+
     def _mixture(self, weights: list[float], seed: int):
         """(choice, rank, counts): within a period, place p draws from corpus ``choice[p]``, as its
         ``rank[p]``-th draw of the period; corpus c is drawn ``counts[c]`` times a period."""

@@ -175,6 +175,22 @@ class Corpus:
 _REPAIR = "Restore the file, or prepare the corpus again: delete the file and rerun prepare.py."
 
 
+def heldout_documents(corpora: list[Corpus], most_bytes: int) -> list[bytes]:
+    """Whole held-out documents of each corpus in turn, in order, until ``most_bytes``; 0: all."""
+    found: list[bytes] = []
+    for corpus in corpora:
+        heldout, size = Corpus(corpus.folder, "heldout"), 0
+        edges = np.append(0, heldout.document_ends())
+        for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            ids = np.empty(end - 1 - start, heldout.dtype)
+            heldout.read(start, end - 1, ids)
+            found.append(heldout.tokenizer.decode(ids))
+            size += len(found[-1])
+            if most_bytes and size >= most_bytes:
+                break
+    return found
+
+
 def _blocks(shard: Shard) -> int:
     return -(-shard.tokens // BLOCK)
 

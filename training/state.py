@@ -29,6 +29,8 @@ class Definition:
     """Logical axis names of the parameters: tuples, "layers" first where stacked."""
     init: object
     """``init(key)`` gives fresh parameters; jit it."""
+    backend: str
+    """The attention kernel that was chosen."""
 
     def bind(self, params: dict) -> ByteLM:
         """The callable module with these parameters."""
@@ -68,6 +70,7 @@ def define(config: ModelConfig, vocab_size: int, compute_dtype: str, platform: s
             jax.tree.map(axis_names, state, is_leaf=lambda x: isinstance(x, nnx.Variable))
         ),
         init=lambda key: nnx.to_pure_dict(nnx.state(make(key))),
+        backend=backend,
     )
 
 

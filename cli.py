@@ -1,0 +1,75 @@
+"""What the scripts share: arguments from types, and errors as one sentence and an exit code."""
+
+import os
+import sys
+from collections.abc import Callable
+
+import tyro
+
+from octavo.configs import presets
+from octavo.configs.schema import Config, ConfigError
+from octavo.data.errors import DataError
+
+DONE, FAILED, WRONG_USE, PREEMPTED = 0, 1, 2, 75
+"""Exit codes. 75 is EX_TEMPFAIL: stopped by a signal with everything saved; run it again."""
+
+
+class RunError(Exception):
+    """The run cannot go on. The message says why and what to do."""
+
+
+class Preempted(Exception):
+    """A signal asked to stop; all is saved."""
+
+
+def parse(type_, script: str, description: str, arguments: list[str] | None = None, default=None):
+    """Arguments as an instance of ``type_``; exits with code 2 and the nearest valid choice."""
+    return tyro.cli(
+        type_,
+        prog=script,
+        description=description,
+        args=sys.argv[1:] if arguments is None else arguments,
+        default=default,
+        config=(tyro.conf.FlagConversionOff,),
+    )
+
+
+def parse_config(script: str, description: str, arguments: list[str] | None = None):
+    """``[PRESET] [--dotted.field VALUE ...]`` as (preset name, config)."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    known = presets()
+    name = "flat"
+    if arguments and not arguments[0].startswith("-"):
+        name = arguments.pop(0)
+        if name not in known:
+            import difflib
+
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"no preset {name!r}.{hint} Presets: {', '.join(known)}.")
+    description += f" Presets: {', '.join(known)}."
+    usage = f"{script} {name}"
+    return name, parse(Config, usage, description, arguments, known[name])
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run ``main`` and exit. Expected errors become one sentence on stderr, never a traceback."""
+    # Imported late: parsing --help must not wait for JAX.
+    from octavo.training.checkpoint import CheckpointError
+
+    try:
+        main()
+    except (ConfigError, DataError) as error:
+        _exit(error, WRONG_USE)
+    except (RunError, CheckpointError) as error:
+        _exit(error, FAILED)
+    except Preempted as error:
+        _exit(error, PREEMPTED)
+    except BrokenPipeError:  # the reader of our output went away, as with | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _exit(error: Exception, code: int) -> None:
+    label = "stopped" if code == PREEMPTED else "error"
+    print(f"{label}: {error}", file=sys.stderr, flush=True)
+    sys.exit(code)

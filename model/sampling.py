@@ -1,0 +1,152 @@
+"""Drawing text from a model: filters over logits, and a jitted loop with a cache."""
+
+import codecs
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+HIDDEN = -jnp.inf
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next id is drawn. Filters apply after the temperature, each to what the one before
+    left, in the order of the fields."""
+
+    temperature: float = 1.0
+    """0: always the most likely id."""
+    top_k: int = 0
+    """Keep the k most likely ids. 0: all."""
+    top_p: float = 1.0
+    """Keep the fewest most likely ids that hold this much probability (Holtzman et al. 2020)."""
+    min_p: float = 0.0
+    """Drop ids less likely than this share of the most likely one (Nguyen et al. 2024)."""
+    typical: float = 1.0
+    """Keep the ids whose surprisal is nearest to the entropy, until they hold this much
+    probability (locally typical sampling, Meister et al. 2023)."""
+
+    def __post_init__(self):
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature is 0 or more, not {self.temperature}.")
+        if self.top_k < 0:
+            raise ValueError(f"top-k is 0 (off) or more, not {self.top_k}.")
+        for name in ("top_p", "typical"):
+            if not 0 < getattr(self, name) <= 1:
+                flag, value = name.replace("_", "-"), getattr(self, name)
+                raise ValueError(f"{flag} lies in (0, 1], not {value}.")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min-p lies in [0, 1], not {self.min_p}.")
+
+
+def filtered(logits: jax.Array, sampling: Sampling) -> jax.Array:
+    """Log-probabilities ``[..., V]`` of what may be drawn; ``-inf`` for the rest."""
+    logits = jax.nn.log_softmax(logits / max(sampling.temperature, 1e-6), axis=-1)
+    if sampling.top_k:
+        kth = lax.top_k(logits, min(sampling.top_k, logits.shape[-1]))[0][..., -1:]
+        logits = jnp.where(logits >= kth, logits, HIDDEN)
+    if sampling.top_p < 1:
+        logits = _keep_mass(logits, -logits, sampling.top_p)
+    if sampling.min_p:
+        floor = jnp.max(logits, axis=-1, keepdims=True) + jnp.log(sampling.min_p)
+        logits = jnp.where(logits >= floor, logits, HIDDEN)
+    if sampling.typical < 1:
+        logits = jax.nn.log_softmax(logits, axis=-1)
+        surprisal = jnp.where(jnp.isfinite(logits), -logits, 0)
+        entropy = jnp.sum(jnp.exp(logits) * surprisal, axis=-1, keepdims=True)
+        distance = jnp.where(jnp.isfinite(logits), jnp.abs(surprisal - entropy), jnp.inf)
+        logits = _keep_mass(logits, distance, sampling.typical)
+    return jax.nn.log_softmax(logits, axis=-1)
+
+
+def _keep_mass(logits: jax.Array, rank: jax.Array, mass: float) -> jax.Array:
+    """Keep ids of lowest ``rank`` until they hold ``mass``; at least one stays."""
+    order = jnp.argsort(rank, axis=-1, stable=True)
+    sorted_p = jnp.take_along_axis(jax.nn.softmax(logits, axis=-1), order, axis=-1)
+    before = jnp.cumsum(sorted_p, axis=-1) - sorted_p
+    keep = jnp.take_along_axis(before < mass, jnp.argsort(order, axis=-1), axis=-1)
+    return jnp.where(keep, logits, HIDDEN)
+
+
+def draw(key: jax.Array, logits: jax.Array, sampling: Sampling) -> jax.Array:
+    """One id per row of ``[B, V]`` logits."""
+    if sampling.temperature == 0:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    return jax.random.categorical(key, filtered(logits, sampling)).astype(jnp.int32)
+
+
+def generate(
+    bind,
+    params: dict,
+    prompts: list[np.ndarray],
+    count: int,
+    *,
+    sampling: Sampling,
+    seed: int,
+    bos_id: int,
+    eos_id: int,
+    context: int | None = None,
+    chunk: int = 32,
+) -> Iterator[np.ndarray]:
+    """Continue each prompt (1-d ids) by ``count`` ids, in pieces ``[rows, <= chunk]`` int32.
+
+    bind: ``bind(params)`` is the model. A row that ended its document goes on with ``eos_id``;
+    when all have, this stops early. context: see no further back than this many positions.
+    """
+    rows = len(prompts)
+    lengths = np.array([len(p) + 1 for p in prompts])
+    # Power-of-two shapes, so that prompts of many lengths share few compilations.
+    width = 1 << int(lengths.max() - 1).bit_length()
+    tokens = np.full((rows, width), bos_id, np.int32)
+    for row, prompt in zip(tokens, prompts, strict=True):
+        row[1 : len(prompt) + 1] = prompt
+    slots = max(width, 1 << int(lengths.max() + count + chunk - 1).bit_length())
+
+    @functools.partial(jax.jit, static_argnames="slots")
+    def start(params, tokens, lengths, slots):
+        model = bind(params)
+        logits, cache = model.extend(tokens, model.init_cache(rows, slots), context)
+        last = jnp.take_along_axis(logits, lengths[:, None, None] - 1, axis=1)[:, 0]
+        return last, cache | {"length": lengths}
+
+    @functools.partial(jax.jit, donate_argnums=(1, 2))
+    def proceed(params, logits, cache, ended, key, at):
+        model = bind(params)
+
+        def one(carry, i):
+            logits, cache, ended = carry
+            ids = draw(jax.random.fold_in(key, at + i), logits, sampling)
+            ids = jnp.where(ended, eos_id, ids)
+            logits, cache = model.extend(ids[:, None], cache, context)
+            return (logits[:, 0], cache, ended | (ids == eos_id)), ids
+
+        (logits, cache, ended), ids = lax.scan(one, (logits, cache, ended), jnp.arange(chunk))
+        return logits, cache, ended, ids.T
+
+    logits, cache = start(params, tokens, jnp.asarray(lengths, jnp.int32), slots)
+    ended, key = jnp.zeros(rows, bool), jax.random.key(seed)
+    for at in range(0, count, chunk):
+        logits, cache, ended, ids = proceed(params, logits, cache, ended, key, at)
+        yield np.asarray(ids)[:, : count - at]
+        if bool(ended.all()):
+            return
+
+
+def plain_text(pieces: Iterator[np.ndarray], tokenizer, row: int = 0) -> Iterator[str]:
+    """The text of one row as it comes, whole characters only; invalid bytes show as U+FFFD."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    ids, shown = np.zeros(0, np.int32), 0
+    for piece in pieces:
+        ids = np.append(ids, piece[row])
+        ends = np.flatnonzero(ids == tokenizer.eos_id)
+        # All of it again: an id's bytes may depend on the id before (escapes).
+        data = tokenizer.decode(ids[: ends[0]] if len(ends) else ids)
+        yield decoder.decode(data[shown:])
+        shown = len(data)
+        if len(ends):
+            break
+    yield decoder.decode(b"", final=True)
