@@ -136,17 +136,20 @@ def generate(
             return
 
 
-def plain_text(pieces: Iterator[np.ndarray], tokenizer, row: int = 0) -> Iterator[str]:
-    """The text of one row as it comes, whole characters only; invalid bytes show as U+FFFD."""
+def plain_text(
+    pieces: Iterator[np.ndarray], tokenizer, row: int = 0, most_bytes: int | None = None
+) -> Iterator[str]:
+    """The text of one row as it comes, whole characters only, ``most_bytes`` at most; bytes that
+    are no UTF-8 show as U+FFFD."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     ids, shown = np.zeros(0, np.int32), 0
     for piece in pieces:
         ids = np.append(ids, piece[row])
         ends = np.flatnonzero(ids == tokenizer.eos_id)
         # All of it again: an id's bytes may depend on the id before (escapes).
-        data = tokenizer.decode(ids[: ends[0]] if len(ends) else ids)
+        data = tokenizer.decode(ids[: ends[0]] if len(ends) else ids)[:most_bytes]
         yield decoder.decode(data[shown:])
         shown = len(data)
-        if len(ends):
+        if len(ends) or shown == most_bytes:
             break
-    yield decoder.decode(b"", final=True)
+    # A character that was still waiting for its last bytes is dropped, not shown as damage.

@@ -74,35 +74,38 @@ def define(config: ModelConfig, vocab_size: int, compute_dtype: str, platform: s
     )
 
 
+def _described(tree: dict, shardings: dict) -> dict:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        shardings,
+    )
+
+
+def abstract_params(definition: Definition, mesh: Mesh) -> dict:
+    """Shapes, dtypes and shardings of the parameters."""
+    return _described(definition.abstract, definition.shardings(mesh, ShardingRules()))
+
+
 def abstract_state(
     definition: Definition, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> dict:
     """Shapes, dtypes and shardings of the whole state. Optimizer statistics lie like their
     parameters, counters on every device."""
-    params, everywhere = definition.abstract, NamedSharding(mesh, jax.P())
-    shardings = definition.shardings(mesh, ShardingRules())
-    opt = jax.eval_shape(optimizer.init, params)
+    params, everywhere = abstract_params(definition, mesh), NamedSharding(mesh, jax.P())
     # A statistic's path ends in its parameter's, whatever wraps it.
-    by_path = dict(jax.tree.leaves_with_path(shardings))
+    by_path = {path: leaf.sharding for path, leaf in jax.tree.leaves_with_path(params)}
 
     def opt_sharding(path, leaf):
         endings = (path[i:] for i in range(len(path)))
         return next((by_path[end] for end in endings if end in by_path), everywhere)
 
-    opt_shardings = jax.tree.map_with_path(opt_sharding, opt)
-
-    def described(tree, shardings):
-        return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            tree,
-            shardings,
-        )
-
+    opt = jax.eval_shape(optimizer.init, definition.abstract)
     counter = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
     return {
         "step": counter,
-        "params": described(params, shardings),
-        "opt": described(opt, opt_shardings),
+        "params": params,
+        "opt": _described(opt, jax.tree.map_with_path(opt_sharding, opt)),
         "skipped": counter,
     }
 

@@ -1,0 +1,89 @@
+"""Continue text: python generate.py RUN --prompt TEXT --bytes N --temperature T
+
+The prompt comes from --prompt, or from standard input without it. Text is printed as it is drawn.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from octavo import cli
+from octavo.configs.schema import ConfigError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    run: Annotated[str, tyro.conf.Positional]
+    """Run directory, as train.py printed it."""
+    prompt: str | None = None
+    """Text to continue. None: read it from standard input."""
+    bytes: int = 300
+    """How much to add, at most; the model may end the document before."""
+    temperature: float = 0.8
+    """Flattens (above 1) or sharpens (below 1) the distribution; 0 takes the most likely."""
+    top_k: int = 0
+    """Draw among the k most likely. 0: all."""
+    top_p: float = 1.0
+    """Draw among the fewest most likely that hold this much probability."""
+    min_p: float = 0.0
+    """Drop what is less likely than this share of the most likely."""
+    typical: float = 1.0
+    """Draw among the most typical that hold this much probability (locally typical)."""
+    seed: int = 0
+    """The same seed draws the same text."""
+    samples: int = 1
+    """How many continuations, drawn side by side; several are printed one after the other."""
+
+
+def main() -> None:
+    generate(cli.parse(Arguments, "generate.py", __doc__.split("\n\n")[1]))
+
+
+def generate(arguments: Arguments) -> None:
+    """Draw and print."""
+    from octavo.model import sampling
+
+    try:
+        how = sampling.Sampling(
+            arguments.temperature, arguments.top_k, arguments.top_p, arguments.min_p,
+            arguments.typical,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from error
+    for name in ("bytes", "samples"):
+        if getattr(arguments, name) < 1:
+            raise ConfigError(f"--{name} must be above 0, not {getattr(arguments, name)}.")
+    if arguments.prompt is None:
+        prompt = sys.stdin.buffer.read()
+    else:
+        prompt = arguments.prompt.encode("utf-8", errors="surrogateescape")
+
+    from octavo.evaluation.run import open_run
+
+    run = open_run(arguments.run)
+    pieces = sampling.generate(
+        run.definition.bind, run.params, [run.tokenizer.encode(prompt)] * arguments.samples,
+        arguments.bytes, sampling=how, seed=arguments.seed, bos_id=run.tokenizer.bos_id,
+        eos_id=run.tokenizer.eos_id, context=run.config.data.length,
+    )  # fmt: skip
+    shown = prompt.decode("utf-8", errors="replace")
+    if arguments.samples == 1:
+        print(shown, end="", flush=True)
+        for text in sampling.plain_text(pieces, run.tokenizer, most_bytes=arguments.bytes):
+            print(text, end="", flush=True)
+        print()
+        return
+    drawn = list(pieces)
+    for row in range(arguments.samples):
+        text = sampling.plain_text(iter(drawn), run.tokenizer, row, arguments.bytes)
+        print(f"--- {row + 1}\n{shown}{''.join(text)}")
+
+
+def cli_main() -> None:
+    cli.run(main)
+
+
+if __name__ == "__main__":
+    cli_main()
