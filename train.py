@@ -38,7 +38,11 @@ def train(config: Config, preset: str = "custom") -> dict:
     from octavo.training.metrics import MetricsLog, Progress, human
     from octavo.training.optimizer import make_optimizer
     from octavo.training.sharding import (
-        batch_sharding, check_fits, local_rows, make_mesh, place_batch,
+        batch_sharding,
+        check_fits,
+        local_rows,
+        make_mesh,
+        place_batch,
     )  # fmt: skip
     from octavo.training.state import abstract_state, define, fresh_state
     from octavo.training.step import make_step
@@ -114,7 +118,9 @@ def train(config: Config, preset: str = "custom") -> dict:
         bits = values["nats"] / math.log(2) / max(values["bytes"], 1)
         speed = progress.update(step, bits, values["grad_norm"], values["bytes"])
         if log:
-            mfu = speed / bytes_per_id * flops_per_id / (peak * jax.device_count()) if peak else None
+            mfu = (
+                speed / bytes_per_id * flops_per_id / (peak * jax.device_count()) if peak else None
+            )
             log.write(step, {
                 "train/bits_per_byte": bits,
                 "train/loss": values["loss"],

@@ -5,8 +5,6 @@ flat: the default, 0.9M parameters, minutes on a laptop CPU.
     python train.py flat
 """
 
-from dataclasses import replace
-
 from octavo.configs.schema import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 
 

@@ -112,8 +112,7 @@ class BatchSource(grain.sources.RandomAccessDataSource):
         piece_base = np.cumsum([0] + [len(p.start) for p in pieces])
         row_base = np.cumsum([0] + [len(p.first) - 1 for p in pieces])
         firsts = np.concatenate(
-            [p.first[:-1] + b for p, b in zip(pieces, piece_base, strict=False)]
-            + [piece_base[-1:]]
+            [p.first[:-1] + b for p, b in zip(pieces, piece_base, strict=False)] + [piece_base[-1:]]
         )
         starts, stops = (
             np.concatenate([getattr(p, n) + s for p, s in zip(pieces, shifts, strict=True)])
@@ -208,5 +207,3 @@ def _allow_grain_workers() -> None:
 
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-
-

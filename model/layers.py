@@ -55,9 +55,7 @@ class RMSNorm(nnx.Module):
         return (normed * self.gain[...]).astype(x.dtype)
 
 
-def rotary_angles(
-    positions: jax.Array, head_size: int, base: float
-) -> tuple[jax.Array, jax.Array]:
+def rotary_angles(positions: jax.Array, head_size: int, base: float) -> tuple[jax.Array, jax.Array]:
     """Cosine and sine for ``rotate``, each ``[B, T, 1, head_size / 2]`` float32."""
     frequencies = base ** (-jnp.arange(0, head_size, 2, dtype=jnp.float32) / head_size)
     angles = positions.astype(jnp.float32)[..., None, None] * frequencies

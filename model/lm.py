@@ -17,9 +17,7 @@ class ByteLM(nnx.Module):
     Raises ConfigError where the config and the vocabulary do not fit each other.
     """
 
-    def __init__(
-        self, config: ModelConfig, vocab_size: int, backend: str, dtype, rngs: nnx.Rngs
-    ):
+    def __init__(self, config: ModelConfig, vocab_size: int, backend: str, dtype, rngs: nnx.Rngs):
         self.config, self.vocab_size = config, vocab_size
         self.embedding = EMBEDDINGS[config.embedding](vocab_size, config.width, dtype, rngs)
         self.trunk = Transformer(config, backend, dtype, rngs)

@@ -99,9 +99,7 @@ class Block(nnx.Module):
         return x + self.mlp(self.mlp_norm(x))
 
     def extend(self, x, angles, cache, length, context):
-        mixed, cache = self.attention.extend(
-            self.attention_norm(x), angles, cache, length, context
-        )
+        mixed, cache = self.attention.extend(self.attention_norm(x), angles, cache, length, context)
         x = x + mixed
         return x + self.mlp(self.mlp_norm(x)), cache
 

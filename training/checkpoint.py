@@ -89,9 +89,7 @@ class Checkpoints:
         steps = sorted(self.manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                saved = self.manager.restore(
-                    step, args=ocp.args.Composite(data=_JSON, meta=_JSON)
-                )
+                saved = self.manager.restore(step, args=ocp.args.Composite(data=_JSON, meta=_JSON))
                 agree(saved["meta"]["model"], meta["model"], "model", self.folder)
                 agree(saved["data"], data, "data plan", self.folder)
                 state = self._read(step, abstract)

@@ -22,7 +22,9 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.schedules.join_schedules([start, after], [warmup])
 
 
-def make_optimizer(config: OptimizerConfig, steps: int, names: dict) -> optax.GradientTransformation:
+def make_optimizer(
+    config: OptimizerConfig, steps: int, names: dict
+) -> optax.GradientTransformation:
     """The configured optimizer for parameters with these logical axis names (tuples, in the
     parameters' tree).
 
