@@ -118,9 +118,7 @@ def train(config: Config, preset: str = "custom") -> dict:
         bits = values["nats"] / math.log(2) / max(values["bytes"], 1)
         speed = progress.update(step, bits, values["grad_norm"], values["bytes"])
         if log:
-            mfu = (
-                speed / bytes_per_id * flops_per_id / (peak * jax.device_count()) if peak else None
-            )
+            achieved = speed / bytes_per_id * flops_per_id / jax.device_count()
             log.write(step, {
                 "train/bits_per_byte": bits,
                 "train/loss": values["loss"],
@@ -128,7 +126,7 @@ def train(config: Config, preset: str = "custom") -> dict:
                 "optimizer/grad_norm": values["grad_norm"],
                 "perf/bytes_per_second": speed,
                 "perf/data_wait_seconds": data_wait,
-            } | ({"perf/mfu": mfu} if mfu is not None else {}))  # fmt: skip
+            } | ({"perf/mfu": achieved / peak} if peak else {}))  # fmt: skip
         if values["skipped"] >= config.train.give_up_after:
             raise cli.RunError(
                 f"{values['skipped']:.0f} steps in a row up to step {step} were not finite. Lower "

@@ -139,7 +139,8 @@ class OptimizerConfig:
     learning_rate: float = 3e-3
     """Peak learning rate."""
     schedule: Literal["wsd", "cosine"] = "wsd"
-    """wsd: warm up, hold, decay linearly to zero. cosine: warm up, then half a cosine to a tenth."""
+    """wsd: warm up, hold, decay linearly to zero. cosine: warm up, then half a cosine down to a
+    tenth."""
     warmup_steps: int = 50
     """Steps of linear warm-up."""
     decay_fraction: float = 0.3
@@ -256,7 +257,7 @@ def to_json(config: object) -> dict:
 
 
 def from_json(data: dict) -> Config:
-    """The config that ``to_json`` gave. Raises ConfigError for fields this version does not know."""
+    """The config that ``to_json`` gave. Raises ConfigError for fields unknown to this version."""
     parts = {f.name: f.default_factory for f in dataclasses.fields(Config)}
     try:
         sections = {k: parts[k](**v) for k, v in data.items() if isinstance(v, dict)}

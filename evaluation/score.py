@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from octavo.model.batch import Batch
+from octavo.model.batch import FIELDS, Batch
 from octavo.tokenizers.interface import Tokenizer
 from octavo.training.objective import cross_entropy
 from octavo.training.sharding import batch_sharding, place_batch
@@ -56,7 +56,7 @@ def score(
     if not any(documents):
         raise ValueError("there is no text to score")
     encoded = [tokenizer.encode(document) for document in documents]
-    rows = _rows(encoded, tokenizer, length, overlap)
+    rows = packed_rows(encoded, tokenizer, length, overlap)
     sharding = batch_sharding(mesh)
     # A mesh needs rows for each of its devices.
     devices = mesh.shape["replica"] * mesh.shape["fsdp"]
@@ -69,12 +69,11 @@ def score(
 
     nats_of = jax.jit(nats_of, out_shardings=NamedSharding(mesh, jax.P()))
     total = 0.0
-    names = ("tokens", "targets", "segment_ids", "positions", "loss_weights")
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
-        padded = np.zeros((batch_size, len(names), length), np.int32)
+        padded = np.zeros((batch_size, len(FIELDS), length), np.int32)
         padded[: len(part)] = part
-        arrays = {name: padded[:, i] for i, name in enumerate(names)}
+        arrays = {name: padded[:, i] for i, name in enumerate(FIELDS)}
         placed = place_batch(sharding, arrays, np.arange(batch_size), batch_size)
         total += float(np.asarray(nats_of(params, placed), np.float64).sum())
         progress(min(start + batch_size, len(rows)), len(rows))
@@ -86,7 +85,7 @@ def score(
     )
 
 
-def _rows(encoded: list[np.ndarray], tokenizer: Tokenizer, length: int, overlap: int) -> list:
+def packed_rows(encoded: list[np.ndarray], tokenizer: Tokenizer, length: int, overlap: int) -> list:
     """Rows ``[5, length]`` int32 (the fields of Batch) that hold all windows, packed in order."""
     rows: list[np.ndarray] = []
     column = length

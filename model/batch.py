@@ -1,6 +1,6 @@
 """What a model reads and an objective scores."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import jax
 import jax.numpy as jnp
@@ -32,3 +32,6 @@ class Batch:
             for name in ("tokens", "targets", "segment_ids", "positions")
         }
         return Batch(**wide, loss_weights=self.loss_weights.astype(jnp.float32))
+
+
+FIELDS = tuple(field.name for field in fields(Batch))

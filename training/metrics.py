@@ -82,13 +82,11 @@ class Progress:
 
 def human(value: float) -> str:
     """A number with a metric prefix: 12_345 -> "12.3 k"."""
-    for prefix in ("", "k", "M", "G", "T"):
-        if abs(value) < 1000:
-            break
+    power = 0
+    while abs(value) >= 999.5 and power < 5:
         value /= 1000
-    else:
-        prefix = "P"
-    return f"{value:.3g} {prefix}"
+        power += 1
+    return f"{value:.3g} {' kMGTP'[power].strip()}"
 
 
 def clock(seconds: float) -> str:

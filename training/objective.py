@@ -11,7 +11,7 @@ from octavo.model.batch import Batch
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Nats per target ``[...]`` and the log-normalizer ``[...]``, of float32 logits ``[..., V]``."""
+    """Nats per target and the log-normalizer, both ``[...]``, of float32 logits ``[..., V]``."""
     log_normalizer = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return log_normalizer - chosen, log_normalizer
