@@ -66,8 +66,7 @@ def train(config: Config, preset: str = "custom") -> dict:
     rows = local_rows(sharding, shape)
 
     # Model and optimizer: shapes only, nothing allocated yet.
-    platform = jax.devices()[0].platform
-    definition = define(config.model, tokenizer.vocab_size, config.train.compute_dtype, platform)
+    definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform)
     optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names)
     abstract = abstract_state(definition, optimizer, mesh)
 

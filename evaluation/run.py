@@ -45,7 +45,6 @@ def open_run(folder: str | Path) -> Run:
         raise CheckpointError(f"{folder} cannot be opened: {error}") from error
     mesh = make_mesh(MeshConfig())
     jax.set_mesh(mesh)
-    platform = jax.devices()[0].platform
-    definition = define(config.model, tokenizer.vocab_size, config.train.compute_dtype, platform)
+    definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform)
     params, step = load_params(folder, abstract_params(definition, mesh))
     return Run(config, tokenizer, definition, params, step, mesh)

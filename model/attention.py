@@ -87,14 +87,18 @@ def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Ar
     return jnp.concatenate(outputs, axis=1) if len(outputs) > 1 else outputs[0]
 
 
+SPLASH_BLOCK = 128
+"""The smallest block of the kernel; it divides every length the kernel takes."""
+
+
 def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
     """The Pallas TPU kernel: blocks of the mask that hide everything are never visited."""
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     B, T, H, D = q.shape
-    if T % 128:
-        raise ValueError(f"splash attention needs a length that 128 divides, not {T}")
+    if T % SPLASH_BLOCK:
+        raise ValueError(f"splash needs a length that {SPLASH_BLOCK} divides, not {T}")
     if not spec.causal:
         mask = masks.FullMask((T, T))
     elif spec.window is None:
@@ -106,7 +110,7 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
         segment_ids = jnp.zeros((B, T), jnp.int32)
 
     def local(q, k, v, segment_ids):
-        block = next(size for size in (512, 256, 128) if T % size == 0)
+        block = next(size for size in (512, 256, SPLASH_BLOCK) if T % size == 0)
         run = kernel.make_splash_mha(
             mask=masks.MultiHeadMask([mask] * q.shape[2]),
             block_sizes=kernel.BlockSizes(
@@ -166,8 +170,19 @@ BACKENDS = {
 }
 
 
-def backend_for(choice: str, platform: str) -> str:
-    """Resolve "auto" for a platform ("cpu", "tpu", "gpu")."""
-    if choice != "auto":
-        return choice
-    return {"tpu": "splash", "gpu": "cudnn"}.get(platform, "reference")
+HOMES = {"splash": "tpu", "cudnn": "gpu"}
+"""Where a kernel runs; the others run anywhere."""
+
+
+def backend_for(choice: str, platform: str, length: int) -> str:
+    """Resolve "auto" for a platform ("cpu", "tpu", "gpu").
+
+    Raises ValueError if the chosen kernel cannot run there, or not at this length.
+    """
+    if choice == "auto":
+        choice = next((name for name, home in HOMES.items() if home == platform), "reference")
+    if HOMES.get(choice, platform) != platform:
+        raise ValueError(f"{choice} runs on {HOMES[choice]}, not on {platform}; use auto")
+    if choice == "splash" and length % SPLASH_BLOCK:
+        raise ValueError(f"splash needs a data.length that {SPLASH_BLOCK} divides, not {length}")
+    return choice

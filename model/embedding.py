@@ -25,8 +25,9 @@ class Table(nnx.Module):
         return self.rows[...]
 
     def __call__(self, ids: jax.Array) -> jax.Array:
+        # Looked up in float32: the gradient adds up thousands of rows per id.
         table = self.table()
-        return (table * table.shape[1] ** 0.5).astype(self.dtype)[ids]
+        return (table * table.shape[1] ** 0.5)[ids].astype(self.dtype)
 
     def logits(self, x: jax.Array) -> jax.Array:
         weight = self.table().astype(self.dtype)

@@ -2,16 +2,23 @@
 
 import dataclasses
 import os
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+# Processes that tests start compile the same programs again and again.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), "octavo-tests-jax")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import pytest
 
-from helpers import shrink
+from helpers import shrink, words
 from octavo.configs import presets
-from octavo.configs.schema import Config
+from octavo.configs.schema import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from octavo.data.prepare import prepare
+from octavo.data.sources import find_units
+from octavo.tokenizers.bytes import ByteTokenizer
 
 
 @pytest.fixture(params=list(presets()))
@@ -20,4 +27,27 @@ def preset(request) -> Config:
     config = shrink(presets()[request.param])
     return dataclasses.replace(
         config, train=dataclasses.replace(config.train, compute_dtype="float32")
+    )
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> str:
+    """A prepared corpus of a few hundred documents of words."""
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "text").mkdir()
+    for i in range(300):
+        (folder / "text" / f"{i:03}.txt").write_bytes(words(i, 40 + 7 * i))
+    units = find_units([str(folder / "text")], "text", None)
+    prepare(units, folder / "shards", ByteTokenizer(), heldout=0.1, processes=1)
+    return str(folder / "shards")
+
+
+@pytest.fixture(scope="session")
+def tiny(corpus) -> Config:
+    """A run of seconds."""
+    return Config(
+        model=ModelConfig(width=32, layers=2, heads=2),
+        data=DataConfig(source=corpus, length=64, batch_size=8),
+        optimizer=OptimizerConfig(warmup_steps=4),
+        train=TrainConfig(steps=30, checkpoint_every=10, evaluation_bytes=2000, sample_bytes=20),
     )

@@ -128,7 +128,7 @@ def losses(config, mesh_config, devices, steps=3):
     """Losses and final parameters of a few steps on a mesh, from the same rows."""
     mesh = make_mesh(mesh_config, jax.devices()[:devices])
     with jax.set_mesh(mesh):
-        definition = define(config.model, 256, config.train.compute_dtype, "cpu")
+        definition = define(config, 256, "cpu")
         optimizer = make_optimizer(config.optimizer, 100, definition.names)
         state = fresh_state(definition, optimizer, abstract_state(definition, optimizer, mesh), 0)
         step = make_step(config, definition, optimizer, ByteTokenizer().bytes_per_id())

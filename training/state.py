@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from octavo.configs.schema import ModelConfig
+from octavo.configs.schema import Config, ConfigError
 from octavo.model.attention import backend_for
 from octavo.model.lm import ByteLM
 from octavo.training.sharding import ShardingRules
@@ -48,13 +48,16 @@ class Definition:
         )
 
 
-def define(config: ModelConfig, vocab_size: int, compute_dtype: str, platform: str) -> Definition:
+def define(config: Config, vocab_size: int, platform: str) -> Definition:
     """Build the model abstractly: nothing is allocated. Raises ConfigError if it cannot be."""
-    backend = backend_for(config.attention, platform)
-    dtype = jnp.dtype(compute_dtype)
+    try:
+        backend = backend_for(config.model.attention, platform, config.data.length)
+    except ValueError as error:
+        raise ConfigError(f"model.attention: {error}.") from error
+    dtype = jnp.dtype(config.train.compute_dtype)
 
     def make(key):
-        return ByteLM(config, vocab_size, backend, dtype, nnx.Rngs(params=key))
+        return ByteLM(config.model, vocab_size, backend, dtype, nnx.Rngs(params=key))
 
     # eval_shape on a typed key: the very function that init runs.
     graph, state = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))

@@ -1,0 +1,1 @@
+"""Pods: compile a run for hardware that is not here."""

@@ -1,0 +1,150 @@
+"""Compile a preset's training step for a TPU pod, on any machine:
+
+    python -m octavo.launch.compile PRESET --topology v5e-16 [--dotted.field VALUE ...]
+
+Tells memory per chip, FLOPs, collectives and a roofline estimate before anyone pays for a pod.
+Needs the tpu-compile extra (libtpu), no TPU.
+"""
+
+import os
+import re
+import sys
+from collections import Counter
+from dataclasses import dataclass
+
+from octavo import cli
+from octavo.configs.schema import Config, ConfigError
+
+# Cloud names (by TensorCores for v4 and v5p, by chips for the rest) to what libtpu calls them:
+# topology, and accelerator type for its environment.
+TOPOLOGIES = {
+    "v5e-4": ("v5e:2x2", "v5litepod-4"),
+    "v5e-16": ("v5e:4x4", "v5litepod-16"),
+    "v5e-64": ("v5e:8x8", "v5litepod-64"),
+    "v5e-256": ("v5e:16x16", "v5litepod-256"),
+    "v6e-16": ("v6e:4x4", "v6e-16"),
+    "v6e-256": ("v6e:16x16", "v6e-256"),
+    "v5p-32": ("v5p:2x2x4", "v5p-32"),
+    "v5p-128": ("v5p:4x4x4", "v5p-128"),
+}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of one training step."""
+
+    chips: int
+    device_kind: str
+    peak_bytes: int
+    """Memory per chip at the worst moment."""
+    argument_bytes: int
+    """Memory per chip of state and batch."""
+    collectives: dict[str, int]
+    """How often each collective stands in the program (a loop's body counts once)."""
+    text: str
+    """The compiled program."""
+
+
+def compile_step(config: Config, topology: str, vocab_size: int = 256) -> Compiled:
+    """Compile the real training step of ``config`` ahead of time for a TPU topology.
+
+    Raises ConfigError if the topology is unknown, libtpu is missing, the mesh does not fit, or the
+    step needs more memory than a chip has.
+    """
+    if topology not in TOPOLOGIES:
+        raise ConfigError(f"no topology {topology!r}; known: {', '.join(TOPOLOGIES)}.")
+    name, accelerator = TOPOLOGIES[topology]
+    # Before libtpu is loaded: no metadata server is asked which TPU this is.
+    os.environ |= {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": accelerator,
+        "TPU_WORKER_HOSTNAMES": "localhost",
+    }
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.experimental import topologies
+
+    from octavo.model.batch import FIELDS
+    from octavo.tokenizers.interface import dtype_for
+    from octavo.training.optimizer import make_optimizer
+    from octavo.training.sharding import batch_sharding, check_fits, make_mesh
+    from octavo.training.state import abstract_state, define
+    from octavo.training.step import make_step
+
+    try:
+        import libtpu  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "compiling for TPU needs libtpu: pip install 'octavo[tpu-compile]'."
+        ) from error
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+    mesh = make_mesh(config.mesh, list(devices))
+    check_fits(mesh, config.model, config.data.batch_size // config.train.accumulation)
+    with jax.set_mesh(mesh):
+        definition = define(config, vocab_size, "tpu")
+        optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names)
+        state = abstract_state(definition, optimizer, mesh)
+        shape = (config.data.batch_size, config.data.length)
+        ids = dtype_for(vocab_size)
+        kinds = (ids, ids, jnp.uint16, jnp.uint16, jnp.uint8)
+        batch = {
+            field: jax.ShapeDtypeStruct(shape, kind, sharding=batch_sharding(mesh))
+            for field, kind in zip(FIELDS, kinds, strict=True)
+        }
+        step = make_step(config, definition, optimizer, np.ones(vocab_size, np.int32))
+        try:
+            compiled = step.lower(state, batch).compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "hbm" not in str(error).lower():
+                raise
+            need = re.search(r"\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)", str(error))
+            size = "needs {}iB of {}iB".format(*need.groups()) if need else str(error)
+            raise ConfigError(
+                f"the step does not fit a chip of {topology}: it {size} of memory. Try "
+                "--model.remat full, a smaller --data.batch-size, or more --train.accumulation."
+            ) from error
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
+    found = re.findall(rf" ({kinds})(?:-start)?\(", text)
+    return Compiled(
+        chips=len(devices),
+        device_kind=devices[0].device_kind,
+        peak_bytes=memory.peak_memory_in_bytes,
+        argument_bytes=memory.argument_size_in_bytes,
+        collectives=dict(Counter(found)),
+        text=text,
+    )
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    topology = "v5e-16"
+    if "--topology" in arguments:
+        at = arguments.index("--topology")
+        topology = (arguments[at + 1 : at + 2] or [""])[0]
+        del arguments[at : at + 2]
+    name, config = cli.parse_config(
+        "python -m octavo.launch.compile",
+        f"Compile a training step for a TPU pod. --topology: {', '.join(TOPOLOGIES)}.",
+        arguments,
+    )
+    compiled = compile_step(config, topology)
+
+    from octavo.model import flops
+    from octavo.training.metrics import human
+
+    per_id = flops.training_flops(config.model, 256, config.data.length)
+    step_flops = per_id * config.data.batch_size * config.data.length / compiled.chips
+    print(f"preset       {name} on {compiled.chips} x {compiled.device_kind}")
+    print(f"memory       {compiled.peak_bytes / 2**30:.2f} GiB per chip at the peak")
+    print(f"             {compiled.argument_bytes / 2**30:.2f} GiB of it state and batch")
+    print(f"compute      {human(step_flops)}FLOPs per chip and step, {human(per_id)}FLOPs per id")
+    if peak := flops.peak_flops(compiled.device_kind):
+        print(f"roofline     {step_flops / peak * 1e3:.1f} ms per step at the chip's peak")
+    for kind, count in sorted(compiled.collectives.items()):
+        print(f"collective   {kind} x {count}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,119 @@
+"""Every attention kernel that runs here against the definition, field by field of the mask spec."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from octavo.model.attention import MaskSpec, attention, backend_for
+
+BATCH, LENGTH, HEADS, SIZE = 2, 256, 4, 128
+
+
+def by_definition(q, k, v, causal, window, segments):
+    """softmax(q k^T / sqrt(D)) v, one dense boolean mask, in float64."""
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    repeat = q.shape[2] // k.shape[2]
+    k, v = (np.repeat(x, repeat, axis=2) for x in (k, v))
+    t = np.arange(q.shape[1])
+    seen = np.ones((q.shape[0], len(t), len(t)), bool)
+    if causal:
+        seen &= t[:, None] >= t[None]
+    if window:
+        seen &= t[:, None] - t[None] < window
+    if segments is not None:
+        seen &= segments[:, :, None] == segments[:, None, :]
+    scores = np.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1])
+    scores = np.where(seen[:, None], scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("bhqk,bkhd->bqhd", weights, v)
+
+
+def inputs(kv_heads, length=LENGTH):
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = [(BATCH, length, heads, SIZE) for heads in (HEADS, kv_heads, kv_heads)]
+    segments = np.sort(np.random.default_rng(0).integers(1, 5, (BATCH, length)), axis=1)
+    return [jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)], segments
+
+
+SPECS = [(True, None), (True, 1), (True, 37), (True, 200), (False, None)]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["one", "packed"])
+@pytest.mark.parametrize(("causal", "window"), SPECS)
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("backend", ["reference", "splash_interpret"])
+def test_parity(backend, kv_heads, causal, window, packed):
+    (q, k, v), segments = inputs(kv_heads)
+    segments = segments if packed else None
+    ids = None if segments is None else jnp.asarray(segments)
+    spec = MaskSpec(ids, causal, window)
+    found = attention(q, k, v, spec, backend)
+    expected = by_definition(q, k, v, causal, window, segments)
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("backend", ["reference", "splash_interpret"])
+def test_gradients(backend):
+    """Backward passes agree with automatic differentiation of the dense definition."""
+    (q, k, v), segments = inputs(2)
+    spec = MaskSpec(jnp.asarray(segments), True, 100)
+    t = jnp.arange(LENGTH)
+    seen = (t[:, None] >= t) & (t[:, None] - t < 100)
+    seen = seen & (segments[:, :, None] == segments[:, None, :])
+
+    def dense(q, k, v):
+        k, v = (jnp.repeat(x, 2, axis=2) for x in (k, v))
+        return jax.nn.dot_product_attention(q, k, v, mask=jnp.asarray(seen)[:, None])
+
+    def summed(function):
+        return lambda *x: jnp.sum(jnp.sin(function(*x)))
+
+    expected = jax.grad(summed(dense), (0, 1, 2))(q, k, v)
+    found = jax.grad(summed(lambda *x: attention(*x, spec, backend)), (0, 1, 2))(q, k, v)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=5e-4)
+
+
+@pytest.mark.parametrize("length", [1, 5, 129, 300, 2200])
+def test_reference_takes_any_length(length):
+    (q, k, v), segments = inputs(2, length)
+    found = attention(q, k, v, MaskSpec(jnp.asarray(segments), True, None))
+    expected = by_definition(q, k, v, True, None, segments)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_reference_skips_what_the_mask_hides():
+    """Causal attention costs about half a dense mask's FLOPs, a window's is linear in length."""
+
+    def flops(**spec):
+        shape = jax.ShapeDtypeStruct((1, 2048, 1, 64), jnp.float32)
+        run = jax.jit(lambda q, k, v: attention(q, k, v, MaskSpec(**spec)))
+        return run.lower(shape, shape, shape).compile().cost_analysis()["flops"]
+
+    dense = flops(causal=False)
+    assert flops() < 0.6 * dense
+    assert flops(window=128) < 0.2 * dense
+
+
+def test_what_cannot_be_honoured_raises():
+    (q, k, v), _ = inputs(4)
+    with pytest.raises(ValueError, match="unknown attention backend 'magic'; known: reference"):
+        attention(q, k, v, MaskSpec(), "magic")
+    with pytest.raises(ValueError, match="causal attention only"):
+        MaskSpec(causal=False, window=3)
+    with pytest.raises(ValueError, match="128 divides, not 100"):
+        attention(q[:, :100], k[:, :100], v[:, :100], MaskSpec(), "splash_interpret")
+    with pytest.raises(ValueError, match="cudnn is not available here"):
+        attention(q, k, v, MaskSpec(), "cudnn")
+
+
+def test_backend_for_a_platform():
+    assert [backend_for("auto", p, 256) for p in ("cpu", "tpu", "gpu")] == [
+        "reference", "splash", "cudnn",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="splash runs on tpu, not on cpu; use auto"):
+        backend_for("splash", "cpu", 256)
+    with pytest.raises(ValueError, match="128 divides, not 100"):
+        backend_for("auto", "tpu", 100)

@@ -1,0 +1,171 @@
+"""A run killed at any moment and resumed equals one that was not, bit for bit."""
+
+import dataclasses
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import arguments_of, metrics_of, run, saved_params, start
+
+PREEMPTED = 75
+
+
+@pytest.fixture(scope="module")
+def config(tiny):
+    train = dataclasses.replace(
+        tiny.train, steps=60, checkpoint_every=10, evaluation_bytes=0, sample_bytes=0
+    )
+    return dataclasses.replace(tiny, train=train)
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory):
+    """The run that nobody stopped."""
+    workdir = tmp_path_factory.mktemp("whole")
+    done = run("train.py", "flat", *arguments_of(config, workdir))
+    assert done.returncode == 0, done.stderr
+    return metrics_of(workdir), saved_params(workdir, config)
+
+
+def reached(workdir: Path, step: int) -> bool:
+    log = workdir / "metrics.jsonl"
+    return log.exists() and log.read_bytes().count(b"\n") >= step
+
+
+def writing(workdir: Path) -> bool:
+    return any((workdir / "checkpoints").glob("*tmp*"))
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline, "the run did not get there"
+        time.sleep(0.0005)
+    assert process.poll() is None, "the run ended before it could be stopped"
+
+
+def check_equal(workdir, config, whole):
+    assert metrics_of(workdir) == whole[0]
+    for a, b in zip(saved_params(workdir, config), whole[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_killed_many_times(config, whole, tmp_path):
+    """SIGKILL before the first step, between checkpoints, and during the writing of one."""
+    chance = random.Random(0)
+    moments = [
+        lambda: (tmp_path / "config.json").exists(),
+        lambda: writing(tmp_path),
+        lambda: reached(tmp_path, 17),
+        lambda: reached(tmp_path, 31) and writing(tmp_path),
+        lambda: reached(tmp_path, chance.randint(40, 55)),
+    ]
+    for moment in moments:
+        process = start("train.py", "flat", *arguments_of(config, tmp_path))
+        wait_for(moment, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    done = run("train.py", "flat", *arguments_of(config, tmp_path))
+    assert done.returncode == 0, done.stderr
+    check_equal(tmp_path, config, whole)
+
+
+def test_sigterm_saves_and_says_so(config, whole, tmp_path):
+    process = start("train.py", "flat", *arguments_of(config, tmp_path))
+    wait_for(lambda: reached(tmp_path, 13), process)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == PREEMPTED
+    assert "the same command continues" in stderr
+    steps = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+    assert max(steps) == len(metrics_of(tmp_path)) >= 13
+    assert run("train.py", "flat", *arguments_of(config, tmp_path)).returncode == 0
+    check_equal(tmp_path, config, whole)
+
+
+def test_damaged_checkpoint_falls_back_loudly(config, whole, tmp_path):
+    """Bits flipped in the newest checkpoint's arrays: the one before is used, and it is said."""
+    arguments = arguments_of(config, tmp_path)
+    process = start("train.py", "flat", *arguments)
+    wait_for(lambda: reached(tmp_path, 45), process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    newest = max(
+        (p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()),
+        key=lambda p: int(p.name),
+    )
+    arrays = max(
+        (p for p in (newest / "params").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
+    data = bytearray(arrays.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    arrays.write_bytes(data)
+    done = run("train.py", "flat", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert f"{newest} cannot be read" in done.stdout and "set aside" in done.stdout
+    assert newest.with_name(f"{newest.name}.damaged").exists()
+    check_equal(tmp_path, config, whole)
+
+
+def test_missing_file_in_checkpoint_falls_back(config, whole, tmp_path):
+    arguments = arguments_of(config, tmp_path)
+    assert run("train.py", "flat", *arguments).returncode == 0
+    for name in ("meta", "opt"):
+        newest = max(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
+        for path in (tmp_path / "checkpoints" / str(newest) / name).rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"")
+        done = run("train.py", "flat", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert f"{newest} cannot be read" in done.stdout
+        check_equal(tmp_path, config, whole)
+
+
+def test_no_readable_checkpoint_is_one_sentence(config, tmp_path):
+    arguments = arguments_of(config, tmp_path)
+    assert run("train.py", "flat", *arguments).returncode == 0
+    for path in (tmp_path / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    done = run("train.py", "flat", *arguments)
+    assert done.returncode == 1
+    assert "none of the checkpoints" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--model.heads", "4"], "another model (heads: saved 2, asked for 4)"),
+        (["--data.batch-size", "16"], "another data plan (batch_size: saved 8, asked for 16)"),
+        (["--train.seed", "1"], "seed: saved 0, asked for 1"),
+        (["--data.packing", "best_fit"], "packing: saved 'concat', asked for 'best_fit'"),
+    ],
+)
+def test_a_changed_run_is_refused(config, finished, change, said):
+    before = sorted(finished.rglob("*"))
+    done = run("train.py", "flat", *arguments_of(config, finished), *change)
+    assert done.returncode == 2
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert sorted(finished.rglob("*")) == before
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    assert run("train.py", "flat", *arguments_of(config, workdir)).returncode == 0
+    return workdir
+
+
+def test_finished_run_stays(config, finished):
+    """Asked for again, a finished run does nothing; asked for more steps, it goes on."""
+    before = metrics_of(finished)
+    assert run("train.py", "flat", *arguments_of(config, finished)).returncode == 0
+    assert metrics_of(finished) == before
+    more = [*arguments_of(config, finished), "--train.steps", "63"]
+    assert run("train.py", "flat", *more).returncode == 0
+    after = metrics_of(finished)
+    assert list(after) == list(range(1, 64)) and {s: after[s] for s in before} == before

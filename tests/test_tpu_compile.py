@@ -1,0 +1,62 @@
+"""The real training step of a 100M model, compiled by the real TPU compiler for 16 chips."""
+
+import dataclasses
+import re
+
+import pytest
+
+from octavo.configs import presets
+from octavo.configs.schema import ConfigError
+
+pytest.importorskip("libtpu", reason="libtpu is not installed: pip install -e '.[tpu-compile]'")
+from octavo.launch.compile import compile_step
+
+HBM = 15.75 * 2**30
+"""What a v5e chip leaves to a program."""
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    return compile_step(presets()["flat-100m"], "v5e-16")
+
+
+def test_fits_and_is_sharded(compiled):
+    assert compiled.chips == 16
+    assert compiled.peak_bytes < HBM
+    # 12 bytes a parameter (float32 weights and two moments), over 16 chips, and the batch.
+    parameters = 85e6
+    assert 12 * parameters / 16 < compiled.argument_bytes < 1.5 * 12 * parameters / 16
+
+
+def test_attention_is_splash_without_a_dense_mask(compiled):
+    length = presets()["flat-100m"].data.length
+    assert "tpu_custom_call" in compiled.text
+    assert not re.search(rf"\[(\d+,)*{length},{length}(,\d+)*\]", compiled.text)
+
+
+def test_collectives_are_those_of_fsdp(compiled):
+    """Weights are gathered, gradients reduced (rings of permutes or reductions), and no activation
+    changes hands."""
+    assert compiled.collectives["all-gather"] >= 7
+    assert compiled.collectives.keys() >= {"all-reduce"}
+    assert compiled.collectives.keys() <= {"all-gather", "all-reduce", "reduce-scatter",
+                                           "collective-permute"}  # fmt: skip
+    rows = presets()["flat-100m"].data.batch_size // 16
+    gathered = re.findall(r"= \(?\w+\[([\d,]+)\]\S* all-gather", compiled.text)
+    assert gathered and not any(shape.startswith(f"{rows},4096") for shape in gathered)
+
+
+def test_too_big_is_one_sentence():
+    config = presets()["flat-100m"]
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, remat="none", layers=48),
+        data=dataclasses.replace(config.data, batch_size=1024),
+    )
+    with pytest.raises(ConfigError, match="does not fit a chip of v5e-16"):
+        compile_step(config, "v5e-16")
+
+
+def test_unknown_topology():
+    with pytest.raises(ConfigError, match="known: .*v5e-16"):
+        compile_step(presets()["flat-100m"], "v9-1")
