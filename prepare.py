@@ -1,8 +1,9 @@
 """Prepare text: python prepare.py SOURCE ... --out DIR [--tokenizer NAME_OR_FILE]
 
 A source is a text file, a folder (searched for files), a .jsonl or .jsonl.gz file, tfds:NAME (or
-tfds:NAME:SPLIT, or tfds:FOLDER of a prepared dataset), or stdlib, the text that comes with Python.
-Run again after an interruption, the same command continues.
+tfds:NAME:SPLIT, or tfds:FOLDER of a prepared dataset), a corpus that this made before (for another
+tokenizer on the same documents), or stdlib, the text that comes with Python. Run again after an
+interruption, the same command continues.
 """
 
 import os
@@ -30,7 +31,8 @@ class Arguments:
     tfds_dir: str | None = None
     """Where TFDS keeps its datasets. None: its default."""
     heldout: float = 0.01
-    """Share of documents kept from training, chosen by their content."""
+    """Share of documents kept from training, chosen by their content. A prepared corpus keeps the
+    split it has."""
     processes: int = os.cpu_count() or 1
     """Processes that work side by side."""
     training_bytes: int = 100_000_000
@@ -88,6 +90,7 @@ def prepare(arguments: Arguments) -> None:
 
 
 def _tokenizer(arguments: Arguments, units: list, console):
+    from octavo.data.prepare import split_of
     from octavo.data.sources import Skipped, documents
     from octavo.tokenizers import load
     from octavo.tokenizers.bpe import BPETokenizer
@@ -114,15 +117,13 @@ def _tokenizer(arguments: Arguments, units: list, console):
         read = 0
         for unit in units:
             for document in documents(unit):
-                held_out = is_held_out(document, arguments.heldout)
-                if isinstance(document, Skipped) or held_out:
+                split = split_of(unit, document, arguments.heldout)
+                if isinstance(document, Skipped) or split != "train":
                     continue
                 yield document
                 read += len(document)
                 if read >= arguments.training_bytes:
                     return
-
-    from octavo.data.prepare import is_held_out
 
     console.print(f"training a byte-level BPE of {size} ids ...")
     tokenizer = BPETokenizer.train(text(), int(size))

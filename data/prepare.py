@@ -17,9 +17,12 @@ from octavo.data.sources import Skipped, Unit, documents
 from octavo.tokenizers.interface import Tokenizer, fingerprint_of
 
 
-def is_held_out(document: bytes, fraction: float) -> bool:
-    """By content, so that copies of a document never lie on both sides."""
-    return google_crc32c.value(document) < fraction * 2**32
+def split_of(unit: Unit, document: bytes, heldout: float) -> str:
+    """Where a document goes: by its content, so that copies never lie on both sides; documents of
+    a prepared corpus stay where they are, so that tokenizers are compared on the same split."""
+    if unit.kind == "corpus":
+        return unit.paths[1]
+    return "heldout" if google_crc32c.value(document) < heldout * 2**32 else "train"
 
 
 def prepare(
@@ -102,7 +105,7 @@ def _prepare_unit(job) -> tuple[int, dict]:
         if isinstance(document, Skipped):
             warnings.append(document.reason)
         elif document:
-            split = "heldout" if is_held_out(document, heldout) else "train"
+            split = split_of(unit, document, heldout)
             ids[split].append(tokenizer.encode(document))
             sizes[split] += len(document)
     result: dict = {"warnings": warnings}

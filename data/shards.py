@@ -9,6 +9,7 @@ half-written corpus is never mistaken for a whole one.
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,6 +163,15 @@ class Corpus:
                 a, b = max(low, at), min(high, at + len(ids))
                 out[a - start : b - start] = ids[a - at : b - at]
 
+    def documents_in(self, first: int, last: int | None = None) -> Iterator[bytes]:
+        """The original text of documents ``first`` to ``last`` (exclusive), in order."""
+        edges = np.append(0, self.document_ends())[first:]
+        edges = edges if last is None else edges[: last - first + 1]
+        for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            ids = np.empty(end - 1 - start, self.dtype)
+            self.read(start, end - 1, ids)
+            yield self.tokenizer.decode(ids)
+
     def _records(self, shard: int, indices: list[int]) -> list[bytes]:
         path = self.folder / self.shards[shard].file
         if shard not in self._readers:
@@ -179,13 +189,10 @@ def heldout_documents(corpora: list[Corpus], most_bytes: int) -> list[bytes]:
     """Whole held-out documents of each corpus in turn, in order, until ``most_bytes``; 0: all."""
     found: list[bytes] = []
     for corpus in corpora:
-        heldout, size = Corpus(corpus.folder, "heldout"), 0
-        edges = np.append(0, heldout.document_ends())
-        for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            ids = np.empty(end - 1 - start, heldout.dtype)
-            heldout.read(start, end - 1, ids)
-            found.append(heldout.tokenizer.decode(ids))
-            size += len(found[-1])
+        size = 0
+        for document in Corpus(corpus.folder, "heldout").documents_in(0):
+            found.append(document)
+            size += len(document)
             if most_bytes and size >= most_bytes:
                 break
     return found

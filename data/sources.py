@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octavo.data.errors import DataError
+from octavo.data.shards import MANIFEST, SPLITS, Corpus
 
 UNIT_BYTES = 64 << 20
 """Text per unit, and so per shard, roughly."""
@@ -24,12 +25,12 @@ it has them, else at line ends, else between characters."""
 
 @dataclass(frozen=True)
 class Unit:
-    """A part of a source. kind: "text", "jsonl", "tfds" or "stdlib"."""
+    """A part of a source. kind: "text", "jsonl", "tfds", "corpus" or "stdlib"."""
 
     kind: str
     paths: tuple[str, ...]
     start: int = 0
-    """First byte (one file) or first example (tfds)."""
+    """First byte (one file), example (tfds) or document of a split (corpus)."""
     stop: int | None = None
     optional: bool = False
     """Found in a folder, not named: skipped, with a warning, if it holds no text."""
@@ -44,6 +45,8 @@ def find_units(sources: list[str], text_field: str, tfds_dir: str | None) -> lis
             units.append(Unit("stdlib", ()))
         elif source.startswith("tfds:"):
             units += _tfds_units(source.removeprefix("tfds:"), text_field, tfds_dir)
+        elif (Path(source) / MANIFEST).is_file():
+            units += _corpus_units(source)
         elif Path(source).is_dir():
             files = sorted(p for p in Path(source).rglob("*") if p.is_file() and not _hidden(p))
             if not files:
@@ -53,8 +56,8 @@ def find_units(sources: list[str], text_field: str, tfds_dir: str | None) -> lis
             units += _file_units([Path(source)], text_field, optional=False)
         else:
             raise DataError(
-                f"{source} does not exist. A source is a text file, a folder, a .jsonl file, "
-                "tfds:NAME, or stdlib."
+                f"{source} does not exist. A source is a text file, a folder, a .jsonl file, a "
+                "prepared corpus, tfds:NAME, or stdlib."
             )
     return units
 
@@ -119,6 +122,14 @@ def _tfds_units(name: str, text_field: str, tfds_dir: str | None) -> Iterator[Un
         yield Unit("tfds", where, start, stop, text_field=text_field)
 
 
+def _corpus_units(folder: str) -> Iterator[Unit]:
+    for split in SPLITS:
+        first = 0
+        for shard in Corpus(folder, split).shards:
+            yield Unit("corpus", (folder, split), first, first + shard.documents)
+            first += shard.documents
+
+
 def documents(unit: Unit) -> Iterator[bytes]:
     """The unit's documents, in order. Raises DataError for text that is none."""
     match unit.kind:
@@ -134,6 +145,9 @@ def documents(unit: Unit) -> Iterator[bytes]:
             yield from _jsonl_documents(unit)
         case "tfds":
             yield from _tfds_documents(unit)
+        case "corpus":
+            folder, split = unit.paths
+            yield from Corpus(folder, split).documents_in(unit.start, unit.stop)
         case "stdlib":
             yield from stdlib_documents()
 

@@ -1,0 +1,64 @@
+"""The repository root is the package, beside a library of the same name as one of its folders."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from helpers import ROOT
+
+ROOMS = {
+    # What each room may import, besides itself.
+    "configs": set(),
+    "tokenizers": set(),
+    "model": {"configs"},
+    "data": {"configs", "tokenizers"},
+    "training": {"configs", "model", "tokenizers"},
+    "launch": {"configs", "model", "tokenizers", "training", "cli"},
+    "evaluation": {"configs", "model", "data", "tokenizers", "training"},
+}
+SOURCES = sorted(
+    path
+    for path in ROOT.rglob("*.py")
+    if not any(part.startswith(".") or part == "build" for part in path.relative_to(ROOT).parts)
+)
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_hugging_face_tokenizers_beside_ours():
+    """With the repository root first on the path, as in ``python train.py``."""
+    code = (
+        "import sys; sys.path.insert(0, '')\n"
+        "import octavo.tokenizers.bytes as ours, tokenizers as theirs\n"
+        "assert theirs.Tokenizer and 'site-packages' in theirs.__file__\n"
+        "assert ours.ByteTokenizer().vocab_size == 256"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert not (ROOT / "tokenizers" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_are_absolute_and_run_down(path):
+    room = path.relative_to(ROOT).parts[0]
+    for name in imports(path):
+        assert name.split(".")[0] not in ROOMS, f"{name}: import it as octavo.{name}"
+        if name.startswith("octavo.") and room in ROOMS:
+            other = name.split(".")[1]
+            assert other == room or other in ROOMS[room], f"{room} must not know {other}"
+
+
+def test_every_folder_is_in_the_package():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent for path in SOURCES} - {ROOT, ROOT / "tests", ROOT / "benchmarks"}
+    expected = {"octavo"} | {f"octavo.{f.relative_to(ROOT).as_posix()}" for f in folders}
+    assert {name for name in listed} == {name.replace("/", ".") for name in expected}
