@@ -181,8 +181,19 @@ class Order:
         self.total = strategy.total
         self.window_chunks = max(1, window_ids // CHUNK)
         self._sizes = np.array([strategy.rows_in(i) for i in range(strategy.chunks)], np.int64)
+        self._remember()
+
+    def _remember(self):
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
         self._window = lru_cache(maxsize=4)(self._make_window)
+
+    def __getstate__(self):
+        # What was computed stays behind; a worker process computes it again.
+        return {k: v for k, v in self.__dict__.items() if k not in ("_epoch", "_window")}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._remember()
 
     def _make_epoch(self, epoch: int):
         chunks = permutation(len(self._sizes), *self.key, epoch)
