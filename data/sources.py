@@ -9,6 +9,7 @@ import gzip
 import json
 import os
 import sysconfig
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,7 +166,10 @@ def _read_range(path: str, start: int, stop: int | None) -> bytes:
     """Whole lines that begin in [start, stop)."""
     with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
         if stop is None:
-            return file.read()
+            try:
+                return file.read()
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                raise DataError(f"{path} is no readable gzip file: {error}.") from error
         if start:
             file.seek(start - 1)
             file.readline()
