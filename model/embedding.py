@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from octavo.configs.schema import ConfigError
+from octavo.configs.schema import ConfigError, ModelConfig
 from octavo.model.layers import parameter
 
 BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
@@ -16,7 +16,8 @@ class Table(nnx.Module):
     """One learned row per id, scaled to unit variance on the way in, so that the same rows serve
     as output projection."""
 
-    def __init__(self, vocab_size: int, width: int, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, vocab_size: int, dtype, rngs: nnx.Rngs):
+        width = config.width
         rows = jax.random.normal(rngs.params(), (vocab_size, width)) * width**-0.5
         self.rows = parameter(rows, "vocab", "embed")
         self.dtype = dtype
@@ -38,14 +39,14 @@ class BitBiased(Table):
     """A table plus a projection of the byte's bits: ``E'[b] = E[b] + bits(b) A``, A starts at zero
     ("Back to Bytes"; the reference folds A into E after training, which changes nothing)."""
 
-    def __init__(self, vocab_size: int, width: int, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, vocab_size: int, dtype, rngs: nnx.Rngs):
         if vocab_size != 256:
             raise ConfigError(
                 f"model.embedding bit_biased reads bytes (256 ids), but the data has {vocab_size}; "
                 "use table."
             )
-        super().__init__(vocab_size, width, dtype, rngs)
-        self.bits = parameter(jnp.zeros((8, width)), None, "embed")
+        super().__init__(config, vocab_size, dtype, rngs)
+        self.bits = parameter(jnp.zeros((8, config.width)), None, "embed")
 
     def table(self) -> jax.Array:
         return self.rows[...] + BITS @ self.bits[...]
@@ -55,7 +56,8 @@ class OneHot(nnx.Module):
     """Embedding-free (Shaham & Levy 2021): id i is the i-th unit vector times one learned scale;
     tied logits are the first coordinates of the state times another."""
 
-    def __init__(self, vocab_size: int, width: int, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, vocab_size: int, dtype, rngs: nnx.Rngs):
+        width = config.width
         if width < vocab_size:
             raise ConfigError(
                 f"model.embedding one_hot needs model.width of at least {vocab_size} (one "
@@ -63,7 +65,7 @@ class OneHot(nnx.Module):
             )
         self.vocab_size, self.width, self.dtype = vocab_size, width, dtype
         self.scale = parameter(jnp.asarray(width**0.5))
-        self.logit_scale = parameter(jnp.asarray(1.0))
+        self.logit_scale = parameter(jnp.asarray(1.0)) if config.tied_embeddings else None
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         return jax.nn.one_hot(ids, self.width, dtype=self.dtype) * self.scale[...].astype(

@@ -19,7 +19,7 @@ class ByteLM(nnx.Module):
 
     def __init__(self, config: ModelConfig, vocab_size: int, backend: str, dtype, rngs: nnx.Rngs):
         self.config, self.vocab_size = config, vocab_size
-        self.embedding = EMBEDDINGS[config.embedding](vocab_size, config.width, dtype, rngs)
+        self.embedding = EMBEDDINGS[config.embedding](config, vocab_size, dtype, rngs)
         self.trunk = Transformer(config, backend, dtype, rngs)
         self.norm = RMSNorm(config.width)
         # A small head: the first predictions are close to uniform, whatever the width.

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+
 from helpers import run, words
 from octavo.configs.schema import DataConfig
 from octavo.data.errors import DataError

@@ -6,6 +6,7 @@ import sys
 import tomllib
 
 import pytest
+
 from helpers import ROOT
 
 ROOMS = {

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from helpers import words
 from octavo.configs.schema import DataConfig
 from octavo.data import pipeline, plan, sources

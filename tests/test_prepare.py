@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from helpers import random_text, run, words
 from octavo.data import prepare as preparing
 from octavo.data import sources
@@ -40,9 +41,7 @@ def folder(tmp_path):
 def test_folder(folder, tmp_path):
     manifest = prepared(tmp_path / "out", folder, heldout=0.3)
     found = texts_of(tmp_path / "out")
-    assert sorted(found["train"] + found["heldout"]) == sorted(
-        words(i, 100 + i) for i in range(40)
-    )
+    assert sorted(found["train"] + found["heldout"]) == sorted(words(i, 100 + i) for i in range(40))
     assert 3 < len(found["heldout"]) < 25
     for split, texts in found.items():
         listed = manifest["splits"][split]
@@ -113,7 +112,9 @@ print(builder.data_path)
         done = run("prepare.py", name, "--out", str(tmp_path / "bad"))
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
     done = run("prepare.py", f"tfds:{where}", "--out", str(tmp_path / "b"), "--text-field", "x")
-    assert done.returncode == 2 and "no feature 'x'; name one with --text-field: text" in done.stderr
+    assert (
+        done.returncode == 2 and "no feature 'x'; name one with --text-field: text" in done.stderr
+    )
 
 
 def test_another_tokenizer_on_the_same_split(folder, tmp_path):

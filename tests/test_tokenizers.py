@@ -4,9 +4,10 @@ import re
 
 import numpy as np
 import pytest
-from helpers import random_text, words
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from helpers import random_text, words
 from octavo.tokenizers import load
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ByteTokenizer

@@ -1,19 +1,35 @@
 """Starting and stopping: several hosts, signals, a watchdog."""
 
 import faulthandler
+import os
 import signal
 
 import jax
 from jax.experimental import multihost_utils
+
+from octavo.configs.schema import ConfigError
 
 INIT_TIMEOUT = 1800
 """Seconds that hosts wait for each other at the start; pods come up slowly after a preemption."""
 
 
 def start_hosts(distributed: bool) -> None:
-    """Join the other hosts, if there are any."""
-    if distributed:
-        jax.distributed.initialize(initialization_timeout=INIT_TIMEOUT)
+    """Join the other hosts, if there are any. Raises ConfigError if they cannot be found."""
+    if not distributed:
+        return
+    try:
+        told = {
+            name: int(os.environ[f"JAX_{name.upper()}"])
+            for name in ("num_processes", "process_id")
+            if f"JAX_{name.upper()}" in os.environ
+        }
+        # The address is read from JAX_COORDINATOR_ADDRESS by JAX itself.
+        jax.distributed.initialize(**told, initialization_timeout=INIT_TIMEOUT)
+    except ValueError as error:
+        raise ConfigError(
+            f"train.distributed: the other hosts were not found ({error}). Set "
+            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID on each."
+        ) from error
 
 
 class StopSignal:

@@ -1,0 +1,192 @@
+"""Wrong use: one clear sentence with the nearest valid choice, exit code 2, no traceback."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from helpers import ROOT, arguments_of, metrics_of, run, words
+from octavo.configs import presets
+from octavo.configs.schema import Config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["flatt"], "no preset 'flatt'. Did you mean flat? Presets: flat,"),
+        (["flat", "--train.stepz", "3"], "--train.steps"),
+        (["--train.steps", "many"], "invalid literal for int() with base 10: 'many'"),
+        (["--train.steps", "1.5"], "invalid literal for int()"),
+        (["--train.steps"], "Missing value for argument '--train.steps'"),
+        (["--model.activation", "relu"], "Expected one of ('relu2', 'gelu', 'silu')"),
+        (["--model.heads", "5"], "model.heads 5 does not divide model.width 128; nearest that does: 4 or 8"),
+        (["--model.heads", "128"], "even head size"),
+        (["--model.kv-heads", "3"], "model.kv_heads 3 does not divide model.heads 4"),
+        (["--train.accumulation", "3"], "does not divide data.batch_size 16; nearest that does: 2 or 4"),
+        (["--mesh.tensor", "3"], "3 does not divide the 1 devices; nearest that does: 1"),
+        (["--mesh.fsdp", "0"], "mesh sizes are positive"),
+        (["--data.length", "70000"], "data.length is at most 65535"),
+        (["--optimizer.learning-rate", "-1"], "optimizer.learning_rate must be above 0"),
+        (["--model.embedding", "one_hot"], "one_hot needs model.width of at least 256"),
+        (["--model.attention", "splash"], "splash runs on tpu, not on cpu; use auto"),
+        (["--data.source", "nowhere"], "nowhere is not a prepared corpus: make one with"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_wrong_use_of_train(arguments, said, tmp_path):
+    done = run("train.py", *arguments, "--workdir", str(tmp_path / "run"))
+    text = " ".join(done.stderr.replace("│", " ").split())
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said in text and "Traceback" not in text
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("devices", ["8"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--mesh.fsdp", "3"], "3 does not divide the 8 devices; nearest that does: 2 or 4"),
+        (["--mesh.fsdp", "4"], "make 4 devices, but there are 8; set one axis to -1"),
+        (["--data.batch-size", "12"], "does not divide data.batch_size / train.accumulation 12"),
+        (["--mesh.tensor", "8"], "mesh.tensor 8 does not divide model.heads 4"),
+    ],
+)
+def test_a_mesh_that_does_not_divide(arguments, said, devices, tmp_path):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    done = run("train.py", *arguments, "--workdir", str(tmp_path / "r"), XLA_FLAGS=flags)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "generate.py", "prepare.py"])
+def test_help(script):
+    done = run(script, "--help")
+    assert done.returncode == 0 and "usage:" in done.stdout
+
+
+def test_every_field_has_help():
+    """tyro reads field docstrings; a field without one would show no help."""
+    done = run("train.py", "--help", COLUMNS="200")
+
+    def check(config):
+        for field in dataclasses.fields(config):
+            value = getattr(config, field.name)
+            if dataclasses.is_dataclass(value):
+                check(value)
+            else:
+                flag = f"{field.name.replace('_', '-')} "
+                lines = done.stdout.split(flag, 1)
+                assert len(lines) == 2, flag
+                assert "(default:" in lines[1][:600], flag
+
+    check(Config())
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("trained")
+    done = run("train.py", "flat", *arguments_of(tiny, workdir))
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
+def test_what_a_run_leaves(trained, tiny):
+    workdir, shown = trained
+    metrics = metrics_of(workdir)
+    assert list(metrics) == list(range(1, 31))
+    assert 7.5 < metrics[1]["train/bits_per_byte"] < 8.5 > metrics[30]["train/bits_per_byte"] + 1
+    for text in ("bits/byte", "B/s", "left", "held-out", "sample", f"the run is in {workdir}",
+                 "FLOPs per byte", "attention reference", "mesh replica 1"):  # fmt: skip
+        assert text in shown, text
+    results = json.loads((workdir / "results.json").read_text())
+    assert 0 < results["heldout/bits_per_byte"] < 8
+    resolved = json.loads((workdir / "config.json").read_text())
+    assert resolved["model"] == dataclasses.asdict(tiny.model)
+    assert list((workdir / "tensorboard").iterdir())
+
+
+def test_evaluate(trained, tiny, tmp_path):
+    workdir, _ = trained
+    out = tmp_path / "scores.json"
+    done = run("evaluate.py", str(workdir), "--most-bytes", "2000", "--json", str(out))
+    assert done.returncode == 0, done.stderr
+    heldout = json.loads(out.read_text())
+    final = json.loads((workdir / "results.json").read_text())["heldout/bits_per_byte"]
+    assert abs(heldout["bits_per_byte"] - final) < 1e-6 and "bits_per_byte" in done.stdout
+    # Any file at all, whole; rows at a time never matter, less context costs bits.
+    text = words(0, 3000) + bytes(range(256))
+    (tmp_path / "any.bin").write_bytes(text)
+    scores = []
+    for extra in (["--batch-size", "3"], ["--batch-size", "7"], ["--overlap", "0"]):
+        done = run("evaluate.py", str(workdir), "--text", str(tmp_path / "any.bin"),
+                   "--json", str(out), *extra)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        scores.append(json.loads(out.read_text()))
+    assert all(s["bytes"] == len(text) and s["documents"] == 1 for s in scores)
+    assert abs(scores[0]["nats"] - scores[1]["nats"]) < 1e-3 < scores[2]["nats"] - scores[0]["nats"]
+
+
+def test_evaluate_wrong_use(trained, tmp_path):
+    workdir, _ = trained
+    (tmp_path / "empty.txt").write_bytes(b"")
+    for arguments, code, said in (
+        ([str(tmp_path)], 1, "is no run directory: it has no config.json"),
+        ([str(workdir), "--text", "nope.txt"], 2, "--text nope.txt cannot be read"),
+        ([str(workdir), "--text", str(tmp_path / "empty.txt")], 2, "is empty"),
+        ([str(workdir), "--text", "a", "--data", "b"], 2, "not both"),
+        ([str(workdir), "--overlap", "64"], 2, "--overlap lies in [0, 64)"),
+        ([str(workdir), "--data", str(tmp_path)], 2, "is not a prepared corpus"),
+    ):
+        done = run("evaluate.py", *arguments)
+        assert done.returncode == code and said in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_generate(trained):
+    workdir, _ = trained
+    arguments = [str(workdir), "--prompt", "the qu", "--bytes", "40"]
+    first, again = run("generate.py", *arguments), run("generate.py", *arguments)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == again.stdout and first.stdout.startswith("the qu")
+    assert len(first.stdout) <= 6 + 40 + 1
+    assert run("generate.py", *arguments, "--seed", "1").stdout != first.stdout
+    several = run("generate.py", *arguments, "--samples", "3", "--temperature", "0")
+    parts = several.stdout.split("--- ")[1:]
+    assert len(parts) == 3 and len({part[2:] for part in parts}) == 1
+    for arguments, code, said in (
+        ([str(workdir), "--temperature", "-1"], 2, "--temperature is 0 or more, not -1.0"),
+        ([str(workdir), "--top-p", "0"], 2, "--top-p lies in (0, 1], not 0.0"),
+        ([str(workdir), "--bytes", "0"], 2, "--bytes must be above 0"),
+        (["nowhere"], 1, "is no run directory"),
+    ):
+        done = run("generate.py", *arguments, "--prompt", "x")
+        assert done.returncode == code and said in done.stderr, done.stderr
+
+
+def test_generate_reads_standard_input(trained):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "generate.py"), str(trained[0]), "--bytes", "5"],
+        input="très ".encode(), capture_output=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.decode().startswith("très ")
+
+
+def test_run_that_diverges_fails(tiny, tmp_path):
+    """A learning rate that makes everything infinite: exit code 1 and a reason, nothing saved."""
+    wild = dataclasses.replace(
+        tiny,
+        optimizer=dataclasses.replace(tiny.optimizer, learning_rate=1e30, clip_norm=0.0),
+        train=dataclasses.replace(tiny.train, give_up_after=3, checkpoint_every=1000, steps=200),
+    )
+    done = run("train.py", "flat", *arguments_of(wild, tmp_path))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "3 steps in a row" in done.stderr and "were not finite" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+
+
+def test_presets_are_found_by_name():
+    found = presets()
+    assert {"flat", "flat-100m"} <= found.keys()
+    assert all(isinstance(config, Config) for config in found.values())

@@ -1,0 +1,224 @@
+"""One step: sums over parts, skipping, optimizers, schedules; and that a model learns."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from helpers import batch_of, words
+from octavo.configs.schema import (
+    Config,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    from_json,
+    to_json,
+)  # fmt: skip
+from octavo.model import flops
+from octavo.model.batch import FIELDS, Batch
+from octavo.model.embedding import BITS
+from octavo.tokenizers.bytes import ByteTokenizer
+from octavo.training.objective import cross_entropy, next_token
+from octavo.training.optimizer import learning_rate, make_optimizer
+from octavo.training.sharding import make_mesh
+from octavo.training.state import abstract_state, define, fresh_state
+from octavo.training.step import make_step
+
+SMALL = Config(model=ModelConfig(width=32, layers=2, heads=2))
+
+
+def change(config, **sections):
+    return dataclasses.replace(
+        config,
+        **{k: dataclasses.replace(getattr(config, k), **v) for k, v in sections.items()},
+    )
+
+
+class Trainer:
+    """State and step of a config on one device."""
+
+    def __init__(self, config, steps=100):
+        self.mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+        with jax.set_mesh(self.mesh):
+            self.definition = define(config, 256, "cpu")
+            optimizer = make_optimizer(config.optimizer, steps, self.definition.names)
+            abstract = abstract_state(self.definition, optimizer, self.mesh)
+            self.state = fresh_state(self.definition, optimizer, abstract, config.train.seed)
+            self.step = make_step(
+                config, self.definition, optimizer, ByteTokenizer().bytes_per_id()
+            )
+
+    def run(self, batch):
+        with jax.set_mesh(self.mesh):
+            arrays = {name: getattr(batch, name) for name in FIELDS}
+            self.state, metrics = self.step(self.state, arrays)
+            return {name: float(value) for name, value in metrics.items()}
+
+    def params(self):
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(self.state["params"])]
+
+
+def rows(seed, count=8, length=64):
+    return batch_of([words(seed * 100 + i, length - 1 - 5 * (i % 3)) for i in range(count)], length)
+
+
+def test_accumulation_changes_nothing():
+    whole, parts = Trainer(SMALL), Trainer(change(SMALL, train={"accumulation": 4}))
+    for seed in range(3):
+        a, b = whole.run(rows(seed)), parts.run(rows(seed))
+        for name in a:
+            assert math.isclose(a[name], b[name], rel_tol=1e-5), name
+    for a, b in zip(whole.params(), parts.params(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_state_is_donated():
+    trainer = Trainer(SMALL)
+    before = jax.tree.leaves(trainer.state)
+    trainer.run(rows(0))
+    assert all(leaf.is_deleted() for leaf in before)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted():
+    trainer = Trainer(SMALL)
+    trainer.run(rows(0))
+    before = trainer.params()
+    bad = dataclasses.replace(rows(1), loss_weights=rows(1).loss_weights * jnp.inf)
+    assert [trainer.run(bad)["skipped"] for _ in range(3)] == [1, 2, 3]
+    for a, b in zip(before, trainer.params(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert int(trainer.state["step"]) == 4
+    assert trainer.run(rows(2))["skipped"] == 0
+    assert any((a != b).any() for a, b in zip(before, trainer.params(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        {},
+        {"embedding": "bit_biased", "tied_embeddings": True},
+        {"embedding": "one_hot", "width": 256},
+        {"embedding": "one_hot", "width": 256, "tied_embeddings": True},
+        {"gated_mlp": True, "activation": "silu", "kv_heads": 1, "qk_norm": False, "window": 16},
+        {"activation": "gelu", "tied_embeddings": True},
+    ],
+    ids=str,
+)
+def test_learns_one_batch(name, model):
+    """Every part of the model trains: far below the entropy of its bytes after some steps."""
+    config = change(
+        SMALL, model=model, optimizer={"name": name, "warmup_steps": 5, "learning_rate": 1e-2}
+    )
+    trainer, batch = Trainer(config, steps=60), rows(0, count=2)
+    first = trainer.params()
+    losses = [trainer.run(batch)["loss"] for _ in range(60)]
+    assert losses[0] > 4 and losses[-1] < 1, losses[::10]
+    assert all((a != b).any() for a, b in zip(first, trainer.params(), strict=True))
+
+
+def test_bit_biased_follows_its_equation():
+    """E'[b] = E[b] + bits(b) A, and A starts at zero."""
+    config = change(SMALL, model={"embedding": "bit_biased"})
+    definition = define(config, 256, "cpu")
+    params = jax.jit(definition.init)(jax.random.key(0))
+    assert not params["embedding"]["bits"].any()
+    assert BITS[0b10000011].tolist() == [1, 0, 0, 0, 0, 0, 1, 1]
+    params["embedding"]["bits"] = jnp.arange(8 * 32, dtype=jnp.float32).reshape(8, 32)
+    found = definition.bind(params).embedding.table()[0b10000011]
+    a = params["embedding"]["bits"]
+    np.testing.assert_allclose(found, params["embedding"]["rows"][0x83] + a[0] + a[6] + a[7])
+
+
+def test_schedules():
+    def rates(**changes):
+        config = OptimizerConfig(learning_rate=1.0, warmup_steps=10, **changes)
+        rate = learning_rate(config, 100)
+        return np.array([float(rate(step)) for step in range(101)])
+
+    wsd = rates(schedule="wsd", decay_fraction=0.3)
+    np.testing.assert_allclose(wsd[:10], np.arange(1, 11) / 10, rtol=1e-5)
+    np.testing.assert_allclose(wsd[10:71], 1)
+    np.testing.assert_allclose(wsd[70:], 1 - np.arange(31) / 30, atol=1e-6)
+    cosine = rates(schedule="cosine")
+    expected = 0.1 + 0.9 * (1 + np.cos(np.pi * np.arange(91) / 90)) / 2
+    np.testing.assert_allclose(cosine[10:], expected, atol=1e-6)
+
+
+def test_only_matrices_decay():
+    """With no gradient, decay is all that moves: matrices shrink, gains stay."""
+    config = OptimizerConfig(weight_decay=0.5, warmup_steps=1, learning_rate=0.1)
+    definition = define(SMALL, 256, "cpu")
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), definition.abstract)
+    for name in ("adamw", "muon"):
+        optimizer = make_optimizer(dataclasses.replace(config, name=name), 10, definition.names)
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+        for path, update in jax.tree.leaves_with_path(updates):
+            gain = "gain" in jax.tree_util.keystr(path)
+            np.testing.assert_allclose(update, 0 if gain else -0.05, atol=1e-6, err_msg=str(path))
+
+
+def test_muon_orthogonalizes():
+    definition = define(SMALL, 256, "cpu")
+    config = OptimizerConfig(name="muon", weight_decay=0, warmup_steps=1, learning_rate=1.0)
+    optimizer = make_optimizer(config, 10, definition.names)
+    params = jax.jit(definition.init)(jax.random.key(0))
+    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    singular = jnp.linalg.svd(updates["trunk"]["blocks"]["mlp"]["up"]["weight"][1])[1]
+    singular /= 0.2 * 128**0.5
+    assert 0.5 < float(singular.min()) and float(singular.max()) < 1.4
+
+
+def test_cross_entropy_and_z_loss():
+    logits = jax.random.normal(jax.random.key(0), (2, 64, 256)) * 5
+    batch = rows(0, count=2)
+    nats, log_normalizer = cross_entropy(logits, batch.targets)
+    expected = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
+    np.testing.assert_allclose(nats, expected, rtol=1e-4, atol=1e-5)
+    sizes = jnp.asarray(ByteTokenizer().bytes_per_id())
+    plain, sums = next_token(logits, batch, sizes, 0.0)
+    with_z, _ = next_token(logits, batch, sizes, 0.1)
+    z = float(jnp.sum(log_normalizer**2 * batch.loss_weights))
+    assert math.isclose(float(with_z - plain), 0.1 * z, rel_tol=1e-4)
+    documents = 2
+    assert float(sums["targets"]) == float(sums["bytes"]) + documents
+
+
+@pytest.mark.parametrize(
+    "model",
+    [ModelConfig(), ModelConfig(gated_mlp=True, kv_heads=2), ModelConfig(window=256),
+     ModelConfig(tied_embeddings=True, embedding="one_hot", width=256)],
+    ids=["plain", "gated", "window", "one_hot"],
+)  # fmt: skip
+def test_flops_agree_with_the_compiler(model):
+    """The formula against XLA's count of an unscanned forward pass, where attention is dense
+    in blocks of 128 (so the causal half and the window are approximate)."""
+    length = 512
+    config = Config(model=dataclasses.replace(model, scan_layers=False, layers=2))
+    definition = define(config, 256, "cpu")
+    shape = jax.ShapeDtypeStruct((1, length), jnp.int32)
+    batch = Batch(*(shape,) * 5)
+    run = jax.jit(lambda params, batch: definition.bind(params)(batch))
+    counted = run.lower(definition.abstract, batch).compile().cost_analysis()["flops"] / length
+    assert 0.85 < flops.forward_flops(config.model, 256, length) / counted < 1.02
+
+
+def test_config_survives_json():
+    config = change(SMALL, optimizer={"name": "muon"}, train={"seed": 3})
+    assert from_json(to_json(config)) == config
+
+
+def test_bfloat16_is_close():
+    """Same losses as float32 to bfloat16's precision; parameters and moments stay float32."""
+    exact = Trainer(SMALL)
+    rough = Trainer(change(SMALL, train={"compute_dtype": "bfloat16"}))
+    for seed in range(5):
+        a, b = exact.run(rows(seed)), rough.run(rows(seed))
+        assert math.isclose(a["loss"], b["loss"], rel_tol=1e-2)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(rough.state)} == {"float32", "int32"}
