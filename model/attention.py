@@ -52,15 +52,53 @@ def attention(
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array) -> jax.Array:
-    """Dense attention of a few queries: q ``[B, N, H, D]``, k, v ``[B, S, K, D]``, visible
-    boolean, broadcastable to ``[B, N, S]``. Used block by block here, and by decoding."""
+    """Dense attention of a few queries: q ``[B, N, H, D]``, k and v ``[B, S, K, D]``, visible
+    boolean, ``[B or 1, N, S]``. Used block by block here, and by decoding."""
     B, N, H, D = q.shape
-    K = k.shape[2]
-    q = (q * (1 / math.sqrt(D))).reshape(B, N, K, H // K, D)
-    scores = jnp.einsum("bnkgd,bskd->bkgns", q, k, preferred_element_type=jnp.float32)
-    scores = jnp.where(visible[:, None, None], scores, MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bkgns,bskd->bnkgd", weights, v).reshape(B, N, H, D)
+    K, G = k.shape[2], H // k.shape[2]
+    # Heads first; the G query heads of a key head become rows of one product.
+    q = q.reshape(B, N, K, G, D).transpose(0, 2, 3, 1, 4).reshape(B, K, G * N, D)
+    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+    visible = jnp.tile(visible, (1, G, 1))[:, None]
+    mixed = _softmax_product(q * jnp.asarray(1 / math.sqrt(D), q.dtype), k, v, visible)
+    return mixed.reshape(B, K, G, N, D).transpose(0, 3, 1, 2, 4).reshape(B, N, H, D)
+
+
+@jax.custom_vjp
+def _softmax_product(q, k, v, visible):
+    """softmax(q k^T) v per head; q ``[B, K, R, D]``, k, v ``[B, K, S, D]``."""
+    return _softmax_product_forward(q, k, v, visible)[0]
+
+
+def _softmax_product_forward(q, k, v, visible):
+    scores = _scores(q, k, visible)
+    top = jnp.max(scores, axis=-1, keepdims=True)
+    weights = jnp.exp(scores - top)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    mixed = jnp.einsum("bkrs,bksd->bkrd", weights.astype(v.dtype), v) / total.astype(v.dtype)
+    return mixed, (q, k, v, visible, mixed, top + jnp.log(total))
+
+
+def _softmax_product_backward(kept, gradient):
+    # The weights are computed again rather than kept: R x S numbers a head are what the machine
+    # spends its time on, not the products (as in FlashAttention, Dao et al. 2022).
+    q, k, v, visible, mixed, log_total = kept
+    weights = jnp.exp(_scores(q, k, visible) - log_total)
+    d_weights = jnp.einsum("bkrd,bksd->bkrs", gradient, v, preferred_element_type=jnp.float32)
+    shared = jnp.sum((gradient * mixed).astype(jnp.float32), axis=-1, keepdims=True)
+    d_scores = (weights * (d_weights - shared)).astype(q.dtype)
+    dv = jnp.einsum("bkrs,bkrd->bksd", weights.astype(v.dtype), gradient)
+    dq = jnp.einsum("bkrs,bksd->bkrd", d_scores, k)
+    dk = jnp.einsum("bkrs,bkrd->bksd", d_scores, q)
+    return dq, dk, dv, None
+
+
+def _scores(q, k, visible):
+    scores = jnp.einsum("bkrd,bksd->bkrs", q, k, preferred_element_type=jnp.float32)
+    return jnp.where(visible, scores, MASKED)
+
+
+_softmax_product.defvjp(_softmax_product_forward, _softmax_product_backward)
 
 
 def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Array:
