@@ -1,7 +1,9 @@
 """What the scripts share: arguments from types, and errors as one sentence and an exit code."""
 
+import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable
 
 import tyro
@@ -57,6 +59,7 @@ def run(main: Callable[[], None]) -> None:
     # Imported late: parsing --help must not wait for JAX.
     from octavo.training.checkpoint import CheckpointError
 
+    threading.excepthook = _thread_failed
     try:
         main()
     except (ConfigError, DataError) as error:
@@ -67,9 +70,22 @@ def run(main: Callable[[], None]) -> None:
         _exit(error, PREEMPTED)
     except BrokenPipeError:  # the reader of our output went away, as with | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        what = f"{error.filename or 'a file'}: {error.strerror or error}"
+        _exit(f"{what}. Mend this, then run the same command again; saved work is kept.", FAILED)
 
 
-def _exit(error: Exception, code: int) -> None:
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    print(f"warning: a background thread failed: {failure.exc_value}", file=sys.stderr, flush=True)
+
+
+def _exit(error: Exception | str, code: int) -> None:
     label = "stopped" if code == PREEMPTED else "error"
     print(f"{label}: {error}", file=sys.stderr, flush=True)
+    if code == FAILED:
+        # Threads of a run that failed would fail again, loudly, while Python shuts down.
+        for child in multiprocessing.active_children():
+            child.terminate()
+        sys.stdout.flush()
+        os._exit(code)
     sys.exit(code)

@@ -20,9 +20,7 @@ class Block(nn.Module):
         self.attention_norm, self.mlp_norm = nn.RMSNorm(d, eps=1e-6), nn.RMSNorm(d, eps=1e-6)
         self.query_norm = nn.RMSNorm(self.head_size, eps=1e-6)
         self.key_norm = nn.RMSNorm(self.head_size, eps=1e-6)
-        self.query, self.key, self.value, self.out = (
-            nn.Linear(d, d, bias=False) for _ in range(4)
-        )
+        self.query, self.key, self.value, self.out = (nn.Linear(d, d, bias=False) for _ in range(4))
         self.up = nn.Linear(d, hidden, bias=False)
         self.down = nn.Linear(hidden, d, bias=False)
         residual = (2 * config.layers) ** -0.5

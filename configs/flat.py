@@ -11,9 +11,7 @@ from octavo.configs.schema import Config, DataConfig, ModelConfig, OptimizerConf
 def presets() -> dict[str, Config]:
     flat = Config()
     flat_100m = Config(
-        model=ModelConfig(
-            width=768, layers=12, heads=6, activation="silu", gated_mlp=True
-        ),
+        model=ModelConfig(width=768, layers=12, heads=6, activation="silu", gated_mlp=True),
         data=DataConfig(source="data/corpus", length=4096, batch_size=256),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2000),
         train=TrainConfig(

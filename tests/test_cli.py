@@ -21,10 +21,12 @@ from octavo.configs.schema import Config
         (["--train.steps", "1.5"], "invalid literal for int()"),
         (["--train.steps"], "Missing value for argument '--train.steps'"),
         (["--model.activation", "relu"], "Expected one of ('relu2', 'gelu', 'silu')"),
-        (["--model.heads", "5"], "model.heads 5 does not divide model.width 128; nearest that does: 4 or 8"),
+        (["--model.heads", "5"], "model.heads 5 does not divide model.width 128; nearest that "
+         "does: 4 or 8"),
         (["--model.heads", "128"], "even head size"),
         (["--model.kv-heads", "3"], "model.kv_heads 3 does not divide model.heads 4"),
-        (["--train.accumulation", "3"], "does not divide data.batch_size 16; nearest that does: 2 or 4"),
+        (["--train.accumulation", "3"], "does not divide data.batch_size 16; nearest that does: "
+         "2 or 4"),
         (["--mesh.tensor", "3"], "3 does not divide the 1 devices; nearest that does: 1"),
         (["--mesh.fsdp", "0"], "mesh sizes are positive"),
         (["--data.length", "70000"], "data.length is at most 65535"),

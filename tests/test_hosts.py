@@ -24,7 +24,8 @@ def start_hosts(config, workdir, hosts, *extra):
     address = f"localhost:{free_port()}"
     return [
         start(
-            "train.py", "flat", *arguments_of(config, workdir), "--train.distributed", "True", *extra,
+            "train.py", "flat", *arguments_of(config, workdir), *extra,
+            "--train.distributed", "True",
             XLA_FLAGS=f"--xla_force_host_platform_device_count={4 // hosts}",
             JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES=str(hosts), JAX_PROCESS_ID=str(i),
         )

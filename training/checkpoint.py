@@ -4,6 +4,7 @@ A checkpoint is complete or ignored (Orbax renames it into place), and its array
 computed on the devices, so a damaged one is noticed and the one before it is used.
 """
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,9 @@ class Checkpoints:
     """The checkpoints of a run directory."""
 
     def __init__(self, workdir: Path, keep: int):
+        # A failed save is logged once per thread, with tracebacks; we report it, once.
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self.folder = Path(workdir).absolute() / "checkpoints"
         self.manager = ocp.CheckpointManager(
             self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)

@@ -26,8 +26,11 @@ class MetricsLog:
             Console(stderr=True).print(f"warning: no TensorBoard events: {error}")
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        self._file.write(json.dumps({"step": step} | values) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step} | values) + "\n")
+            self._file.flush()
+        except OSError as error:  # which does not know its file
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         if self._events is not None:
             for name, value in values.items():
                 if math.isfinite(value):

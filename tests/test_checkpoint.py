@@ -1,0 +1,130 @@
+"""Saving where it cannot be saved, and what is kept."""
+
+import dataclasses
+import os
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from helpers import arguments_of, metrics_of, run
+from octavo.configs.schema import ConfigError, MeshConfig
+from octavo.training.checkpoint import CheckpointError, Checkpoints, checksum, load_params
+from octavo.training.sharding import make_mesh
+
+
+def state_of(step: int, size: int = 8) -> dict:
+    sharding = jax.sharding.NamedSharding(make_mesh(MeshConfig()), jax.P())
+    state = {
+        "step": jnp.int32(step),
+        "params": {"w": jnp.arange(size, dtype=jnp.float32) + step},
+        "opt": {"mu": jnp.ones(size)},
+        "skipped": jnp.int32(0),
+    }
+    return jax.device_put(state, sharding)
+
+
+META = {"model": {"width": 8}}
+
+
+def saved(folder, steps, keep=2):
+    checkpoints = Checkpoints(folder, keep)
+    for step in steps:
+        checkpoints.save(state_of(step), {"plan": 1}, META)
+    checkpoints.wait()
+    return checkpoints
+
+
+def abstract_of(state):
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+def test_newest_few_are_kept_and_come_back(tmp_path):
+    checkpoints = saved(tmp_path, [3, 5, 8])
+    assert sorted(checkpoints.manager.all_steps()) == [5, 8]
+    state = checkpoints.restore(abstract_of(state_of(0)), {"plan": 1}, META, warn=pytest.fail)
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(state_of(8)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    items = {p.name for p in (tmp_path / "checkpoints" / "8").iterdir() if p.is_dir()}
+    assert items == {"params", "opt", "data", "meta"}
+
+
+def test_differences_are_shown(tmp_path):
+    checkpoints = saved(tmp_path, [1])
+    abstract = abstract_of(state_of(0))
+    with pytest.raises(ConfigError, match="another model .width: saved 8, asked for 9"):
+        checkpoints.restore(abstract, {"plan": 1}, {"model": {"width": 9}}, warn=pytest.fail)
+    with pytest.raises(ConfigError, match="plan: saved 1, asked for 2"):
+        checkpoints.restore(abstract, {"plan": 2}, META, warn=pytest.fail)
+    assert checkpoints.manager.all_steps() == [1]
+
+
+def test_nothing_there(tmp_path):
+    assert Checkpoints(tmp_path, 1).restore({}, {}, META, warn=pytest.fail) is None
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32])
+def test_checksum_sees_every_bit(dtype):
+    """And no sharding."""
+    tree = {"a": jnp.arange(64).reshape(8, 8).astype(dtype), "b": jnp.float32(3)}
+    expected = int(checksum(tree))
+    mesh = make_mesh(MeshConfig())
+    split = jax.device_put(tree["a"], jax.sharding.NamedSharding(mesh, jax.P(None, "fsdp")))
+    assert int(checksum(tree | {"a": split})) == expected
+    rng = np.random.default_rng(0)
+    raw = np.asarray(tree["a"]).tobytes()
+    for bit in rng.choice(8 * len(raw), 100, replace=False):
+        flipped = bytearray(raw)
+        flipped[bit // 8] ^= 1 << (bit % 8)
+        changed = np.frombuffer(bytes(flipped), tree["a"].dtype).reshape(8, 8)
+        assert int(checksum(tree | {"a": jnp.asarray(changed)})) != expected
+    assert int(checksum(tree | {"a": tree["a"][::-1]})) != expected
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of a few megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_full_disk(tiny, small_disk):
+    """The run fails with one sentence; the checkpoints before are whole; with room it continues."""
+    steps = dataclasses.replace(tiny.train, evaluation_bytes=0, sample_bytes=0, steps=40)
+    config = dataclasses.replace(tiny, train=steps)
+    arguments = arguments_of(config, small_disk / "run")
+    done = run("train.py", "flat", *arguments, "--train.steps", "20")
+    assert done.returncode == 0, done.stderr
+    used = os.statvfs(small_disk)
+    (small_disk / "ballast").write_bytes(bytes(used.f_bavail * used.f_frsize - 60_000))
+    done = run("train.py", "flat", *arguments)
+    assert done.returncode == 1, done.stdout + done.stderr
+    # TensorStore's threads may print of their own; nothing of ours does, and we have the last word.
+    assert "train.py" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: "), done.stderr
+    assert "No space left" in last and "run the same command again" in last
+    (small_disk / "ballast").unlink()
+    done = run("train.py", "flat", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "continues at step" in done.stdout
+    assert list(metrics_of(small_disk / "run")) == list(range(1, 41))
+
+
+def test_load_params_needs_a_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="is no run directory"):
+        load_params(tmp_path, {})
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match="has no complete checkpoint yet"):
+        load_params(tmp_path, {})
