@@ -33,17 +33,11 @@ def train(config: Config, preset: str = "custom") -> dict:
     from octavo.evaluation.score import score
     from octavo.model import flops
     from octavo.model.sampling import Sampling, generate, plain_text
-    from octavo.training.checkpoint import Checkpoints
+    from octavo.training import sharding
+    from octavo.training.checkpoint import Checkpoints, differences
     from octavo.training.lifecycle import StopSignal, Watchdog, start_hosts
     from octavo.training.metrics import MetricsLog, Progress, human
     from octavo.training.optimizer import make_optimizer
-    from octavo.training.sharding import (
-        batch_sharding,
-        check_fits,
-        local_rows,
-        make_mesh,
-        place_batch,
-    )  # fmt: skip
     from octavo.training.state import abstract_state, define, fresh_state
     from octavo.training.step import make_step
 
@@ -54,16 +48,16 @@ def train(config: Config, preset: str = "custom") -> dict:
     console = Console(quiet=not leader, highlight=False, soft_wrap=True)
 
     # Devices.
-    mesh = make_mesh(config.mesh)
+    mesh = sharding.make_mesh(config.mesh)
     jax.set_mesh(mesh)
-    check_fits(mesh, config.model, config.data.batch_size // config.train.accumulation)
+    sharding.check_fits(mesh, config.model, config.data.batch_size // config.train.accumulation)
 
     # Data: what every row of every step holds.
     plan = make_plan(config.data, config.train.seed)
     tokenizer = plan.corpora[0].tokenizer
-    sharding = batch_sharding(mesh)
+    rows_over_mesh = sharding.batch_sharding(mesh)
     shape = (config.data.batch_size, config.data.length)
-    rows = local_rows(sharding, shape)
+    rows = sharding.local_rows(rows_over_mesh, shape)
 
     # Model and optimizer: shapes only, nothing allocated yet.
     definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform)
@@ -73,33 +67,33 @@ def train(config: Config, preset: str = "custom") -> dict:
     # Continue the run that is there, or start one.
     workdir = Path(config.workdir or f"runs/{preset}-{time.strftime('%Y%m%d-%H%M%S')}")
     checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
-    data_state = plan.description
     meta = {"model": dataclasses.asdict(config.model), "config": to_json(config)}
-    state = checkpoints.restore(abstract, data_state, meta, warn=console.print)
+    state = checkpoints.restore(abstract, plan.description, meta, warn=console.print)
     resumed = state is not None
     if not resumed:
         state = fresh_state(definition, optimizer, abstract, config.train.seed)
     first_step = int(state["step"])
+    resolved = workdir / "config.json"
+    changes = differences(json.loads(resolved.read_text()), to_json(config)) if resumed else []
     if leader:
-        (workdir / "config.json").write_text(json.dumps(to_json(config), indent=1))
+        resolved.write_text(json.dumps(to_json(config), indent=1))
         (workdir / "tokenizer.json").write_text(json.dumps(tokenizer.to_json()))
 
     # Say what was decided.
     bytes_per_id = plan.bytes_per_id()
     flops_per_id = flops.training_flops(config.model, tokenizer.vocab_size, config.data.length)
     peak = flops.peak_flops(jax.devices()[0].device_kind)
-    batch_ids = config.data.batch_size * config.data.length
-    attention = definition.backend
     for line in (
+        *(f"changed    {change}" for change in changes),
         f"run        {workdir}" + (f" (continues at step {first_step})" if resumed else ""),
-        f"model      {preset}, {human(definition.parameters)}parameters, attention {attention}, "
-        f"{config.train.compute_dtype}",
+        f"model      {preset}, {human(definition.parameters)}parameters, "
+        f"{definition.backend} attention, {config.train.compute_dtype}",
         f"compute    {human(flops_per_id / bytes_per_id)}FLOPs per byte, "
         f"{jax.device_count()} x {jax.devices()[0].device_kind}, "
         f"mesh {'  '.join(f'{axis} {size}' for axis, size in mesh.shape.items())}",
         f"data       {human(sum(c.utf8_bytes for c in plan.corpora))}B of text, "
         f"{tokenizer.name}, plan {plan.fingerprint}",
-        f"step       {human(batch_ids * bytes_per_id)}B; {config.train.steps} steps are "
+        f"step       {human(math.prod(shape) * bytes_per_id)}B; {config.train.steps} steps are "
         f"{config.train.steps * config.data.batch_size / plan.rows_per_epoch:.2f} epochs",
     ):
         console.print(line)
@@ -134,10 +128,9 @@ def train(config: Config, preset: str = "custom") -> dict:
         watchdog.alive()
 
     pending = None
-    saved = first_step if resumed else None
     for step in range(first_step + 1, config.train.steps + 1):
         began = time.perf_counter()
-        batch = place_batch(sharding, next(stream), rows, config.data.batch_size)
+        batch = sharding.place_batch(rows_over_mesh, next(stream), rows, shape[0])
         data_wait = time.perf_counter() - began
         state, metrics = step_function(state, batch)
         if pending:
@@ -147,13 +140,13 @@ def train(config: Config, preset: str = "custom") -> dict:
         if stopping or step % config.train.checkpoint_every == 0 or step == config.train.steps:
             report(*pending)
             pending = None
-            checkpoints.save(state, data_state, meta)
-            saved = step
+            checkpoints.save(state, plan.description, meta)
         if stopping:
             checkpoints.wait()
-            raise cli.Preempted(f"step {saved} is saved in {workdir}; the same command continues.")
+            raise cli.Preempted(f"step {step} is saved in {workdir}; the same command continues.")
     checkpoints.wait()
     checkpoints.close()
+    stop.close()  # all is saved: a signal may end what follows
 
     # What came of it.
     results = {"step": config.train.steps}

@@ -1,4 +1,4 @@
-"""Presets by name: every module here with a ``preset()`` function is one."""
+"""Presets by name: every module here has ``presets()``, from a name to a config."""
 
 import importlib
 import pkgutil
@@ -7,7 +7,7 @@ from octavo.configs.schema import Config
 
 
 def presets() -> dict[str, Config]:
-    """Every preset's name and config; a new file in this folder with ``preset()`` is found."""
+    """Every preset's name and config; a new file in this folder is found."""
     found = {}
     for module in sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "schema"):
         found |= importlib.import_module(f"octavo.configs.{module}").presets()

@@ -76,7 +76,7 @@ def compile_step(config: Config, topology: str, vocab_size: int = 256) -> Compil
         import libtpu  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            "compiling for TPU needs libtpu: pip install 'octavo[tpu-compile]'."
+            "compiling for TPU needs libtpu: pip install -e '.[tpu-compile]'."
         ) from error
     devices = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
     mesh = make_mesh(config.mesh, list(devices))

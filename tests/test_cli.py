@@ -99,7 +99,7 @@ def test_what_a_run_leaves(trained, tiny):
     assert list(metrics) == list(range(1, 31))
     assert 7.5 < metrics[1]["train/bits_per_byte"] < 8.5 > metrics[30]["train/bits_per_byte"] + 1
     for text in ("bits/byte", "B/s", "left", "held-out", "sample", f"the run is in {workdir}",
-                 "FLOPs per byte", "attention reference", "mesh replica 1"):  # fmt: skip
+                 "FLOPs per byte", "reference attention", "mesh replica 1"):  # fmt: skip
         assert text in shown, text
     results = json.loads((workdir / "results.json").read_text())
     assert 0 < results["heldout/bits_per_byte"] < 8

@@ -74,6 +74,29 @@ def test_killed_many_times(config, whole, tmp_path):
     check_equal(tmp_path, config, whole)
 
 
+def test_every_preset_is_exact(preset, corpus, tmp_path):
+    """The same config, seed and data give the same losses; killed and resumed, too."""
+    config = dataclasses.replace(
+        preset,
+        data=dataclasses.replace(preset.data, source=corpus),
+        train=dataclasses.replace(
+            preset.train, steps=12, checkpoint_every=3, evaluation_bytes=0, sample_bytes=0
+        ),
+    )
+    for name in ("whole", "again"):
+        done = run("train.py", "flat", *arguments_of(config, tmp_path / name))
+        assert done.returncode == 0, done.stderr
+    whole = metrics_of(tmp_path / "whole"), saved_params(tmp_path / "whole", config)
+    check_equal(tmp_path / "again", config, whole)
+    process = start("train.py", "flat", *arguments_of(config, tmp_path / "killed"))
+    wait_for(lambda: reached(tmp_path / "killed", 7), process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = run("train.py", "flat", *arguments_of(config, tmp_path / "killed"))
+    assert done.returncode == 0 and "continues at step" in done.stdout, done.stderr
+    check_equal(tmp_path / "killed", config, whole)
+
+
 def test_sigterm_saves_and_says_so(config, whole, tmp_path):
     process = start("train.py", "flat", *arguments_of(config, tmp_path))
     wait_for(lambda: reached(tmp_path, 13), process)
@@ -166,6 +189,7 @@ def test_finished_run_stays(config, finished):
     assert run("train.py", "flat", *arguments_of(config, finished)).returncode == 0
     assert metrics_of(finished) == before
     more = [*arguments_of(config, finished), "--train.steps", "63"]
-    assert run("train.py", "flat", *more).returncode == 0
+    done = run("train.py", "flat", *more)
+    assert done.returncode == 0 and "train.steps: saved 60, asked for 63" in done.stdout
     after = metrics_of(finished)
     assert list(after) == list(range(1, 64)) and {s: after[s] for s in before} == before

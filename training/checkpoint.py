@@ -94,8 +94,8 @@ class Checkpoints:
         for step in steps:
             try:
                 saved = self.manager.restore(step, args=ocp.args.Composite(data=_JSON, meta=_JSON))
-                agree(saved["meta"]["model"], meta["model"], "model", self.folder)
-                agree(saved["data"], data, "data plan", self.folder)
+                _agree(saved["meta"]["model"], meta["model"], "model", self.folder)
+                _agree(saved["data"], data, "data plan", self.folder)
                 state = self._read(step, abstract)
                 found = {k: state[k] for k in ("params", "opt", "skipped")}
                 if int(checksum(found)) != saved["meta"]["checksum"]:
@@ -135,17 +135,23 @@ class Checkpoints:
 _JSON = ocp.args.JsonRestore()
 
 
-def agree(saved: dict, asked: dict, what: str, folder: Path) -> None:
-    """Raise ConfigError with every difference, unless both are equal."""
-    differences = [
-        f"{key}: saved {saved.get(key, 'nothing')!r}, asked for {asked.get(key, 'nothing')!r}"
-        for key in sorted(saved.keys() | asked.keys())
-        if saved.get(key) != asked.get(key)
-    ]
-    if differences:
+def differences(saved: dict, asked: dict, prefix: str = "") -> list[str]:
+    """Every value of two nested dicts that is not the same, as text."""
+    found = []
+    for key in saved | asked:
+        old, new = saved.get(key, "nothing"), asked.get(key, "nothing")
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}: saved {old!r}, asked for {new!r}")
+    return found
+
+
+def _agree(saved: dict, asked: dict, what: str, folder: Path) -> None:
+    if found := differences(saved, asked):
         raise ConfigError(
-            f"the checkpoints in {folder} were made with another {what} "
-            f"({'; '.join(differences)}). Ask for the same, or choose another --workdir."
+            f"the checkpoints in {folder} were made with another {what} ({'; '.join(found)}). Ask "
+            "for the same, or choose another --workdir."
         )
 
 

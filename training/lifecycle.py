@@ -37,15 +37,19 @@ class StopSignal:
 
     def __init__(self):
         self._received: int | None = None
-        signal.signal(signal.SIGINT, self._note)
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._note)
         # With several hosts, jax.distributed itself catches SIGTERM and agrees on a step.
+        caught = [signal.SIGINT] + [signal.SIGTERM] * (jax.process_count() == 1)
+        self._before = {number: signal.signal(number, self._note) for number in caught}
 
     def _note(self, number, frame):
         if self._received == signal.SIGINT == number:
             raise KeyboardInterrupt  # asked twice: at once
         self._received = number
+
+    def close(self) -> None:
+        """Signals do again what they did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def requested(self, step: int) -> bool:
         if jax.process_count() > 1:
