@@ -24,15 +24,24 @@ class Preempted(Exception):
     """A signal asked to stop; all is saved."""
 
 
-def parse(type_, script: str, description: str, arguments: list[str] | None = None, default=None):
-    """Arguments as an instance of ``type_``; exits with code 2 and the nearest valid choice."""
+def parse(
+    type_,
+    script: str,
+    description: str,
+    arguments: list[str] | None = None,
+    default=None,
+    flags: bool = False,
+):
+    """Arguments as an instance of ``type_``; exits with code 2 and the nearest valid choice.
+
+    flags: booleans are flags without a value."""
     return tyro.cli(
         type_,
         prog=script,
         description=description,
         args=sys.argv[1:] if arguments is None else arguments,
         default=default,
-        config=(tyro.conf.FlagConversionOff,),
+        config=() if flags else (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
     )
 
 

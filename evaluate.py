@@ -1,13 +1,15 @@
-"""Score a checkpoint: python evaluate.py RUN [--text FILE | --data DIR] [--json OUT]
+"""Score a checkpoint: python evaluate.py RUN [bits|words|noise] [--text FILE | --data DIR]
 
-Bits per UTF-8 byte: every byte and every end of document is predicted and paid for. Without --text
-or --data, the held-out documents of the corpus the run was trained on.
+bits: bits per UTF-8 byte; every byte and every end of document is predicted and paid for. words:
+how often the next word is predicted whole, by how often it occurred in training. noise: bits per
+byte of the text with characters dropped, inserted, swapped, repeated or of other case. Without
+--text or --data, of the held-out documents of the corpus the run was trained on.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -19,6 +21,8 @@ from octavo.configs.schema import ConfigError
 class Arguments:
     run: Annotated[str, tyro.conf.Positional]
     """Run directory, as train.py printed it."""
+    what: Annotated[Literal["bits", "words", "noise"], tyro.conf.Positional] = "bits"
+    """What to measure."""
     text: str | None = None
     """Score this file, of any content, as one document."""
     data: str | None = None
@@ -54,7 +58,6 @@ def evaluate(arguments: Arguments) -> dict:
     from octavo.data.pipeline import parse_source
     from octavo.data.shards import Corpus, heldout_documents
     from octavo.evaluation.run import open_run
-    from octavo.evaluation.score import score
 
     run = open_run(arguments.run)
     length = run.config.data.length
@@ -71,18 +74,15 @@ def evaluate(arguments: Arguments) -> dict:
     errors = Console(stderr=True)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("scoring")
-        result = score(
-            run.definition.bind, run.params, documents, run.tokenizer, run.mesh,
-            length=length, overlap=overlap, batch_size=arguments.batch_size,
-            progress=lambda done, of: bar.update(task, completed=done, total=of),
-        )  # fmt: skip
+        settings = {
+            "length": length,
+            "overlap": overlap,
+            "batch_size": arguments.batch_size,
+            "progress": lambda done, of: bar.update(task, completed=done, total=of),
+        }
+        rows = MEASURES[arguments.what](run, documents, settings)
 
-    values = {
-        "bits_per_byte": result.bits_per_byte,
-        "bytes": result.bytes,
-        "documents": result.documents,
-        "ids": result.ids,
-        "nats": result.nats,
+    about = {
         "run": str(arguments.run),
         "step": run.step,
         "source": source,
@@ -90,13 +90,74 @@ def evaluate(arguments: Arguments) -> dict:
         "length": length,
         "overlap": overlap,
     }
-    table = Table("", "value", title=f"{arguments.run} at step {run.step}", show_header=False)
-    for name, value in values.items():
-        table.add_row(name, f"{value:,.4f}" if isinstance(value, float) else f"{value}")
+    table = Table(*rows[0], title=f"{arguments.run} at step {run.step}: {source}")
+    for row in rows:
+        table.add_row(*map(_shown, row.values()))
     Console().print(table)
+    # One row is told as it is; several, as a list beside what they are of.
+    values = (rows[0] if len(rows) == 1 else {arguments.what: rows}) | about
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(values, indent=1) + "\n")
     return values
+
+
+def _shown(value) -> str:
+    return f"{value:,.4f}" if isinstance(value, float) else "" if value is None else f"{value}"
+
+
+def _bits(run, documents: list[bytes], settings: dict) -> list[dict]:
+    from octavo.evaluation.score import score
+
+    result = score(
+        run.definition.bind, run.params, documents, run.tokenizer, run.marker, run.mesh, **settings
+    )
+    return [
+        {
+            "bits_per_byte": result.bits_per_byte,
+            "bytes": result.bytes,
+            "documents": result.documents,
+            "ids": result.ids,
+            "nats": result.nats,
+        }
+    ]
+
+
+def _words(run, documents: list[bytes], settings: dict) -> list[dict]:
+    import numpy as np
+
+    from octavo.data.pipeline import parse_source
+    from octavo.data.shards import Corpus
+    from octavo.evaluation.score import predictions
+    from octavo.evaluation.words import by_band, frequencies, word_hits
+
+    encoded = [run.tokenizer.encode(document) for document in documents]
+    found = predictions(
+        run.definition.bind, run.params, encoded, run.tokenizer, run.marker, run.mesh, **settings
+    )
+    words, hits = [], [np.zeros(0, bool)]
+    for document, ids, one in zip(documents, encoded, found, strict=True):
+        more, correct = word_hits(document, ids, one.correct, run.tokenizer)
+        words += more
+        hits.append(correct)
+    trained = (Corpus(folder) for folder, _ in parse_source(run.config.data.source))
+    counts = frequencies(text for corpus in trained for text in corpus.documents_in(0))
+    return by_band(words, np.concatenate(hits), counts)
+
+
+def _noise(run, documents: list[bytes], settings: dict) -> list[dict]:
+    from octavo.evaluation.noise import KINDS, RATES, noisy
+
+    clean = _bits(run, documents, settings)[0]["bits_per_byte"]
+    rows = [{"noise": "none", "rate": 0.0, "bits_per_byte": clean, "more": 0.0}]
+    for kind in KINDS:
+        for rate in RATES:
+            changed = [noisy(document, kind, rate, i) for i, document in enumerate(documents)]
+            bits = _bits(run, [text for text in changed if text], settings)[0]["bits_per_byte"]
+            rows.append({"noise": kind, "rate": rate, "bits_per_byte": bits, "more": bits - clean})
+    return rows
+
+
+MEASURES = {"bits": _bits, "words": _words, "noise": _noise}
 
 
 def _read(file: str) -> bytes:

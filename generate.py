@@ -66,7 +66,7 @@ def generate(arguments: Arguments) -> None:
     pieces = sampling.generate(
         run.definition.bind, run.params, [run.tokenizer.encode(prompt)] * arguments.samples,
         arguments.bytes, sampling=how, seed=arguments.seed, bos_id=run.tokenizer.bos_id,
-        eos_id=run.tokenizer.eos_id, context=run.config.data.length,
+        eos_id=run.tokenizer.eos_id, marker=run.marker, context=run.config.data.length,
     )  # fmt: skip
     shown = prompt.decode("utf-8", errors="replace")
     if arguments.samples == 1:

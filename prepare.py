@@ -24,8 +24,14 @@ class Arguments:
     out: str
     """Folder for the shards and the manifest."""
     tokenizer: str = "bytes"
-    """bytes; bpe:SIZE to train a byte-level BPE of SIZE ids on these sources first; or a
+    """bytes; words (bytes, and an id that marks the ends of words) or words:unicode (by UAX 29
+    alone); bpe:SIZE or unigram:SIZE to train one of SIZE ids on these sources first; or a
     tokenizer.json (of another corpus or a run)."""
+    marks: str | None = None
+    """Mark beside the ids where units end: RUN, a byte model, after whose bytes the next is hard to
+    foresee; unigram:SIZE or a tokenizer.json, where its subwords end."""
+    unit_bytes: float = 4.5
+    """Mean bytes between the marks of a RUN: decides its threshold of entropy."""
     text_field: str = "text"
     """Field of JSONL records, or feature of a TFDS dataset, that holds the text."""
     tfds_dir: str | None = None
@@ -36,7 +42,7 @@ class Arguments:
     processes: int = os.cpu_count() or 1
     """Processes that work side by side."""
     training_bytes: int = 100_000_000
-    """Text that a BPE is trained on, at most."""
+    """Text that a tokenizer is trained on, at most."""
     verify: bool = False
     """Check the finished shards in DIR against their checksums, and change nothing."""
 
@@ -66,7 +72,8 @@ def prepare(arguments: Arguments) -> None:
     if arguments.processes < 1:
         raise ConfigError(f"--processes must be above 0, not {arguments.processes}.")
     units = find_units(list(arguments.sources), arguments.text_field, arguments.tfds_dir)
-    tokenizer = _tokenizer(arguments, units, console)
+    tokenizer = _tokenizer(arguments, arguments.tokenizer, "tokenizer.json", units, console)
+    mark = _marks(arguments, tokenizer, units, console) if arguments.marks else None
 
     columns = ("preparing", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -79,7 +86,8 @@ def prepare(arguments: Arguments) -> None:
 
         preparing.prepare(
             units, out, tokenizer,
-            heldout=arguments.heldout, processes=arguments.processes, progress=progress,
+            heldout=arguments.heldout, processes=arguments.processes, mark=mark,
+            progress=progress,
         )  # fmt: skip
     for name, split in shards.read_manifest(out)["splits"].items():
         console.print(
@@ -89,47 +97,85 @@ def prepare(arguments: Arguments) -> None:
     console.print(f"the corpus is in {out}: python train.py --data.source {out}")
 
 
-def _tokenizer(arguments: Arguments, units: list, console):
+def _training_text(arguments: Arguments, units: list, most_bytes: int):
+    """Documents of the training split, up to ``most_bytes``."""
     from octavo.data.prepare import split_of
     from octavo.data.sources import Skipped, documents
+
+    read = 0
+    for unit in units:
+        for document in documents(unit):
+            if isinstance(document, Skipped):
+                continue
+            if split_of(unit, document, arguments.heldout) == "train":
+                yield document
+                read += len(document)
+                if read >= most_bytes:
+                    return
+
+
+def _tokenizer(arguments: Arguments, name: str, kept_as: str, units: list, console):
     from octavo.tokenizers import load
     from octavo.tokenizers.bpe import BPETokenizer
     from octavo.tokenizers.bytes import ByteTokenizer
+    from octavo.tokenizers.unigram import UnigramTokenizer
+    from octavo.tokenizers.words import WordTokenizer
 
-    name = arguments.tokenizer
-    if name == "bytes":
-        return ByteTokenizer()
-    if not name.startswith("bpe:"):
+    plain = {"bytes": ByteTokenizer, "words": WordTokenizer}
+    if name in plain:
+        return plain[name]()
+    if name == "words:unicode":
+        return WordTokenizer("unicode")
+    scheme, _, size = name.partition(":")
+    trained = {"bpe": BPETokenizer, "unigram": UnigramTokenizer}
+    if scheme not in trained:
         try:
             return load.load(Path(name))
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"--tokenizer {name} is neither bytes, nor bpe:SIZE, nor a tokenizer file: {error}."
+                f"{name} is neither bytes, words, words:unicode, bpe:SIZE or unigram:SIZE, nor a "
+                f"tokenizer file: {error}."
             ) from error
-    kept = Path(arguments.out) / "tokenizer.json"
+    kept = Path(arguments.out) / kept_as
     if kept.exists():  # a run that was stopped trained it already
         return load.load(kept)
-    size = name.removeprefix("bpe:")
     if not size.isdigit() or int(size) < 257:
-        raise ConfigError(f"--tokenizer bpe:SIZE takes a size of at least 257, not {size!r}.")
-
-    def text():
-        read = 0
-        for unit in units:
-            for document in documents(unit):
-                split = split_of(unit, document, arguments.heldout)
-                if isinstance(document, Skipped) or split != "train":
-                    continue
-                yield document
-                read += len(document)
-                if read >= arguments.training_bytes:
-                    return
-
-    console.print(f"training a byte-level BPE of {size} ids ...")
-    tokenizer = BPETokenizer.train(text(), int(size))
+        raise ConfigError(f"{scheme}:SIZE takes a size of at least 257, not {size!r}.")
+    console.print(f"training {scheme} of {size} ids ...")
+    text = _training_text(arguments, units, arguments.training_bytes)
+    try:
+        tokenizer = trained[scheme].train(text, int(size))
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from error
     kept.parent.mkdir(parents=True, exist_ok=True)
     load.save(tokenizer, kept)
     return tokenizer
+
+
+def _marks(arguments: Arguments, tokenizer, units: list, console):
+    """What gives documents their marks."""
+    from octavo.data.marks import SubwordMarks
+
+    if not (Path(arguments.marks) / "config.json").is_file():
+        subwords = _tokenizer(arguments, arguments.marks, "subwords.json", units, console)
+        return SubwordMarks(subwords, tokenizer)
+    from octavo.evaluation.marks import EntropyMarks
+    from octavo.evaluation.run import keep_marker, open_run
+
+    run = open_run(arguments.marks)
+    if run.tokenizer.fingerprint != tokenizer.fingerprint:
+        raise ConfigError(
+            f"{arguments.marks} reads {run.tokenizer.name}, the corpus is of {tokenizer.name}; "
+            "give both the same tokenizer."
+        )
+    if not arguments.unit_bytes > 1:
+        raise ConfigError(f"--unit-bytes must be above 1, not {arguments.unit_bytes}.")
+    console.print("choosing the threshold of entropy ...")
+    sample = list(_training_text(arguments, units, 500_000))
+    mark = EntropyMarks.with_rate(run, sample, 1 / arguments.unit_bytes)
+    console.print(f"a unit ends where the entropy of the next byte is above {mark.threshold:.3f}")
+    keep_marker(Path(arguments.marks), mark.threshold, Path(arguments.out))
+    return mark
 
 
 def cli_main() -> None:

@@ -30,6 +30,7 @@ def train(config: Config, preset: str = "custom") -> dict:
 
     from octavo.data.pipeline import batches, make_plan
     from octavo.data.shards import heldout_documents
+    from octavo.evaluation.run import MARKER, keep_marker, marker_for
     from octavo.evaluation.score import score
     from octavo.model import flops
     from octavo.model.sampling import Sampling, generate, plain_text
@@ -54,7 +55,8 @@ def train(config: Config, preset: str = "custom") -> dict:
 
     # Data: what every row of every step holds.
     plan = make_plan(config.data, config.train.seed)
-    tokenizer = plan.corpora[0].tokenizer
+    tokenizer, marked_by = plan.corpora[0].tokenizer, plan.corpora[0].folder
+    marker = marker_for(config.model, marked_by)
     rows_over_mesh = sharding.batch_sharding(mesh)
     shape = (config.data.batch_size, config.data.length)
     rows = sharding.local_rows(rows_over_mesh, shape)
@@ -78,6 +80,8 @@ def train(config: Config, preset: str = "custom") -> dict:
     if leader:
         resolved.write_text(json.dumps(to_json(config), indent=1))
         (workdir / "tokenizer.json").write_text(json.dumps(tokenizer.to_json()))
+        if (marked_by / MARKER).is_dir():
+            keep_marker(marked_by / MARKER, None, workdir)
 
     # Say what was decided.
     bytes_per_id = plan.bytes_per_id()
@@ -108,6 +112,7 @@ def train(config: Config, preset: str = "custom") -> dict:
 
     def report(step: int, metrics: dict, data_wait: float) -> None:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        per_target = {name: values[name] / max(values["targets"], 1) for name in values}
         bits = values["nats"] / math.log(2) / max(values["bytes"], 1)
         speed = progress.update(step, bits, values["grad_norm"], values["bytes"])
         if log:
@@ -119,7 +124,9 @@ def train(config: Config, preset: str = "custom") -> dict:
                 "optimizer/grad_norm": values["grad_norm"],
                 "perf/bytes_per_second": speed,
                 "perf/data_wait_seconds": data_wait,
-            } | ({"perf/mfu": achieved / peak} if peak else {}))  # fmt: skip
+                **{k: v for k, v in per_target.items() if k.startswith(("units/", "merged/"))},
+                **({"perf/mfu": achieved / peak} if peak else {}),
+            })  # fmt: skip
         if values["skipped"] >= config.train.give_up_after:
             raise cli.RunError(
                 f"{values['skipped']:.0f} steps in a row up to step {step} were not finite. Lower "
@@ -155,7 +162,7 @@ def train(config: Config, preset: str = "custom") -> dict:
         heldout = heldout_documents(plan.corpora, config.train.evaluation_bytes)
         if heldout:
             result = score(
-                definition.bind, state["params"], heldout, tokenizer, mesh,
+                definition.bind, state["params"], heldout, tokenizer, marker, mesh,
                 length=config.data.length, overlap=config.data.length // 2,
                 batch_size=config.data.batch_size,
                 progress=lambda done, of: watchdog.alive(),
@@ -169,7 +176,8 @@ def train(config: Config, preset: str = "custom") -> dict:
         pieces = generate(
             definition.bind, state["params"], [tokenizer.encode(b"The ")],
             config.train.sample_bytes, sampling=Sampling(0.7), seed=config.train.seed,
-            bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, context=config.data.length,
+            bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, marker=marker,
+            context=config.data.length,
         )  # fmt: skip
         text = "The " + "".join(plain_text(pieces, tokenizer))
         console.print("\nsample     " + text.replace("\n", "\n           "), markup=False)

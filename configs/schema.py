@@ -5,6 +5,7 @@ What depends on the machine (devices, files) is checked where the machine is kno
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,9 +28,116 @@ def _positive(config: object, *names: str) -> None:
             raise ConfigError(f"{kind}.{name} must be above 0, not {getattr(config, name)}.")
 
 
+def _check_heads(name: str, width: int, heads: int) -> None:
+    if width % heads:
+        raise ConfigError(
+            f"{name}.heads {heads} does not divide {name}.width {width}; "
+            f"nearest that does: {nearest_divisors(width, heads)}."
+        )
+    if width // heads % 2:
+        raise ConfigError(
+            f"rotary positions need an even head size, but {name}.width {width} / {name}.heads "
+            f"{heads} is {width // heads}; halve or double {name}.heads."
+        )
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One level of an hourglass: positions are cut into units, units go through the next level."""
+
+    segmenter: Literal["whitespace", "spacelike", "unit_mark", "stride", "marks", "predicted"] = (
+        "whitespace"
+    )
+    """What ends a unit. whitespace: the first whitespace byte after a word. spacelike: the first
+    byte of a run that is neither letter, digit nor inside a character. unit_mark: the end-of-word
+    id of the "words" tokenizer. stride: every max_unit positions. marks: marks stored in the corpus
+    (entropy spikes). predicted: a learned predictor, supervised as ``supervision`` says."""
+    supervision: Literal["none", "marks", "entropy"] = "none"
+    """Targets of a predicted segmenter: marks stored in the corpus (subword ends), or the places
+    where the model's own next-id entropy rises."""
+    max_unit: int = 32
+    """Longest unit in positions; longer ones are cut."""
+    capacity: float = 0.25
+    """Units a document may use, per position so far, and two more. One that has used its share goes
+    on in the unit it is in; how often is a logged metric."""
+    width: int = 96
+    """Size of the residual stream of this level's encoder and decoder."""
+    heads: int = 4
+    """Attention heads of encoder and decoder; must divide the width, into an even head size."""
+    window: int | None = None
+    """Positions each query sees, itself included. None: all before it."""
+    encoder_layers: int = 1
+    """Blocks before pooling."""
+    encoder_scope: Literal["causal", "unit"] = "causal"
+    """unit: bidirectional, inside the unit only; the decoder then starts from embeddings."""
+    pool: Literal["mean", "last", "prefix", "concat", "cross"] = "last"
+    """How a unit's positions become its vector. mean; last: the state at its last position; prefix:
+    learned positions added to each unit; concat: embeddings side by side (fixed stride); cross:
+    queries of the unit attend to its positions."""
+    slots: int = 1
+    """Vectors per unit: learned positions of prefix, queries of cross."""
+    unpool: Literal["repeat", "at_end", "multilinear", "prefix", "split", "cross"] = "repeat"
+    """How the newest complete unit reaches the positions after it. repeat: added to each; at_end:
+    added where the unit ended only; multilinear: added through a projection that depends on the
+    distance; prefix: it begins the next unit; split: a piece for each position; cross: decoder
+    blocks attend to its slots."""
+    projection: Literal["linear", "pad"] = "linear"
+    """How widths change between levels: learned, or zeros added and cut off again."""
+    decoder_layers: int = 1
+    """Blocks after unpooling."""
+    decoder_scope: Literal["causal", "unit"] = "causal"
+    """unit: causal, inside the unit only."""
+
+    def __post_init__(self):
+        _positive(self, "max_unit", "capacity", "width", "heads", "slots")
+        _check_heads("model.stages", self.width, self.heads)
+        if self.window is not None:
+            _positive(self, "window")
+        for name in ("encoder_layers", "decoder_layers"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"stage.{name} is 0 or more, not {getattr(self, name)}.")
+        if (self.segmenter == "predicted") == (self.supervision == "none"):
+            raise ConfigError(
+                "stage.supervision goes with stage.segmenter predicted: set both or neither."
+            )
+        if self.slots > 1 and (self.pool, self.unpool) not in (
+            ("prefix", "prefix"), ("cross", "cross"),
+        ):  # fmt: skip
+            raise ConfigError("stage.slots above 1 needs pool and unpool prefix, or both cross.")
+        if self.pool == "prefix" and self.encoder_scope != "unit":
+            raise ConfigError("stage.pool prefix needs stage.encoder_scope unit.")
+        if self.encoder_scope == "unit" and (
+            not self.encoder_layers or self.pool not in ("prefix", "last")
+        ):
+            raise ConfigError(
+                "stage.encoder_scope unit needs encoder_layers of 1 or more, and pool prefix or "
+                "last."
+            )
+        if self.encoder_scope == "unit" and self.unpool not in ("prefix", "split"):
+            raise ConfigError(
+                "stage.encoder_scope unit looks ahead inside a unit, so its states may not reach "
+                "the decoder: set unpool prefix or split."
+            )
+        if self.pool == "concat" and (self.segmenter != "stride" or self.encoder_layers):
+            raise ConfigError("stage.pool concat needs segmenter stride and encoder_layers 0.")
+        if self.unpool == "split" and (self.segmenter != "stride"):
+            raise ConfigError("stage.unpool split needs segmenter stride.")
+        if self.unpool == "cross" and not self.decoder_layers:
+            raise ConfigError("stage.unpool cross needs decoder_layers of 1 or more.")
+
+    def units(self, length: int) -> int:
+        """Units that a row of ``length`` positions has room for: its share, those that cutting long
+        units adds, and two for each of some documents. Long rows round up to what kernels need."""
+        share = 0 if self.segmenter == "stride" else self.capacity
+        room = 8 + length // 64 + -(-length // self.max_unit) + math.ceil(share * length)
+        multiple = 128 if length >= 1024 else 8
+        return min(-(-room // multiple) * multiple, length)
+
+
 @dataclass(frozen=True)
 class ModelConfig:
-    """A flat decoder-only transformer."""
+    """A decoder-only language model. Without stages: a flat transformer. With: an hourglass, whose
+    innermost trunk the other fields describe."""
 
     width: int = 128
     """Size of the residual stream."""
@@ -51,9 +159,12 @@ class ModelConfig:
     """Positions each query sees, itself included (sliding window). None: all before it."""
     rope_base: float = 10_000.0
     """Base of the rotary position frequencies."""
-    embedding: Literal["table", "one_hot", "bit_biased"] = "table"
+    embedding: Literal["table", "one_hot", "bit_biased", "ngram_hash", "ngram_conv"] = "table"
     """Input embedding. one_hot: frozen identity rows, no parameters. bit_biased: a table plus a
-    projection of the eight bits of the byte."""
+    projection of the eight bits of the byte. ngram_hash: a table plus hashed tables of the 3 to 8
+    ids up to each. ngram_conv: a table mixed with causal convolutions over 2 to 4 ids."""
+    hash_rows: int = 4096
+    """Rows of each table of ngram_hash."""
     tied_embeddings: bool = False
     """Use the input embedding as the output projection too."""
     scan_layers: bool = True
@@ -63,19 +174,14 @@ class ModelConfig:
     block. full is also the fastest on CPU, where memory costs more than arithmetic."""
     attention: Literal["auto", "reference", "splash", "cudnn"] = "auto"
     """Attention kernel. auto: splash on TPU, cudnn on GPU, reference elsewhere."""
+    stages: tuple[StageConfig, ...] = ()
+    """Levels around the trunk, outermost (bytes) first."""
 
     def __post_init__(self):
-        _positive(self, "width", "layers", "heads", "rope_base")
-        if self.width % self.heads:
-            raise ConfigError(
-                f"model.heads {self.heads} does not divide model.width {self.width}; "
-                f"nearest that does: {nearest_divisors(self.width, self.heads)}."
-            )
-        if self.head_size % 2:
-            raise ConfigError(
-                f"rotary positions need an even head size, but model.width {self.width} / "
-                f"model.heads {self.heads} is {self.head_size}; halve or double model.heads."
-            )
+        _positive(self, "width", "heads", "rope_base", "hash_rows")
+        if self.layers < 0:
+            raise ConfigError(f"model.layers is 0 or more, not {self.layers}.")
+        _check_heads("model", self.width, self.heads)
         if self.kv_heads is not None:
             _positive(self, "kv_heads")
             if self.heads % self.kv_heads:
@@ -87,6 +193,34 @@ class ModelConfig:
             _positive(self, "mlp_width")
         if self.window is not None:
             _positive(self, "window")
+        for stage in self.stages[1:]:
+            if stage.segmenter != "stride":
+                raise ConfigError(
+                    "only the first of model.stages reads bytes; set segmenter stride further in."
+                )
+        for stage, inner in zip(self.stages, self.widths[1:], strict=True):
+            if stage.projection == "pad" and inner < stage.width:
+                raise ConfigError("stage.projection pad needs levels that widen inwards.")
+            in_pieces = stage.pool == "concat" or stage.unpool == "split"
+            if in_pieces and inner % stage.max_unit:
+                raise ConfigError(
+                    f"pool concat and unpool split need max_unit {stage.max_unit} to divide the "
+                    f"inner width {inner}; nearest: {nearest_divisors(inner, stage.max_unit)}."
+                )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Size of the residual stream per level, bytes first."""
+        return (*(stage.width for stage in self.stages), self.width)
+
+    def blocks(self, stage: StageConfig, layers: int, scope: str) -> "ModelConfig":
+        """The flat stack that a stage's encoder or decoder is."""
+        # Nothing further away shares the unit.
+        window = stage.max_unit + stage.slots if scope == "unit" else stage.window
+        return dataclasses.replace(
+            self, width=stage.width, heads=stage.heads, layers=layers, window=window,
+            kv_heads=None, mlp_width=None, stages=(),
+        )  # fmt: skip
 
     @property
     def head_size(self) -> int:
@@ -109,7 +243,8 @@ class DataConfig:
 
     source: str = "stdlib"
     """A folder made by prepare.py; several as "a:0.7,b:0.3" (weights); "stdlib": the embedded
-    corpus, prepared on first use."""
+    corpus, prepared on first use (also stdlib-words, with the ends of words marked by ids, and
+    stdlib-unigram, with those of subwords marked beside them)."""
     length: int = 256
     """Positions per row."""
     batch_size: int = 16
@@ -261,6 +396,8 @@ def from_json(data: dict) -> Config:
     """The config that ``to_json`` gave. Raises ConfigError for fields unknown to this version."""
     parts = {f.name: f.default_factory for f in dataclasses.fields(Config)}
     try:
+        stages = tuple(StageConfig(**stage) for stage in data["model"]["stages"])
+        data = data | {"model": data["model"] | {"stages": stages}}
         sections = {k: parts[k](**v) for k, v in data.items() if isinstance(v, dict)}
         return Config(**data | sections)
     except (KeyError, TypeError, AttributeError) as error:

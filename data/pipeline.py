@@ -18,9 +18,9 @@ from octavo.configs.schema import DataConfig
 from octavo.data.errors import DataError
 from octavo.data.plan import Plan, Rows
 from octavo.data.shards import Corpus
-from octavo.data.stdlib import embedded_corpus
+from octavo.data.stdlib import VARIANTS, embedded_corpus
 
-FIELDS = ("tokens", "targets", "segment_ids", "positions", "loss_weights")
+FIELDS = ("tokens", "targets", "segment_ids", "positions", "loss_weights", "marks")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class _Window:
     """The text of one shuffle window, in memory, and its rows in shuffled order."""
 
     ids: np.ndarray
+    marks: np.ndarray
+    """Of each id, if the corpus has marks; else empty."""
     rows: Rows
     """Pieces as places in ``ids``; an id before every piece is there too."""
 
@@ -36,7 +38,7 @@ class BatchSource(grain.sources.RandomAccessDataSource):
     """Element ``step``: the given rows of the global batch at that step, ``{field: [rows, T]}``.
 
     tokens and targets have the corpus's dtype, segment_ids (0 = padding) and positions are uint16,
-    loss_weights uint8 (1 = counts): widened on the device, not here.
+    loss_weights (1 = counts) and marks uint8: widened on the device, not here.
     """
 
     def __init__(self, plan: Plan, rows: np.ndarray, steps: int):
@@ -66,7 +68,7 @@ class BatchSource(grain.sources.RandomAccessDataSource):
         batch = {
             name: np.zeros(shape, kind)
             for name, kind in zip(
-                FIELDS, (dtype, dtype, np.uint16, np.uint16, np.uint8), strict=True
+                FIELDS, (dtype, dtype, np.uint16, np.uint16, np.uint8, np.uint8), strict=True
             )
         }
         corpora, draws = plan.draws(step * plan.batch_size + self.rows)
@@ -76,7 +78,8 @@ class BatchSource(grain.sources.RandomAccessDataSource):
             for epoch, window, which, places in plan.orders[c].locate(draws[mine]):
                 loaded = self._load(c, epoch, window)
                 _fill(
-                    loaded.ids, loaded.rows.first, loaded.rows.start, loaded.rows.stop,
+                    loaded.ids, loaded.marks,
+                    loaded.rows.first, loaded.rows.start, loaded.rows.stop,
                     places, mine[which], tokenizer.bos_id, tokenizer.eos_id,
                     *(batch[name] for name in FIELDS),
                 )  # fmt: skip
@@ -102,12 +105,13 @@ class BatchSource(grain.sources.RandomAccessDataSource):
         sizes = [int(p.stop.max()) - low for p, low in zip(pieces, lows, strict=True)]
         bases = np.cumsum([0, *sizes])
         ids = np.empty(bases[-1], source.dtype)
+        marks = np.zeros(bases[-1] if source.marks else 0, np.uint8)
         for low, size, base in zip(lows, sizes, bases, strict=False):
-            if low < 0:
-                ids[base] = source.tokenizer.eos_id
-                source.read(0, size - 1, ids[base + 1 : base + size])
-            else:
-                source.read(low, low + size, ids[base : base + size])
+            skipped = max(-low, 0)  # before the corpus's first id there is none
+            ids[base : base + skipped] = source.tokenizer.eos_id
+            part = slice(base + skipped, base + size)
+            read_marks = marks[part] if source.marks else None
+            source.read(low + skipped, low + size, ids[part], read_marks)
         shifts = bases[:-1] - lows
         piece_base = np.cumsum([0] + [len(p.start) for p in pieces])
         row_base = np.cumsum([0] + [len(p.first) - 1 for p in pieces])
@@ -123,13 +127,13 @@ class BatchSource(grain.sources.RandomAccessDataSource):
         counts = firsts[at + 1] - firsts[at]
         first = np.cumsum(np.append(0, counts))
         take = np.repeat(firsts[at] - first[:-1], counts) + np.arange(first[-1])
-        return _Window(ids, Rows(first, starts[take], stops[take]))
+        return _Window(ids, marks, Rows(first, starts[take], stops[take]))
 
 
 @numba.njit(cache=True, nogil=True)
 def _fill(
-    ids, first, start, stop, places, rows, bos, eos,
-    tokens, targets, segment_ids, positions, loss_weights,
+    ids, marks, first, start, stop, places, rows, bos, eos,
+    tokens, targets, segment_ids, positions, loss_weights, marked,
 ):  # fmt: skip
     for i in range(len(places)):
         row, column, segment = rows[i], 0, 0
@@ -139,6 +143,8 @@ def _fill(
             segment += 1
             tokens[row, column : column + n] = ids[low - 1 : low - 1 + n]
             targets[row, column : column + n] = ids[low : low + n]
+            if len(marks):
+                marked[row, column : column + n] = marks[low - 1 : low - 1 + n]
             if tokens[row, column] == eos:
                 tokens[row, column] = bos
             for k in range(n):
@@ -150,7 +156,7 @@ def _fill(
 
 def parse_source(source: str) -> list[tuple[Path, float]]:
     """``"a:0.7,b:0.3"`` as folders and weights; a folder without a weight has weight 1, and
-    "stdlib" names the embedded corpus."""
+    "stdlib" (and its variants) names the embedded corpus."""
     parsed = []
     for part in source.split(","):
         name, colon, weight = part.strip().rpartition(":")
@@ -162,7 +168,7 @@ def parse_source(source: str) -> list[tuple[Path, float]]:
         name = name if colon else part.strip()
         if not 0 < share < float("inf"):
             raise DataError(f"data.source: the weight of {name} must be above 0, not {weight}.")
-        parsed.append((embedded_corpus() if name == "stdlib" else Path(name), share))
+        parsed.append((embedded_corpus(name) if name in VARIANTS else Path(name), share))
     return parsed
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import google_crc32c
-import numpy as np
 
 from octavo.data.errors import DataError
+from octavo.data.marks import Marks
 from octavo.data.shards import MANIFEST, SPLITS, Shard, write_manifest, write_shard
 from octavo.data.sources import Skipped, Unit, documents
 from octavo.tokenizers.interface import Tokenizer, fingerprint_of
@@ -32,18 +32,21 @@ def prepare(
     *,
     heldout: float,
     processes: int,
+    mark: Marks | None = None,
     progress: Callable[[int, list[str]], None] = lambda units, warnings: None,
 ) -> None:
     """Write a corpus to ``out``; run again after a stop, it redoes only unfinished units.
 
-    progress is called with the number of finished units and the warnings of the newest. Raises
-    DataError if a source is no text, or ``out`` holds a corpus made in another way.
+    mark: gives documents their marks, in one process. progress is called with the number of
+    finished units and the warnings of the newest. Raises DataError if a source is no text, or
+    ``out`` holds a corpus made in another way.
     """
     out.mkdir(parents=True, exist_ok=True)
     # What the shards depend on; a continued run must agree with it.
     recipe = {
         "tokenizer": tokenizer.fingerprint,
         "heldout": heldout,
+        "marks": mark and mark.description,
         "units": fingerprint_of(repr([(unit, _stamps(unit)) for unit in units]).encode()),
     }
     if (out / MANIFEST).exists():
@@ -56,9 +59,9 @@ def prepare(
         )
     recipe_file.write_text(json.dumps(recipe))
 
-    jobs = [(unit, i, out, tokenizer, heldout) for i, unit in enumerate(units)]
+    jobs = [(unit, i, out, tokenizer, heldout, mark) for i, unit in enumerate(units)]
     results: dict[int, dict] = {}
-    for done, (index, result) in enumerate(_run(jobs, processes), 1):
+    for done, (index, result) in enumerate(_run(jobs, 1 if mark else processes), 1):
         results[index] = result
         progress(done, result["warnings"])
     shards = {
@@ -67,7 +70,7 @@ def prepare(
     }
     if not shards["train"]:
         raise DataError("the sources hold no text to train on.")
-    write_manifest(out, tokenizer, shards, {"units": len(units), **recipe})
+    write_manifest(out, tokenizer, shards, {"units": len(units), **recipe}, recipe["marks"])
     for path in [recipe_file, *out.glob("unit-*.json")]:
         path.unlink()
 
@@ -94,25 +97,25 @@ def _stamps(unit: Unit) -> list:
 
 
 def _prepare_unit(job) -> tuple[int, dict]:
-    unit, index, out, tokenizer, heldout = job
+    unit, index, out, tokenizer, heldout, mark = job
     report = out / f"unit-{index:05d}.json"
     if report.exists():
         return index, json.loads(report.read_text())
-    ids: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
-    sizes = dict.fromkeys(SPLITS, 0)
+    texts: dict[str, list[bytes]] = {split: [] for split in SPLITS}
     warnings = []
     for document in documents(unit):
         if isinstance(document, Skipped):
             warnings.append(document.reason)
         elif document:
             split = split_of(unit, document, heldout)
-            ids[split].append(tokenizer.encode(document))
-            sizes[split] += len(document)
+            texts[split].append(document)
     result: dict = {"warnings": warnings}
     for split in SPLITS:
-        if ids[split]:
-            file = f"{split}-{index:05d}.array_record"
-            shard = write_shard(out, file, ids[split], tokenizer.eos_id, sizes[split])
+        if texts[split]:
+            ids = [tokenizer.encode(document) for document in texts[split]]
+            marks = mark(texts[split], ids) if mark else None
+            file, size = f"{split}-{index:05d}.array_record", sum(map(len, texts[split]))
+            shard = write_shard(out, file, ids, tokenizer.eos_id, size, marks)
             result[split] = dataclasses.asdict(shard)
     partial = report.with_suffix(".partial")
     partial.write_text(json.dumps(result))

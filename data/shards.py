@@ -1,8 +1,9 @@
 """Shards on disk: a corpus is a folder of ArrayRecord files and one manifest.
 
 A shard is one stream of ids, documents end to end, each closed by the tokenizer's end-of-document
-id. The stream is cut into records of ``BLOCK`` ids; one last record holds the documents' lengths
-(uint32 ids, the closing one included). The manifest is written last and renamed into place, so a
+id. The stream is cut into records of ``BLOCK`` ids; then, if the corpus has marks, as many records
+of one bit per id; one last record holds the documents' lengths (uint32 ids, the closing one
+included). The manifest is written last and renamed into place, so a
 half-written corpus is never mistaken for a whole one.
 """
 
@@ -22,7 +23,7 @@ from octavo.tokenizers import load as tokenizer_loader
 from octavo.tokenizers.interface import Tokenizer, fingerprint_of
 
 BLOCK = 1 << 18
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 SPLITS = ("train", "heldout")
 
@@ -43,9 +44,15 @@ class Shard:
 
 
 def write_shard(
-    folder: Path, file: str, documents: list[np.ndarray], eos_id: int, utf8_bytes: int
+    folder: Path,
+    file: str,
+    documents: list[np.ndarray],
+    eos_id: int,
+    utf8_bytes: int,
+    marks: list[np.ndarray] | None = None,
 ) -> Shard:
-    """Write one shard atomically. documents: ids without the end-of-document id."""
+    """Write one shard atomically. documents: ids without the end-of-document id; marks: 0 or 1 for
+    each of those."""
     eos = np.array([eos_id], documents[0].dtype)
     stream = np.concatenate([part for ids in documents for part in (ids, eos)])
     lengths = np.array([len(ids) + 1 for ids in documents], np.uint32)
@@ -53,6 +60,10 @@ def write_shard(
     writer = ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
     for start in range(0, len(stream), BLOCK):
         writer.write(stream[start : start + BLOCK].tobytes())
+    if marks is not None:
+        marked = np.concatenate([part for bits in marks for part in (bits, [0])]).astype(np.uint8)
+        for start in range(0, len(stream), BLOCK):
+            writer.write(np.packbits(marked[start : start + BLOCK]).tobytes())
     writer.write(lengths.tobytes())
     writer.close()
     os.replace(partial, folder / file)
@@ -76,14 +87,19 @@ def checksum(path: Path) -> str:
 
 
 def write_manifest(
-    folder: Path, tokenizer: Tokenizer, splits: dict[str, list[Shard]], source: dict
+    folder: Path,
+    tokenizer: Tokenizer,
+    splits: dict[str, list[Shard]],
+    source: dict,
+    marks: dict | None,
 ) -> None:
-    """Close a corpus: from here on it can be opened."""
+    """Close a corpus: from here on it can be opened. marks: what the marks are, if it has any."""
     manifest = {
         "format": FORMAT,
         "tokenizer": tokenizer.to_json(),
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "dtype": tokenizer.dtype.name,
+        "marks": marks,
         "source": source,
         "splits": {
             name: {
@@ -112,6 +128,8 @@ class Corpus:
         manifest = read_manifest(self.folder)
         self.tokenizer = tokenizer_loader.from_json(manifest["tokenizer"])
         self.dtype = np.dtype(manifest["dtype"])
+        self.marks: dict | None = manifest["marks"]
+        """What its marks are: ``kind`` "entropy" or "subwords", and how they were made."""
         if split not in manifest["splits"]:
             raise DataError(
                 f"{self.folder} has no split {split!r}; it has {', '.join(manifest['splits'])}."
@@ -142,14 +160,16 @@ class Corpus:
     def document_ends(self) -> np.ndarray:
         """``[documents]`` int64: where in the stream each document ends (exclusive)."""
         lengths = [
-            np.frombuffer(self._records(i, [_blocks(shard)])[0], np.uint32)
+            np.frombuffer(
+                self._records(i, [_blocks(shard) * (2 if self.marks else 1)])[0], np.uint32
+            )
             for i, shard in enumerate(self.shards)
         ]
         return np.cumsum(np.concatenate([np.zeros(0, np.uint32), *lengths]), dtype=np.int64)
 
-    def read(self, start: int, stop: int, out: np.ndarray) -> None:
-        """Copy the stream's ids from ``start`` to ``stop`` to ``out``. Raises DataError if a
-        record is damaged."""
+    def read(self, start: int, stop: int, out: np.ndarray, marks: np.ndarray | None = None) -> None:
+        """Copy the stream's ids from ``start`` to ``stop`` to ``out``, and their marks (uint8, 0 or
+        1) to ``marks``. Raises DataError if a record is damaged."""
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         for i in range(first, len(self.shards)):
             base = int(self._starts[i])
@@ -157,11 +177,15 @@ class Corpus:
             if low >= high:
                 break
             blocks = range((low - base) // BLOCK, (high - 1 - base) // BLOCK + 1)
-            for block, record in zip(blocks, self._records(i, list(blocks)), strict=True):
-                ids = np.frombuffer(record, self.dtype)
-                at = base + block * BLOCK
-                a, b = max(low, at), min(high, at + len(ids))
-                out[a - start : b - start] = ids[a - at : b - at]
+            parts = [(out, 0, lambda record: np.frombuffer(record, self.dtype))]
+            if marks is not None:
+                parts.append((marks, _blocks(self.shards[i]), _bits))
+            for target, behind, decoded in parts:
+                records = self._records(i, [block + behind for block in blocks])
+                for block, record in zip(blocks, records, strict=True):
+                    values, at = decoded(record), base + block * BLOCK
+                    a, b = max(low, at), min(high, at + len(values))
+                    target[a - start : b - start] = values[a - at : b - at]
 
     def documents_in(self, first: int, last: int | None = None) -> Iterator[bytes]:
         """The original text of documents ``first`` to ``last`` (exclusive), in order."""
@@ -196,6 +220,10 @@ def heldout_documents(corpora: list[Corpus], most_bytes: int) -> list[bytes]:
             if most_bytes and size >= most_bytes:
                 break
     return found
+
+
+def _bits(record: bytes) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(record, np.uint8))
 
 
 def _blocks(shard: Shard) -> int:

@@ -1,13 +1,15 @@
 """A finished or running run, opened for scoring and sampling."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
 
-from octavo.configs.schema import Config, MeshConfig, from_json
+from octavo.configs.schema import Config, ConfigError, MeshConfig, ModelConfig, from_json
+from octavo.evaluation.marks import EntropyMarks, NoMarks
 from octavo.tokenizers import load as tokenizers
 from octavo.tokenizers.interface import Tokenizer
 from octavo.training.checkpoint import CheckpointError, load_params
@@ -25,6 +27,55 @@ class Run:
     params: dict
     step: int
     mesh: Mesh
+    marker: NoMarks | EntropyMarks
+
+
+MARKER = "marker"
+"""Folder, in a corpus or a run, of the small model whose entropy marks the ends of units."""
+
+
+def marker_for(model: ModelConfig, folder: Path) -> NoMarks | EntropyMarks:
+    """What marks text for a model: nothing, unless it reads stored marks; then the small model that
+    is kept in ``folder`` (of a corpus or a run).
+
+    Raises ConfigError if there is none that marks by what it has read so far.
+    """
+    if not model.stages or model.stages[0].segmenter != "marks":
+        return NoMarks()
+    if not (folder / MARKER).is_dir():
+        raise ConfigError(
+            f"the model's units end at stored marks, but {folder} has none that a model decides as "
+            "it reads: make them with python prepare.py SOURCE --out DIR --marks RUN."
+        )
+    small = open_run(folder / MARKER)
+    threshold = json.loads((folder / MARKER / "threshold.json").read_text())
+    return EntropyMarks(
+        small.definition.bind, small.params, small.tokenizer, small.config.data.length, threshold
+    )
+
+
+def keep_marker(source: Path, threshold: float | None, folder: Path) -> None:
+    """Copy the small model of ``source`` (a run; or a marker, and no threshold) to ``folder``,
+    without its optimizer."""
+    out = folder / MARKER
+    if out.exists():
+        return
+    partial = folder / f"{MARKER}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    steps = [int(path.name) for path in (source / "checkpoints").iterdir() if path.name.isdigit()]
+    newest = str(max(steps))
+    shutil.copytree(
+        source / "checkpoints" / newest,
+        partial / "checkpoints" / newest,
+        ignore=shutil.ignore_patterns("opt", "data"),
+    )
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(source / name, partial / name)
+    if threshold is None:
+        shutil.copy(source / "threshold.json", partial / "threshold.json")
+    else:
+        (partial / "threshold.json").write_text(json.dumps(threshold))
+    partial.rename(out)
 
 
 def open_run(folder: str | Path) -> Run:
@@ -47,4 +98,5 @@ def open_run(folder: str | Path) -> Run:
     jax.set_mesh(mesh)
     definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform)
     params, step = load_params(folder, abstract_params(definition, mesh))
-    return Run(config, tokenizer, definition, params, step, mesh)
+    marker = marker_for(config.model, folder)
+    return Run(config, tokenizer, definition, params, step, mesh, marker)

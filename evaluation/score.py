@@ -13,10 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from octavo.evaluation.rows import packed_rows
 from octavo.model.batch import FIELDS, Batch
 from octavo.tokenizers.interface import Tokenizer
 from octavo.training.objective import cross_entropy
 from octavo.training.sharding import batch_sharding, place_batch
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of one document: arrays over its ids and its end."""
+
+    nats: np.ndarray
+    """float32: what each id costs."""
+    correct: np.ndarray
+    """Booleans: the id was the most likely one."""
 
 
 @dataclass(frozen=True)
@@ -35,79 +46,75 @@ class Score:
         return self.nats / math.log(2) / self.bytes
 
 
-def score(
+def predictions(
     bind: Callable,
     params: dict,
-    documents: list[bytes],
+    encoded: list[np.ndarray],
     tokenizer: Tokenizer,
+    marker,
     mesh: Mesh,
     *,
     length: int,
     overlap: int,
     batch_size: int,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> Score:
-    """Score documents with rows of ``length``; ``bind(params)`` is the model.
+) -> list[Predictions]:
+    """Predict every id of documents with rows of ``length``; ``bind(params)`` is the model, marker
+    gives the ids their stored marks (evaluation/marks.py).
 
-    Raises ValueError unless ``0 <= overlap < length`` and there are bytes to score.
+    Raises ValueError unless ``0 <= overlap < length``.
     """
     if not 0 <= overlap < length:
         raise ValueError(f"the overlap must lie in [0, {length}), the row length; not {overlap}")
-    if not any(documents):
-        raise ValueError("there is no text to score")
-    encoded = [tokenizer.encode(document) for document in documents]
-    rows = packed_rows(encoded, tokenizer, length, overlap)
+    rows, places = packed_rows(encoded, tokenizer, length, overlap, marker.of_documents(encoded))
     sharding = batch_sharding(mesh)
     # A mesh needs rows for each of its devices.
     devices = mesh.shape["replica"] * mesh.shape["fsdp"]
     batch_size = -(-batch_size // devices) * devices
+    everywhere = NamedSharding(mesh, jax.P())
 
-    def nats_of(params, arrays):
+    def predict(params, arrays):
         batch = Batch(**arrays).widen()
-        nats, _ = cross_entropy(bind(params)(batch), batch.targets)
-        return jnp.sum(nats * batch.loss_weights, axis=1)
+        logits = bind(params)(batch).logits
+        nats, _ = cross_entropy(logits, batch.targets)
+        return nats, jnp.argmax(logits, axis=-1) == batch.targets
 
-    nats_of = jax.jit(nats_of, out_shardings=NamedSharding(mesh, jax.P()))
-    total = 0.0
+    predict = jax.jit(predict, out_shardings=(everywhere, everywhere))
+    nats = np.empty((len(rows), length), np.float32)
+    correct = np.empty((len(rows), length), bool)
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
         padded = np.zeros((batch_size, len(FIELDS), length), np.int32)
         padded[: len(part)] = part
         arrays = {name: padded[:, i] for i, name in enumerate(FIELDS)}
         placed = place_batch(sharding, arrays, np.arange(batch_size), batch_size)
-        total += float(np.asarray(nats_of(params, placed), np.float64).sum())
+        found = jax.device_get(predict(params, placed))
+        for whole, values in zip((nats, correct), found, strict=True):
+            whole[start : start + batch_size] = values[: len(part)]
         progress(min(start + batch_size, len(rows)), len(rows))
+    results = [
+        Predictions(np.empty(len(ids) + 1, np.float32), np.empty(len(ids) + 1, bool))
+        for ids in encoded
+    ]
+    for place in places:
+        result = results[place.document]
+        result.nats[place.ids] = nats[place.row, place.columns]
+        result.correct[place.ids] = correct[place.row, place.columns]
+    return results
+
+
+def score(
+    bind: Callable, params: dict, documents: list[bytes], tokenizer: Tokenizer, *rest, **settings
+) -> Score:
+    """The score of documents; further arguments as in ``predictions``. Raises ValueError if there
+    are no bytes to score."""
+    if not any(documents):
+        raise ValueError("there is no text to score")
+    encoded = [tokenizer.encode(document) for document in documents]
+    found = predictions(bind, params, encoded, tokenizer, *rest, **settings)
     return Score(
-        nats=total,
+        nats=sum(float(one.nats.sum(dtype=np.float64)) for one in found),
         bytes=sum(map(len, documents)),
         documents=len(documents),
-        ids=sum(len(ids) + 1 for ids in encoded),
+        ids=sum(len(one.nats) for one in found),
     )
-
-
-def packed_rows(encoded: list[np.ndarray], tokenizer: Tokenizer, length: int, overlap: int) -> list:
-    """Rows ``[5, length]`` int32 (the fields of Batch) that hold all windows, packed in order."""
-    rows: list[np.ndarray] = []
-    column = length
-    for ids in encoded:
-        targets = np.append(ids.astype(np.int32), tokenizer.eos_id)
-        tokens = np.append(tokenizer.bos_id, targets[:-1])
-        start = 0
-        while True:
-            stop = min(start + length, len(targets))
-            if column + stop - start > length:
-                rows.append(np.zeros((5, length), np.int32))
-                column = segment = 0
-            segment += 1
-            at = slice(column, column + stop - start)
-            row = rows[-1]
-            row[0, at], row[1, at] = tokens[start:stop], targets[start:stop]
-            row[2, at], row[3, at] = segment, np.arange(stop - start)
-            row[4, at] = 1
-            if start:
-                row[4, column : column + overlap] = 0
-            column += stop - start
-            if stop == len(targets):
-                break
-            start += length - overlap
-    return rows

@@ -24,17 +24,14 @@ MASKED = -1e30
 class MaskSpec:
     """Which keys a query sees.
 
-    causal: query t sees keys at or before t. window: and of those no more than the last
-    ``window``, itself included. segment_ids ``[B, T]`` integers: and only keys of its own segment.
+    causal: query t sees keys at or before t. window: and only those at distances below ``window``
+    (to both sides if not causal). segment_ids ``[B, T]`` integers: and only keys of its own
+    segment.
     """
 
     segment_ids: jax.Array | None = None
     causal: bool = True
     window: int | None = None
-
-    def __post_init__(self):
-        if self.window is not None and not self.causal:
-            raise ValueError("a window is defined for causal attention only")
 
 
 def attention(
@@ -111,12 +108,11 @@ def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Ar
     outputs = []
     for start in range(0, T, block):
         stop = min(start + block, T)
-        low = 0 if spec.window is None else max(0, start - spec.window + 1)
-        high = stop if spec.causal else T
+        reach = T if spec.window is None else spec.window - 1
+        low, high = max(0, start - reach), stop if spec.causal else min(T, stop + reach)
         distance = np.arange(start, stop)[:, None] - np.arange(low, high)[None]
         visible = distance >= 0 if spec.causal else np.ones_like(distance, bool)
-        if spec.window is not None:
-            visible &= distance < spec.window
+        visible &= np.abs(distance) <= reach
         visible = jnp.asarray(visible[None])
         if spec.segment_ids is not None:
             ids = spec.segment_ids
@@ -137,12 +133,12 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
     B, T, H, D = q.shape
     if T % SPLASH_BLOCK:
         raise ValueError(f"splash needs a length that {SPLASH_BLOCK} divides, not {T}")
-    if not spec.causal:
-        mask = masks.FullMask((T, T))
-    elif spec.window is None:
-        mask = masks.CausalMask((T, T))
+    if spec.window is not None:
+        reach = spec.window - 1
+        sides = (reach, 0 if spec.causal else reach)
+        mask = masks.LocalMask((T, T), window_size=sides, offset=0)
     else:
-        mask = masks.LocalMask((T, T), window_size=(spec.window - 1, 0), offset=0)
+        mask = masks.CausalMask((T, T)) if spec.causal else masks.FullMask((T, T))
     segment_ids = spec.segment_ids
     if segment_ids is None:
         segment_ids = jnp.zeros((B, T), jnp.int32)
@@ -188,12 +184,13 @@ def _cudnn(q, k, v, spec: MaskSpec) -> jax.Array:
     mask = None
     if spec.segment_ids is not None:
         mask = (spec.segment_ids[:, :, None] == spec.segment_ids[:, None, :])[:, None]
+    reach = None if spec.window is None else spec.window - 1
     try:
         return jax.nn.dot_product_attention(
             q, k, v,
             mask=mask,
             is_causal=spec.causal,
-            local_window_size=None if spec.window is None else (spec.window - 1, 0),
+            local_window_size=None if reach is None else (reach, 0 if spec.causal else reach),
             implementation="cudnn",
         )  # fmt: skip
     except RuntimeError as error:

@@ -24,12 +24,14 @@ class Batch:
     """Place within the segment, from 0."""
     loss_weights: jax.Array
     """1 where the target counts, 0 where it does not (padding, context that is not scored)."""
+    marks: jax.Array
+    """1 where a unit that was marked beforehand ends with the token; 0 everywhere without marks."""
 
     def widen(self) -> "Batch":
         """The same batch with int32 ids and float32 weights."""
         wide = {
             name: getattr(self, name).astype(jnp.int32)
-            for name in ("tokens", "targets", "segment_ids", "positions")
+            for name in ("tokens", "targets", "segment_ids", "positions", "marks")
         }
         return Batch(**wide, loss_weights=self.loss_weights.astype(jnp.float32))
 

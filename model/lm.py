@@ -1,5 +1,7 @@
 """The language model: embedding, trunk, head."""
 
+from dataclasses import dataclass, field
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,8 +9,23 @@ from flax import nnx
 from octavo.configs.schema import ModelConfig
 from octavo.model.batch import Batch
 from octavo.model.embedding import EMBEDDINGS
+from octavo.model.hourglass import make_trunk
 from octavo.model.layers import Linear, RMSNorm
-from octavo.model.transformer import Transformer
+from octavo.model.segmentation import Layout, rule_ends
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Output:
+    """What a forward pass gives."""
+
+    logits: jax.Array
+    """Float32 ``[B, T, vocab_size]``; those at t depend on the batch's tokens up to t of the same
+    segment, and on nothing else."""
+    boundary_logits: jax.Array | None = None
+    """``[B, T]``, of a predicted segmenter: the log-odds that a unit ends at t."""
+    statistics: dict[str, jax.Array] = field(default_factory=dict)
+    """Sums over the batch, by name."""
 
 
 class ByteLM(nnx.Module):
@@ -19,13 +36,16 @@ class ByteLM(nnx.Module):
 
     def __init__(self, config: ModelConfig, vocab_size: int, backend: str, dtype, rngs: nnx.Rngs):
         self.config, self.vocab_size = config, vocab_size
+        width = config.widths[0]
         self.embedding = EMBEDDINGS[config.embedding](config, vocab_size, dtype, rngs)
-        self.trunk = Transformer(config, backend, dtype, rngs)
-        self.norm = RMSNorm(config.width)
+        self.trunk = make_trunk(config, 0, backend, dtype, rngs)
+        self.norm = RMSNorm(width)
         # A small head: the first predictions are close to uniform, whatever the width.
         untied = not config.tied_embeddings
-        shape = (config.width, vocab_size)
+        shape = (width, vocab_size)
         self.head = Linear(*shape, ("embed", "vocab"), dtype, rngs, 0.1) if untied else None
+        # How many ids before the new ones the embedding and the segmenter's rule look at.
+        self.history = max(1, self.embedding.reach)
 
     def _logits(self, x: jax.Array) -> jax.Array:
         x = self.norm(x)
@@ -33,26 +53,55 @@ class ByteLM(nnx.Module):
             return self.embedding.logits(x)
         return self.head(x).astype(jnp.float32)
 
-    def __call__(self, batch: Batch) -> jax.Array:
-        """Float32 logits ``[B, T, vocab_size]``; those at t depend on the batch's tokens up to t
-        of the same segment, and on nothing else."""
-        x = self.embedding(batch.tokens)
-        return self._logits(self.trunk(x, batch.positions, batch.segment_ids))
+    def _ends(self, tokens: jax.Array, before: jax.Array, marks: jax.Array) -> jax.Array:
+        """Where the first stage's rule ends a unit."""
+        if not self.config.stages:
+            return jnp.zeros_like(tokens, bool)
+        segmenter = self.config.stages[0].segmenter
+        ends = rule_ends(segmenter, tokens, before)
+        return ends | (marks > 0) if segmenter == "marks" else ends
+
+    def __call__(self, batch: Batch) -> Output:
+        tokens, positions = batch.tokens, batch.positions
+        shifted = jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1]
+        ends = self._ends(tokens, jnp.where(positions > 0, shifted, -1), batch.marks)
+        layout = Layout(positions, batch.segment_ids, ends)
+        x, told = self.trunk(self.embedding(tokens, positions), layout)
+        boundary_logits = told.pop("boundary_logits", None)
+        return Output(self._logits(x), boundary_logits, told)
 
     def init_cache(self, batch: int, slots: int) -> dict:
+        """An empty cache for documents of up to ``slots`` ids, one a row."""
         return {
             "length": jnp.zeros((batch,), jnp.int32),
+            "ids": jnp.full((batch, self.history), -1, jnp.int32),
             "trunk": self.trunk.init_cache(batch, slots),
         }
 
     def extend(
-        self, tokens: jax.Array, cache: dict, context: int | None = None
+        self,
+        tokens: jax.Array,
+        cache: dict,
+        marks: jax.Array | None = None,
+        valid: jax.Array | None = None,
+        context: int | None = None,
     ) -> tuple[jax.Array, dict]:
         """Continue each row of the cache by tokens ``[B, N]``: float32 logits
         ``[B, N, vocab_size]``, equal to the parallel pass, and the longer cache.
 
-        context: how far back to look at most, for rows longer than the model was trained on.
+        marks ``[B, N]``: stored unit ends, for a segmenter that reads them. valid ``[B]``: how many
+        of the N count, for rows of unequal length; all by default. context: how far back to look at
+        most, for documents longer than the rows of training.
         """
+        B, N = tokens.shape
         length = cache["length"]
-        x, trunk = self.trunk.extend(self.embedding(tokens), cache["trunk"], length, context)
-        return self._logits(x), {"length": length + tokens.shape[1], "trunk": trunk}
+        valid = jnp.full((B,), N, jnp.int32) if valid is None else valid
+        marks = jnp.zeros_like(tokens) if marks is None else marks
+        known = jnp.concatenate([cache["ids"], tokens], axis=1)
+        ends = self._ends(tokens, known[:, self.history - 1 : -1], marks)
+        at = length[:, None] + jnp.arange(-self.history, N)[None]
+        x = self.embedding(known, at)[:, self.history :]
+        x, trunk = self.trunk.extend(x, ends, cache["trunk"], valid, context)
+        keep = jax.vmap(lambda ids, n: jax.lax.dynamic_slice_in_dim(ids, n, self.history))
+        cache = {"length": length + valid, "ids": keep(known, valid), "trunk": trunk}
+        return self._logits(x), cache

@@ -89,13 +89,15 @@ def generate(
     seed: int,
     bos_id: int,
     eos_id: int,
+    marker,
     context: int | None = None,
     chunk: int = 32,
 ) -> Iterator[np.ndarray]:
     """Continue each prompt (1-d ids) by ``count`` ids, in pieces ``[rows, <= chunk]`` int32.
 
     bind: ``bind(params)`` is the model. A row that ended its document goes on with ``eos_id``;
-    when all have, this stops early. context: see no further back than this many positions.
+    when all have, this stops early. marker: gives each id its stored mark (evaluation/marks.py).
+    context: see no further back than this many positions.
     """
     rows = len(prompts)
     lengths = np.array([len(p) + 1 for p in prompts])
@@ -106,31 +108,34 @@ def generate(
         row[1 : len(prompt) + 1] = prompt
     slots = max(width, 1 << int(lengths.max() + count + chunk - 1).bit_length())
 
+    def extend(params, tokens, caches, valid):
+        marks, marked = marker.extend(params[1], tokens, caches[1], valid)
+        logits, cache = bind(params[0]).extend(tokens, caches[0], marks, valid, context)
+        return logits, (cache, marked)
+
     @functools.partial(jax.jit, static_argnames="slots")
     def start(params, tokens, lengths, slots):
-        model = bind(params)
-        logits, cache = model.extend(tokens, model.init_cache(rows, slots), context)
-        last = jnp.take_along_axis(logits, lengths[:, None, None] - 1, axis=1)[:, 0]
-        return last, cache | {"length": lengths}
+        empty = bind(params[0]).init_cache(rows, slots), marker.init_cache(rows, slots)
+        logits, caches = extend(params, tokens, empty, lengths)
+        return jnp.take_along_axis(logits, lengths[:, None, None] - 1, axis=1)[:, 0], caches
 
     @functools.partial(jax.jit, donate_argnums=(1, 2))
-    def proceed(params, logits, cache, ended, key, at):
-        model = bind(params)
-
+    def proceed(params, logits, caches, ended, key, at):
         def one(carry, i):
-            logits, cache, ended = carry
+            logits, caches, ended = carry
             ids = draw(jax.random.fold_in(key, at + i), logits, sampling)
             ids = jnp.where(ended, eos_id, ids)
-            logits, cache = model.extend(ids[:, None], cache, context)
-            return (logits[:, 0], cache, ended | (ids == eos_id)), ids
+            logits, caches = extend(params, ids[:, None], caches, jnp.ones(rows, jnp.int32))
+            return (logits[:, 0], caches, ended | (ids == eos_id)), ids
 
-        (logits, cache, ended), ids = lax.scan(one, (logits, cache, ended), jnp.arange(chunk))
-        return logits, cache, ended, ids.T
+        (logits, caches, ended), ids = lax.scan(one, (logits, caches, ended), jnp.arange(chunk))
+        return logits, caches, ended, ids.T
 
-    logits, cache = start(params, tokens, jnp.asarray(lengths, jnp.int32), slots)
+    params = (params, marker.params)
+    logits, caches = start(params, tokens, jnp.asarray(lengths, jnp.int32), slots)
     ended, key = jnp.zeros(rows, bool), jax.random.key(seed)
     for at in range(0, count, chunk):
-        logits, cache, ended, ids = proceed(params, logits, cache, ended, key, at)
+        logits, caches, ended, ids = proceed(params, logits, caches, ended, key, at)
         yield np.asarray(ids)[:, : count - at]
         if bool(ended.all()):
             return

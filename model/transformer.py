@@ -1,4 +1,4 @@
-"""The flat trunk: pre-norm transformer blocks, stacked and scanned.
+"""Stacks of pre-norm transformer blocks, scanned: the flat trunk, and the levels of an hourglass.
 
 Letters: B batch, T positions, S cache slots, d width, H/K query and key/value heads, D head size.
 """
@@ -24,10 +24,10 @@ ACTIVATIONS = {
 class Attention(nnx.Module):
     """Multi-head self-attention with rotary positions and optional grouped queries and QK norm."""
 
-    def __init__(self, config: ModelConfig, backend: str, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, backend: str, causal: bool, dtype, rngs: nnx.Rngs):
         d, D = config.width, config.head_size
         self.heads, self.kv_heads, self.head_size = config.heads, config.key_value_heads, D
-        self.window, self.backend = config.window, backend
+        self.window, self.backend, self.causal = config.window, backend, causal
         self.query = Linear(d, self.heads * D, ("embed", "heads"), dtype, rngs)
         self.key = Linear(d, self.kv_heads * D, ("embed", "kv_heads"), dtype, rngs)
         self.value = Linear(d, self.kv_heads * D, ("embed", "kv_heads"), dtype, rngs)
@@ -48,24 +48,56 @@ class Attention(nnx.Module):
 
     def __call__(self, x, angles, segment_ids):
         q, k, v = self._project(x, angles)
-        spec = MaskSpec(segment_ids, causal=True, window=self.window)
+        spec = MaskSpec(segment_ids, self.causal, self.window)
         mixed = attention(q, k, v, spec, self.backend)
         return self.out(mixed.reshape(*x.shape[:2], -1))
 
-    def extend(self, x, angles, cache, length, context):
-        """x ``[B, N, d]`` continues rows that hold ``length [B]`` positions in the cache."""
+    def extend(self, x, angles, cache, length, first):
+        """x ``[B, N, d]`` continues rows that hold ``length [B]`` positions in the cache; each of
+        its positions sees from ``first [B, N]`` on."""
         q, k, v = self._project(x, angles)
         write = jax.vmap(lambda slots, new, at: lax.dynamic_update_slice(slots, new, (at, 0, 0)))
         keys = write(cache["key"], k, length)
         values = write(cache["value"], v, length)
-        query_at = length[:, None] + jnp.arange(x.shape[1])[None]
-        distance = query_at[:, :, None] - jnp.arange(keys.shape[1])[None, None]
-        visible = distance >= 0
-        for window in (self.window, context):
-            if window is not None:
-                visible &= distance < window
+        query_at = (length[:, None] + jnp.arange(x.shape[1])[None])[:, :, None]
+        key_at = jnp.arange(keys.shape[1])[None, None]
+        visible = (key_at <= query_at) & (key_at >= first[:, :, None])
+        if self.window is not None:
+            visible &= query_at - key_at < self.window
         mixed = attend(q, keys, values, visible)
         return self.out(mixed.reshape(*x.shape[:2], -1)), {"key": keys, "value": values}
+
+
+class UnitAttention(nnx.Module):
+    """Attention of positions to the slots of one unit each (BLT, 2412.09871, as its decoder reads
+    patches: a softmax over the slots of the newest complete unit, without positions)."""
+
+    def __init__(self, config: ModelConfig, dtype, rngs: nnx.Rngs):
+        d = config.width
+        self.heads, self.head_size = config.heads, config.head_size
+        self.norm = RMSNorm(d)
+        self.memory_norm = RMSNorm(d)
+        self.query = Linear(d, d, ("embed", "heads"), dtype, rngs)
+        self.key = Linear(d, d, ("embed", "heads"), dtype, rngs)
+        self.value = Linear(d, d, ("embed", "heads"), dtype, rngs)
+        self.out = Linear(d, d, ("heads", "embed"), dtype, rngs, (2 * config.layers) ** -0.5)
+
+    def __call__(self, x, memory, unit):
+        """x ``[B, T, d]``; memory ``[B, U, slots, d]``; unit ``[B, T]``: which of U each reads."""
+        normed = self.memory_norm(memory)
+        split = (self.heads, self.head_size)
+        q = self.query(self.norm(x)).reshape(*x.shape[:2], *split)
+        k, v = (
+            jnp.take_along_axis(
+                project(normed).reshape(*memory.shape[:3], *split),
+                unit[:, :, None, None, None],
+                axis=1,
+            )
+            for project in (self.key, self.value)
+        )
+        scores = jnp.einsum("bthd,btshd->bths", q, k, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(scores * self.head_size**-0.5, axis=-1).astype(v.dtype)
+        return self.out(jnp.einsum("bths,btshd->bthd", weights, v).reshape(x.shape))
 
 
 class MLP(nnx.Module):
@@ -86,20 +118,28 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Pre-norm residual block."""
+    """Pre-norm residual block; ``reads`` puts attention to a unit's slots first."""
 
-    def __init__(self, config: ModelConfig, backend: str, dtype, rngs: nnx.Rngs):
+    def __init__(
+        self, config: ModelConfig, backend: str, causal: bool, reads: bool, dtype, rngs: nnx.Rngs
+    ):
+        self.reader = UnitAttention(config, dtype, rngs) if reads else None
         self.attention_norm = RMSNorm(config.width)
-        self.attention = Attention(config, backend, dtype, rngs)
+        self.attention = Attention(config, backend, causal, dtype, rngs)
         self.mlp_norm = RMSNorm(config.width)
         self.mlp = MLP(config, dtype, rngs)
 
-    def __call__(self, x, angles, segment_ids):
+    def _read(self, x, memory):
+        return x if self.reader is None else x + self.reader(x, *memory)
+
+    def __call__(self, x, angles, segment_ids, memory):
+        x = self._read(x, memory)
         x = x + self.attention(self.attention_norm(x), angles, segment_ids)
         return x + self.mlp(self.mlp_norm(x))
 
-    def extend(self, x, angles, cache, length, context):
-        mixed, cache = self.attention.extend(self.attention_norm(x), angles, cache, length, context)
+    def extend(self, x, angles, cache, length, first, memory):
+        x = self._read(x, memory)
+        mixed, cache = self.attention.extend(self.attention_norm(x), angles, cache, length, first)
         x = x + mixed
         return x + self.mlp(self.mlp_norm(x)), cache
 
@@ -115,21 +155,38 @@ REMAT = {
 
 class Transformer(nnx.Module):
     """A stack of blocks. Parameters of all layers lie stacked on a leading axis, whether the
-    stack is scanned or unrolled, so both read the same checkpoint."""
+    stack is scanned or unrolled, so both read the same checkpoint.
 
-    def __init__(self, config: ModelConfig, backend: str, dtype, rngs: nnx.Rngs):
+    causal: False for encoders that look at whole segments. reads: the blocks attend to units.
+    """
+
+    def __init__(
+        self, config: ModelConfig, backend: str, dtype, rngs: nnx.Rngs,
+        causal: bool = True, reads: bool = False,
+    ):  # fmt: skip
         self.config, self.dtype = config, dtype
-        make = nnx.vmap(lambda key: Block(config, backend, dtype, nnx.Rngs(params=key)))
-        self.blocks = make(jax.random.split(rngs.params(), config.layers))
+        keys = jax.random.split(rngs.params(), max(config.layers, 1))
+        make = nnx.vmap(
+            lambda key: Block(config, backend, causal, reads, dtype, nnx.Rngs(params=key))
+        )
+        self.blocks = make(keys) if config.layers else None
 
-    def __call__(self, x: jax.Array, positions: jax.Array, segment_ids: jax.Array) -> jax.Array:
-        """x ``[B, T, d]``, positions and segment_ids ``[B, T]`` integers; returns ``[B, T, d]``."""
+    def __call__(
+        self, x: jax.Array, positions: jax.Array, segment_ids: jax.Array, memory=None
+    ) -> jax.Array:
+        """x ``[B, T, d]``, positions and segment_ids ``[B, T]`` integers; returns ``[B, T, d]``.
+
+        memory: for blocks that read units, their slots ``[B, U, slots, d]`` and which unit each
+        position reads, ``[B, T]``.
+        """
+        if self.blocks is None:
+            return x
         angles = rotary_angles(positions, self.config.head_size, self.config.rope_base)
         definition, layers = nnx.split(self.blocks)
 
         @REMAT[self.config.remat]
         def apply(layer, x):
-            return constrain(nnx.merge(definition, layer)(x, angles, segment_ids))
+            return constrain(nnx.merge(definition, layer)(x, angles, segment_ids, memory))
 
         if self.config.scan_layers:
             return lax.scan(lambda x, layer: (apply(layer, x), None), x, layers)[0]
@@ -144,20 +201,23 @@ class Transformer(nnx.Module):
         return {name: jnp.zeros(shape, self.dtype) for name in ("key", "value")}
 
     def extend(
-        self, x: jax.Array, cache: dict, length: jax.Array, context: int | None = None
+        self, x: jax.Array, cache: dict, length: jax.Array, first: jax.Array, memory=None
     ) -> tuple[jax.Array, dict]:
         """Continue rows that already hold ``length [B]`` positions by x ``[B, N, d]``.
 
-        Equal to the parallel pass over the whole rows, read at the last N positions. The cache
-        must have room for ``length + N``; what lies beyond is overwritten before it is read.
-        context: see no further back than this many positions.
+        Equal to the parallel pass over the whole rows, read at the last N positions, where each
+        sees from position ``first [B, N]`` on. The cache must have room for ``length + N``; what
+        lies beyond is overwritten before it is read.
         """
+        if self.blocks is None:
+            return x, cache
         positions = length[:, None] + jnp.arange(x.shape[1])[None]
         angles = rotary_angles(positions, self.config.head_size, self.config.rope_base)
         definition, layers = nnx.split(self.blocks)
 
         def apply(x, scanned):
             layer, cache = scanned
-            return nnx.merge(definition, layer).extend(x, angles, cache, length, context)
+            block = nnx.merge(definition, layer)
+            return block.extend(x, angles, cache, length, first, memory)
 
         return lax.scan(apply, x, (layers, cache))

@@ -1,6 +1,7 @@
 """What several tests share."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from octavo.configs.schema import Config, MeshConfig
-from octavo.evaluation.score import packed_rows
+from octavo.evaluation.marks import NoMarks
+from octavo.evaluation.rows import packed_rows
 from octavo.model.batch import FIELDS, Batch
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.training.checkpoint import load_params
@@ -21,7 +23,10 @@ from octavo.training.state import Definition, abstract_params, define
 
 ROOT = Path(__file__).parents[1]
 
-SMALL = {"width": 64, "layers": 2, "heads": 4, "batch_size": 8, "length": 64, "steps": 4}
+SMALL = {
+    "width": 64, "layers": 2, "heads": 2, "batch_size": 8, "length": 64, "steps": 4,
+    "encoder_layers": 1, "decoder_layers": 2, "hash_rows": 64, "max_unit": 16, "window": 24,
+}  # fmt: skip
 """What a test cannot afford at its real size, by field name, in any nested config."""
 
 
@@ -32,11 +37,14 @@ def shrink(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             changes[field.name] = shrink(value)
-        elif field.name in SMALL:
+        elif field.name == "stages":
+            changes[field.name] = tuple(shrink(stage) for stage in value)
+        elif field.name in SMALL and value is not None:
             changes[field.name] = min(value, SMALL[field.name])
     return dataclasses.replace(config, **changes)
 
 
+@functools.cache
 def defined(config: Config, vocab_size: int = 256) -> tuple[Definition, dict]:
     """The model and parameters far from their near-uniform start, so that leaks show."""
     definition = define(config, vocab_size, "cpu")
@@ -44,18 +52,42 @@ def defined(config: Config, vocab_size: int = 256) -> tuple[Definition, dict]:
     return definition, jax.tree.map(lambda leaf: leaf * 2, params)
 
 
+class SomeMarks(NoMarks):
+    """Marks by a causal rule, in place of what a small model would mark."""
+
+    def of_documents(self, encoded):
+        return [np.asarray(self._rule(ids.astype(int)), np.uint8) for ids in encoded]
+
+    def extend(self, params, tokens, cache, valid):
+        return self._rule(tokens), cache
+
+    def _rule(self, ids):
+        return (ids * 7 % 11 < 3) * 1
+
+
+def forward(definition: Definition):
+    """The model as one jitted ``(params, batch) -> Output``, kept between calls."""
+    if id(definition) not in _FORWARD:
+        run = jax.jit(lambda params, batch: definition.bind(params)(batch))
+        _FORWARD[id(definition)] = definition, run
+    return _FORWARD[id(definition)][1]
+
+
+_FORWARD: dict = {}
+
+
 def batch_of(documents: list[bytes], length: int, tokenizer=None) -> Batch:
     """Documents packed in order into rows of ``length``."""
     tokenizer = tokenizer or ByteTokenizer()
     encoded = [tokenizer.encode(document) for document in documents]
-    rows = np.stack(packed_rows(encoded, tokenizer, length, overlap=0))
+    rows, _ = packed_rows(encoded, tokenizer, length, 0, SomeMarks().of_documents(encoded))
     return Batch(**{name: jnp.asarray(rows[:, i]) for i, name in enumerate(FIELDS)}).widen()
 
 
 def random_text(seed: int, size: int) -> bytes:
     """Bytes of words, spaces, punctuation and multi-byte characters."""
     rng = np.random.default_rng(seed)
-    pieces = ["the ", "a", "éè", "日本", ", ", "\n", "  ", "xyz", "Ω", "7", "word "]
+    pieces = ["the ", "a", "éè", "日本", ", ", "\n", "  ", "xyz", "Ω", "7", "word\x17 "]
     text = "".join(rng.choice(pieces, size)).encode()
     return text[:size]
 

@@ -20,7 +20,7 @@ def by_definition(q, k, v, causal, window, segments):
     if causal:
         seen &= t[:, None] >= t[None]
     if window:
-        seen &= t[:, None] - t[None] < window
+        seen &= np.abs(t[:, None] - t[None]) < window
     if segments is not None:
         seen &= segments[:, :, None] == segments[:, None, :]
     scores = np.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1])

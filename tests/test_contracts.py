@@ -1,6 +1,7 @@
 """The contracts of the design, for every preset there is (a new one is covered by existing)."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -8,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import batch_of, defined, random_text
-from octavo.configs.schema import MeshConfig
+from helpers import SomeMarks, batch_of, defined, forward, random_text, shrink
+from octavo.configs.schema import Config, MeshConfig
 from octavo.evaluation.score import score
 from octavo.model.batch import Batch
 from octavo.tokenizers.bytes import ByteTokenizer
@@ -25,12 +26,12 @@ LENGTH = 64
 def test_causality(preset):
     """Changing byte t and everything after leaves every prediction of bytes up to t unchanged."""
     definition, params = defined(preset)
-    predict = jax.jit(lambda batch: definition.bind(params)(batch))
+    predict = lambda batch: forward(definition)(params, batch).logits  # noqa: E731
     text, other = random_text(0, LENGTH - 1), random_text(1, LENGTH - 1)
     before = predict(batch_of([text], LENGTH))
     changes = 0
     for t in range(len(text)):
-        changed = text[:t] + bytes([text[t] ^ 0x15]) + other[t + 1 :]
+        changed = text[:t] + bytes([text[t] ^ 0x11]) + other[t + 1 :]
         after = predict(batch_of([changed], LENGTH))
         # Position t predicts byte t, from bytes before it.
         np.testing.assert_array_equal(before[0, : t + 1], after[0, : t + 1])
@@ -41,11 +42,11 @@ def test_causality(preset):
 def test_causality_when_packed(preset):
     """The same behind another document, and that document never sees what follows it."""
     definition, params = defined(preset)
-    predict = jax.jit(lambda batch: definition.bind(params)(batch))
+    predict = lambda batch: forward(definition)(params, batch).logits  # noqa: E731
     first, second = random_text(2, 25), random_text(3, LENGTH - 27)
     before = predict(batch_of([first, second], LENGTH))
     for t in (0, 1, 7, len(second) - 1):
-        changed = second[:t] + bytes([second[t] ^ 0x15]) + second[t + 1 :]
+        changed = second[:t] + bytes([second[t] ^ 0x11]) + second[t + 1 :]
         after = predict(batch_of([first, changed], LENGTH))
         upto = len(first) + 1 + t + 1
         np.testing.assert_array_equal(before[0, :upto], after[0, :upto])
@@ -53,7 +54,7 @@ def test_causality_when_packed(preset):
 
 def nats_per_document(definition, params, documents, length):
     batch = batch_of(documents, length)
-    nats, _ = cross_entropy(definition.bind(params)(batch), batch.targets)
+    nats, _ = cross_entropy(forward(definition)(params, batch).logits, batch.targets)
     flat = [
         (int(row), int(segment))
         for row, segments in enumerate(batch.segment_ids)
@@ -81,19 +82,20 @@ def test_a_distribution(preset):
     definition, params = defined(preset)
     documents = [random_text(4, 150), random_text(5, 10), bytes(range(40))]
     batch = batch_of(documents, LENGTH)
-    total = jnp.exp(definition.bind(params)(batch)).sum(-1) / jnp.exp(
-        jax.nn.logsumexp(definition.bind(params)(batch), axis=-1)
+    logits = forward(definition)(params, batch).logits
+    nats = jnp.stack(
+        [cross_entropy(logits, jnp.full_like(batch.targets, id_))[0] for id_ in range(256)]
     )
-    np.testing.assert_allclose(total, 1, rtol=1e-5)
+    np.testing.assert_allclose(jnp.exp(-nats).sum(0), 1, rtol=1e-5)
     tokenizer = ByteTokenizer()
     mesh = make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])
     with jax.set_mesh(mesh):
         long = score(
-            definition.bind, params, documents, tokenizer, mesh,
+            definition.bind, params, documents, tokenizer, SomeMarks(), mesh,
             length=256, overlap=0, batch_size=4,
         )  # fmt: skip
         short = score(
-            definition.bind, params, documents, tokenizer, mesh,
+            definition.bind, params, documents, tokenizer, SomeMarks(), mesh,
             length=64, overlap=63, batch_size=3,
         )  # fmt: skip
     # 40 control bytes hold three that must be escaped, and are paid for.
@@ -107,23 +109,33 @@ def test_a_distribution(preset):
 def test_stepwise_equals_parallel(preset):
     """Continuing a cache piece by piece gives the parallel pass, for rows of unequal length."""
     definition, params = defined(preset)
-    model = definition.bind(params)
     batch = batch_of([random_text(6, LENGTH - 1), random_text(7, LENGTH - 1)], LENGTH)
-    parallel = model(batch)
-    cache = model.init_cache(2, LENGTH + 8)
-    pieces = []
-    for start, stop in ((0, 20), (20, 21), (21, 22), (22, 40), (40, 64)):
-        logits, cache = model.extend(batch.tokens[:, start:stop], cache)
-        pieces.append(logits)
-    np.testing.assert_allclose(jnp.concatenate(pieces, 1), parallel, atol=2e-5, rtol=1e-4)
-    # A row that is behind: its slots beyond its length must not matter.
-    cache["length"] = jnp.array([10, 30])
-    lagging = jnp.stack([batch.tokens[0, 10:14], batch.tokens[1, 30:34]])
-    logits, _ = model.extend(lagging, cache)
-    np.testing.assert_allclose(logits[0], parallel[0, 10:14], atol=2e-5, rtol=1e-4)
-    np.testing.assert_allclose(logits[1], parallel[1, 30:34], atol=2e-5, rtol=1e-4)
+    parallel = forward(definition)(params, batch).logits
+    extend = jax.jit(
+        lambda tokens, cache, marks, valid: definition.bind(params).extend(
+            tokens, cache, marks, valid
+        )
+    )
+    # How many ids each row takes at a time; one row is behind for a while.
+    for steps in ([(1, 1)] * 64, [(22, 22), (0, 3), (22, 3), (3, 15), (17, 21)]):
+        cache = jax.jit(lambda: definition.bind(params).init_cache(2, LENGTH + 22))()
+        done = np.zeros(2, int)
+        for valid in steps:
+            size = 1 if max(valid) == 1 else 22  # two programs are compiled
+            at = np.minimum(done[:, None] + np.arange(size), LENGTH - 1)
+            tokens, marks = (
+                np.take_along_axis(np.asarray(x), at, 1) for x in (batch.tokens, batch.marks)
+            )
+            logits, cache = extend(tokens, cache, marks, jnp.asarray(valid))
+            for row in range(2):
+                expected = parallel[row, done[row] : done[row] + valid[row]]
+                found = logits[row, : valid[row]]
+                np.testing.assert_allclose(found, expected, atol=5e-5, rtol=1e-4)
+            done += valid
+        assert (done == LENGTH).all()
 
 
+@functools.cache
 def losses(config, mesh_config, devices, steps=3):
     """Losses and final parameters of a few steps on a mesh, from the same rows."""
     mesh = make_mesh(mesh_config, jax.devices()[:devices])
@@ -142,33 +154,40 @@ def losses(config, mesh_config, devices, steps=3):
         return found, jax.device_get(state["params"])
 
 
-@pytest.mark.parametrize("mesh", [MeshConfig(), MeshConfig(2, 2, 2), MeshConfig(1, 2, 4)], ids=str)
-def test_sharded_equals_unsharded(preset, mesh):
+def check_equal(found, expected, config):
+    """Equal losses; a target that compares entropies turns over on rounding."""
+    by_entropy = any(stage.supervision == "entropy" for stage in config.model.stages)
+    np.testing.assert_allclose(found, expected, rtol=1e-3 if by_entropy else 1e-5)
+
+
+def test_sharded_equals_unsharded(preset):
     """Losses and parameters after some steps, on eight devices and on one."""
-    # A tiny step after warm-up would hide differences; Adam's first steps are sign-like, so the
-    # parameters are compared where gradients are not noise.
     expected, params = losses(preset, MeshConfig(), 1)
-    found, sharded = losses(preset, mesh, 8)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    found, sharded = losses(preset, MeshConfig(2, 2, 2), 8)
+    check_equal(found, expected, preset)
+    # Adam's first steps are sign-like: parameters are compared where gradients are not noise.
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(sharded), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-3)
+        np.testing.assert_allclose(a, b, atol=4e-3)
 
 
-def test_scan_equals_loop(preset):
-    looped = dataclasses.replace(
-        preset, model=dataclasses.replace(preset.model, scan_layers=not preset.model.scan_layers)
-    )
+@pytest.mark.parametrize("mesh", [MeshConfig(), MeshConfig(1, 2, 4)], ids=str)
+def test_any_mesh(mesh):
+    flat = shrink(Config())
+    check_equal(losses(flat, mesh, 8)[0], losses(flat, MeshConfig(), 1)[0], flat)
+
+
+def with_model(config, **changes):
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
+
+
+def test_unrolled_equals_scanned(preset):
+    """Neither scanning the layers nor computing them again in the backward pass changes a loss."""
+    plain = with_model(preset, scan_layers=not preset.model.scan_layers, remat="none")
     expected, _ = losses(preset, MeshConfig(), 1)
-    found, _ = losses(looped, MeshConfig(), 1)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    check_equal(losses(plain, MeshConfig(), 1)[0], expected, preset)
 
 
-def test_remat_equals_none(preset):
-    results = [
-        losses(
-            dataclasses.replace(preset, model=dataclasses.replace(preset.model, remat=remat)),
-            MeshConfig(), 1,
-        )[0]
-        for remat in ("none", "dots", "full")
-    ]  # fmt: skip
-    np.testing.assert_allclose(results[1:], [results[0]] * 2, rtol=1e-5)
+def test_remat_of_products():
+    flat = shrink(Config())
+    found, _ = losses(with_model(flat, remat="dots"), MeshConfig(), 1)
+    check_equal(found, losses(flat, MeshConfig(), 1)[0], flat)

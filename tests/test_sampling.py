@@ -7,6 +7,7 @@ import pytest
 
 from helpers import defined
 from octavo.configs.schema import Config, ModelConfig
+from octavo.evaluation.marks import NoMarks
 from octavo.model.batch import Batch
 from octavo.model.sampling import Sampling, draw, filtered, generate, plain_text
 from octavo.tokenizers.bytes import ByteTokenizer
@@ -76,7 +77,7 @@ def continued(model, prompts, count, **settings):
     pieces = list(
         generate(
             definition.bind, params, [TOKENIZER.encode(p) for p in prompts], count,
-            bos_id=TOKENIZER.bos_id, eos_id=TOKENIZER.eos_id, **settings,
+            bos_id=TOKENIZER.bos_id, eos_id=TOKENIZER.eos_id, marker=NoMarks(), **settings,
         )
     )  # fmt: skip
     return np.concatenate(pieces, axis=1)
@@ -93,7 +94,8 @@ def test_greedy_is_the_parallel_argmax(model):
         tokens = jnp.asarray([[TOKENIZER.bos_id, *prompt, *ids[:ended]]])
         places = jnp.arange(tokens.shape[1])[None]
         ones = jnp.ones_like(tokens)
-        logits = definition.bind(params)(Batch(tokens, tokens, ones, places, ones))[0]
+        batch = Batch(tokens, tokens, ones, places, ones, 0 * ones)
+        logits = definition.bind(params)(batch).logits[0]
         best = np.asarray(jnp.argmax(logits, -1))[len(prompt) :]
         np.testing.assert_array_equal(best[: len(ids)], ids[: ended + 1])
         assert (ids[ended:] == TOKENIZER.eos_id).all()

@@ -12,17 +12,21 @@ from octavo.tokenizers import load
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.interface import Tokenizer, dtype_for
+from octavo.tokenizers.unigram import UnigramTokenizer
+from octavo.tokenizers.words import WordTokenizer
 
 PLAIN = r"[a-z]+| +|[^a-z ]+"
 BPE = BPETokenizer.train([words(i, 2000) for i in range(5)] + [random_text(0, 4000)], 400)
-SCHEMES = [ByteTokenizer(), BPE]
+UNIGRAM = UnigramTokenizer.train([words(i, 2000) for i in range(5)] + [random_text(0, 4000)], 320)
+SCHEMES = [ByteTokenizer(), WordTokenizer(), WordTokenizer("unicode"), BPE, UNIGRAM]
+
+TRAPS = [b"\x02", b"\x03", b"\x10", b"\x17", b"\x00", b"C", b"\xe2\x96\x81", b"\r\n", b"  ",
+         b"the ", b"\xe6\x97", b"\n"]  # fmt: skip
 
 texts = st.one_of(
     st.binary(max_size=200),
     st.text(max_size=100).map(str.encode),
-    st.lists(st.sampled_from([b"\x02", b"\x03", b"\x10", b"C", b"the ", b"\xe6\x97", b"\n"])).map(
-        b"".join
-    ),
+    st.lists(st.sampled_from(TRAPS)).map(b"".join),
 )
 
 

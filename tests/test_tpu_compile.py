@@ -11,6 +11,9 @@ from octavo.configs.schema import ConfigError
 pytest.importorskip("libtpu", reason="libtpu is not installed: pip install -e '.[tpu-compile]'")
 from octavo.launch.compile import compile_step
 
+# One process at a time may load the compiler.
+pytestmark = pytest.mark.xdist_group("libtpu")
+
 HBM = 15.75 * 2**30
 """What a v5e chip leaves to a program."""
 

@@ -18,7 +18,6 @@ import numpy as np
 from octavo.tokenizers.interface import fingerprint_of
 
 BOS, EOS, ESCAPE = 0x02, 0x03, 0x10
-_SPECIAL = (BOS, EOS, ESCAPE)
 _FLIP = 0x40
 
 
@@ -30,14 +29,19 @@ class ByteTokenizer:
     bos_id = BOS
     eos_id = EOS
     dtype = np.dtype(np.uint8)
-    fingerprint = fingerprint_of(b"bytes", bytes(_SPECIAL), bytes([_FLIP]))
+    special = (BOS, EOS, ESCAPE)
+    """Ids that stand for no byte."""
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.name.encode(), bytes(self.special), bytes([_FLIP]))
 
     def encode(self, data: bytes) -> np.ndarray:
         ids = np.frombuffer(data, np.uint8)
         # Three searches in C cost less than one table lookup per byte.
-        if not any(special in data for special in _SPECIAL):
+        if not any(special in data for special in self.special):
             return ids
-        literal = np.isin(ids, _SPECIAL)
+        literal = np.isin(ids, self.special)
         out = np.full(len(ids) + int(literal.sum()), ESCAPE, np.uint8)
         out[np.arange(len(ids)) + np.cumsum(literal)] = np.where(literal, ids ^ _FLIP, ids)
         return out
@@ -47,7 +51,7 @@ class ByteTokenizer:
         if ids.size and (ids.min() < 0 or ids.max() > 255):
             raise ValueError(f"a byte id lies between 0 and 255, found {ids.min()}..{ids.max()}")
         ids = ids.astype(np.uint8)
-        if not np.isin(ids, _SPECIAL).any():
+        if not np.isin(ids, self.special).any():
             return ids.tobytes()
         # Left to right, because the byte after an escape is never an escape itself.
         out = bytearray()
@@ -58,13 +62,13 @@ class ByteTokenizer:
                 escaped = False
             elif id_ == ESCAPE:
                 escaped = True
-            elif id_ not in (BOS, EOS):
+            elif id_ not in self.special:
                 out.append(id_)
         return bytes(out)
 
     def bytes_per_id(self) -> np.ndarray:
         sizes = np.ones(256, np.int32)
-        sizes[list(_SPECIAL)] = 0
+        sizes[list(self.special)] = 0
         return sizes
 
     def to_json(self) -> dict:

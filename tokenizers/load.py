@@ -6,11 +6,18 @@ from pathlib import Path
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.interface import Tokenizer
+from octavo.tokenizers.unigram import UnigramTokenizer
+from octavo.tokenizers.words import WordTokenizer
 
 
 def from_json(data: dict) -> Tokenizer:
     """The tokenizer that wrote ``data`` with ``to_json``. Raises ValueError for unknown schemes."""
-    schemes = {"bytes": lambda data: ByteTokenizer(), "bpe": BPETokenizer.from_json}
+    schemes = {
+        "bytes": lambda data: ByteTokenizer(),
+        "words": lambda data: WordTokenizer(data["rule"]),
+        "bpe": BPETokenizer.from_json,
+        "unigram": UnigramTokenizer.from_json,
+    }
     scheme = data.get("scheme")
     if scheme not in schemes:
         raise ValueError(f"unknown tokenization scheme {scheme!r}; known: {', '.join(schemes)}")

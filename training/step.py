@@ -11,7 +11,7 @@ from jax import lax
 
 from octavo.configs.schema import Config
 from octavo.model.batch import Batch
-from octavo.training.objective import next_token
+from octavo.training.objective import objective
 from octavo.training.state import Definition
 
 
@@ -23,14 +23,14 @@ def make_step(
 ) -> Callable[[dict, dict], tuple[dict, dict]]:
     """The jitted ``(state, batch arrays) -> (state, metrics)``; the state is donated.
 
-    Metrics are scalars: nats, bytes, targets (sums over the batch), loss (per target),
-    grad_norm, skipped (non-finite steps in a row, this one included).
+    Metrics are scalars: nats, bytes, targets and the model's statistics (sums over the batch), loss
+    (per target), grad_norm, skipped (non-finite steps in a row, this one included).
     """
     parts = config.train.accumulation
 
     def loss(params, batch):
-        logits = definition.bind(params)(batch)
-        return next_token(logits, batch, jnp.asarray(bytes_per_id), config.train.z_loss)
+        output = definition.bind(params)(batch)
+        return objective(output, batch, jnp.asarray(bytes_per_id), config)
 
     gradient = jax.value_and_grad(loss, has_aux=True)
 

@@ -1,0 +1,79 @@
+"""Compress a text with a checkpoint: python compress.py RUN FILE OUT
+
+and back: python compress.py --decompress RUN OUT FILE. The size is what the score in bits per byte
+promises; the coder is an exact one, so the bytes come back.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from octavo import cli
+from octavo.configs.schema import ConfigError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    run: Annotated[str, tyro.conf.Positional]
+    """Run directory, as train.py printed it."""
+    source: Annotated[str, tyro.conf.Positional]
+    """File to read."""
+    out: Annotated[str, tyro.conf.Positional]
+    """File to write."""
+    decompress: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Give the text back from what compress.py wrote."""
+
+
+def main() -> None:
+    compress(cli.parse(Arguments, "compress.py", __doc__, flags=True))
+
+
+def compress(arguments: Arguments) -> None:
+    """Compress or decompress; prints what came of it."""
+    try:
+        data = Path(arguments.source).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{arguments.source} cannot be read: {error.strerror}.") from error
+    out = Path(arguments.out)
+    if not out.parent.is_dir():
+        raise ConfigError(f"there is no folder {out.parent} to write {out.name} to.")
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from octavo.evaluation import codec
+    from octavo.evaluation.run import open_run
+
+    run = open_run(arguments.run)
+    console = Console(highlight=False, soft_wrap=True)
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        total = None if arguments.decompress else len(run.tokenizer.encode(data)) + 1
+        task = bar.add_task("ids", total=total)
+
+        def progress(done: int) -> None:
+            if done % 64 == 0:
+                bar.update(task, completed=done)
+
+        work = codec.decompress if arguments.decompress else codec.compress
+        try:
+            made = work(run, data, progress)
+        except codec.CodecError as error:
+            raise ConfigError(f"{arguments.source} cannot be decompressed: {error}.") from error
+    partial = out.with_name(f"{out.name}.partial")
+    partial.write_bytes(made)
+    os.replace(partial, out)
+    text, packed = (made, data) if arguments.decompress else (data, made)
+    rate = f", {8 * len(packed) / len(text):.3f} bits per byte" if text else ""
+    console.print(f"{len(data):,} bytes to {len(made):,} in {out}{rate}")
+
+
+def cli_main() -> None:
+    cli.run(main)
+
+
+if __name__ == "__main__":
+    cli_main()

@@ -1,0 +1,38 @@
+"""Word-pooled models: the bytes of a word become a vector, words are modelled, and the bytes of
+each word are decoded from the word before, all words side by side.
+
+words: Learn Your Tokens (Thawani et al. 2023, 2310.11628), with words that end at white space.
+
+    python train.py words
+
+hat: Hierarchical Autoregressive Transformer (Neitemeier et al. 2025, 2501.10322), the version with
+a word symbol, on Unicode words.
+
+    python train.py hat
+"""
+
+from dataclasses import replace
+
+from octavo.configs.schema import Config, DataConfig, ModelConfig, StageConfig
+
+WORD = StageConfig(
+    segmenter="whitespace", max_unit=32, capacity=0.2, width=64, heads=2,
+    encoder_layers=1, encoder_scope="unit", pool="prefix", slots=1,
+    unpool="prefix", decoder_layers=1, decoder_scope="unit",
+)  # fmt: skip
+
+
+def presets() -> dict[str, Config]:
+    words = Config(
+        model=ModelConfig(width=144, layers=3, heads=4, stages=(WORD,)),
+        data=DataConfig(length=512, batch_size=8),
+    )
+    hat = replace(
+        words,
+        model=replace(
+            words.model,
+            stages=(replace(WORD, segmenter="unit_mark", pool="last", capacity=0.25),),
+        ),
+        data=replace(words.data, source="stdlib-words"),
+    )
+    return {"words": words, "hat": hat}

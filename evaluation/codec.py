@@ -1,0 +1,122 @@
+"""A checkpoint as a compressor: its predictions drive an arithmetic coder, and drive it back.
+
+What a score says must come true here. The windows are those of the score (evaluation/rows.py); the
+model is stepped id by id with its caches, so the decoder, which has read only what it decoded,
+gives the very same probabilities. That holds on the same machine with the same library versions:
+another may round differently, which the checksum of the text then tells.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+
+import constriction
+import google_crc32c
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from octavo.evaluation.run import Run
+
+MAGIC = b"OCT1"
+HEADER = 12
+"""Bytes before the coder's: magic, checksum of the parameters, checksum of the text."""
+
+
+class CodecError(Exception):
+    """A file that cannot be decompressed. The message says why."""
+
+
+class Predictor:
+    """Probabilities of each next id of one document, given the ids before it."""
+
+    def __init__(self, run: Run, overlap: int):
+        self.run, self.overlap = run, overlap
+        length, bind, marker = run.config.data.length, run.definition.bind, run.marker
+
+        @functools.partial(jax.jit, donate_argnums=1)
+        def extend(params, caches, tokens, valid):
+            marks, marked = marker.extend(params[1], tokens, caches[1], valid)
+            logits, cache = bind(params[0]).extend(tokens, caches[0], marks, valid)
+            last = jnp.take_along_axis(logits, valid[:, None, None] - 1, axis=1)[0, 0]
+            return jax.nn.softmax(last), (cache, marked)
+
+        self._extend = extend
+        self._empty = jax.jit(
+            lambda: (bind(run.params).init_cache(1, length), marker.init_cache(1, length))
+        )
+
+    def __call__(self) -> Iterator[np.ndarray]:
+        """A generator of probabilities, float32 ``[V]``; ``send`` it each id."""
+        length, tokenizer = self.run.config.data.length, self.run.tokenizer
+        params = (self.run.params, self.run.marker.params)
+        one = jnp.ones(1, jnp.int32)
+        known = [tokenizer.bos_id]
+        while True:
+            caches = self._empty()
+            context = known[-(self.overlap + 1) :] if len(known) > 1 else known
+            tokens = np.zeros((1, self.overlap + 1), np.int32)
+            tokens[0, : len(context)] = context
+            valid = one * len(context)
+            for _ in range(length - len(context) + 1):
+                p, caches = self._extend(params, caches, tokens, valid)
+                known.append((yield np.asarray(p)))
+                tokens, valid = np.array([[known[-1]]], np.int32), one
+
+
+def checkpoint_checksum(params: dict) -> int:
+    """CRC-32C of the parameters."""
+    crc = google_crc32c.Checksum()
+    for leaf in jax.tree.leaves(params):
+        crc.update(np.asarray(leaf).tobytes())
+    return int.from_bytes(crc.digest(), "big")
+
+
+_CATEGORICAL = constriction.stream.model.Categorical(perfect=False)
+
+
+def compress(run: Run, text: bytes, progress: Callable[[int], None] = lambda done: None) -> bytes:
+    """The text as a file that ``decompress`` reads. progress is called with ids done so far."""
+    targets = np.append(run.tokenizer.encode(text).astype(np.int32), run.tokenizer.eos_id)
+    coder = constriction.stream.queue.RangeEncoder()
+    predictor = Predictor(run, run.config.data.length // 2)()
+    p = next(predictor)
+    for done, id_ in enumerate(targets.tolist(), 1):
+        coder.encode(np.array([id_], np.int32), _CATEGORICAL, p[None])
+        p = predictor.send(id_)
+        progress(done)
+    sums = checkpoint_checksum(run.params), google_crc32c.value(text)
+    header = MAGIC + b"".join(value.to_bytes(4, "big") for value in sums)
+    return header + coder.get_compressed().astype("<u4").tobytes()
+
+
+def decompress(run: Run, data: bytes, progress: Callable[[int], None] = lambda done: None) -> bytes:
+    """The text that ``compress`` was given. Raises CodecError if the file is none of its own, was
+    made with other parameters, or does not decode to the text it was made from."""
+    if len(data) < HEADER or not data.startswith(MAGIC) or len(data) % 4:
+        raise CodecError("it was not made by compress.py, or was cut off")
+    made_with, text_sum = (int.from_bytes(data[at : at + 4], "big") for at in (4, 8))
+    if made_with != checkpoint_checksum(run.params):
+        raise CodecError("it was made with another checkpoint; name the run that made it")
+    words = np.frombuffer(data[HEADER:], "<u4").astype(np.uint32)
+    coder = constriction.stream.queue.RangeDecoder(words)
+    predictor = Predictor(run, run.config.data.length // 2)()
+    p = next(predictor)
+    ids: list[int] = []
+    # A damaged file may decode for ever: no id costs less than its smallest possible share.
+    most = 64 + len(words) * 32 * 2**16
+    while True:
+        id_ = int(coder.decode(_CATEGORICAL, p[None])[0])
+        if id_ == run.tokenizer.eos_id:
+            break
+        ids.append(id_)
+        if len(ids) > most:
+            raise CodecError("it is damaged: it has no end")
+        p = predictor.send(id_)
+        progress(len(ids))
+    text = run.tokenizer.decode(np.array(ids, np.int64))
+    if google_crc32c.value(text) != text_sum:
+        raise CodecError(
+            "the text does not match its checksum: the file is damaged, or was made on a machine "
+            "that rounds differently"
+        )
+    return text

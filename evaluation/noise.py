@@ -1,0 +1,33 @@
+"""Text with character noise: what a model loses when its units break.
+
+Each kind changes characters at a rate, chosen by a seed; characters that are no UTF-8 are left.
+"""
+
+import numpy as np
+
+KINDS = ("drop", "insert", "swap", "repeat", "case")
+RATES = (0.02, 0.1)
+
+
+def noisy(document: bytes, kind: str, rate: float, seed: int) -> bytes:
+    """The document with about ``rate`` of its characters dropped, followed by a random letter that
+    occurs in it, swapped with the next, doubled, or with their case turned. Raises ValueError for
+    an unknown kind."""
+    if kind not in KINDS:
+        raise ValueError(f"unknown noise {kind!r}; known: {', '.join(KINDS)}")
+    text = list(document.decode("utf-8", errors="surrogateescape"))
+    rng = np.random.default_rng(seed)
+    chosen = np.flatnonzero(rng.random(len(text)) < rate)
+    letters = sorted({c for c in text if c.isalpha()}) or ["e"]
+    for i in chosen.tolist():
+        if kind == "drop":
+            text[i] = ""
+        elif kind == "insert":
+            text[i] += letters[rng.integers(len(letters))]
+        elif kind == "swap" and i + 1 < len(text):
+            text[i], text[i + 1] = text[i + 1], text[i]
+        elif kind == "repeat":
+            text[i] *= 2
+        elif kind == "case":
+            text[i] = text[i].swapcase()
+    return "".join(text).encode("utf-8", errors="surrogateescape")

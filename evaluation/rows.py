@@ -1,0 +1,68 @@
+"""Whole documents as rows of overlapping windows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from octavo.model.batch import FIELDS
+from octavo.tokenizers.interface import Tokenizer
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the scored part of a window lies."""
+
+    row: int
+    columns: slice
+    document: int
+    ids: slice
+    """Of the document's targets: its ids and its end."""
+
+
+def packed_rows(
+    encoded: list[np.ndarray],
+    tokenizer: Tokenizer,
+    length: int,
+    overlap: int,
+    marks: list[np.ndarray] | None = None,
+) -> tuple[np.ndarray, list[Place]]:
+    """Rows ``[rows, fields of Batch, length]`` int32 that hold all windows, packed in order, and
+    where every id is scored, once.
+
+    A document longer than a row is cut into windows that each begin ``overlap`` ids before the
+    first id they score. marks: of each document's ids.
+    """
+    index = {name: i for i, name in enumerate(FIELDS)}
+    rows: list[np.ndarray] = []
+    places = []
+    column = length
+    for document, ids in enumerate(encoded):
+        targets = np.append(ids.astype(np.int32), tokenizer.eos_id)
+        tokens = np.append(tokenizer.bos_id, targets[:-1])
+        marked = np.append(0, marks[document]) if marks else np.zeros_like(tokens)
+        start = 0
+        while True:
+            stop = min(start + length, len(targets))
+            if column + stop - start > length:
+                rows.append(np.zeros((len(FIELDS), length), np.int32))
+                column = segment = 0
+            segment += 1
+            row, at = rows[-1], slice(column, column + stop - start)
+            row[index["tokens"], at] = tokens[start:stop]
+            row[index["targets"], at] = targets[start:stop]
+            row[index["segment_ids"], at] = segment
+            row[index["positions"], at] = np.arange(stop - start)
+            row[index["marks"], at] = marked[start:stop]
+            again = overlap if start else 0
+            row[index["loss_weights"], column + again : at.stop] = 1
+            places.append(
+                Place(
+                    len(rows) - 1, slice(column + again, at.stop), document,
+                    slice(start + again, stop),
+                )
+            )  # fmt: skip
+            column += stop - start
+            if stop == len(targets):
+                break
+            start += length - overlap
+    return np.stack(rows), places

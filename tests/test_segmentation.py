@@ -1,0 +1,271 @@
+"""Units of a row against plain loops: where they end, what may be seen, what is pooled."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from helpers import random_text
+from octavo.configs.schema import ConfigError, ModelConfig, StageConfig
+from octavo.model import pooling
+from octavo.model.segmentation import bounded, rule_ends, segment, starts_of
+from octavo.tokenizers.bytes import BOS
+from octavo.tokenizers.words import MARK
+
+
+def test_a_worked_example():
+    """The example of dynamic pooling (2211.09761): groups {0,1,2}, {3,4}, {5} and an open one."""
+    boundary = jnp.array([[0, 0, 1, 0, 1, 1, 0, 0]], bool)
+    units = segment(boundary, jnp.ones((1, 8), int), 6)
+    assert units.unit_of.tolist() == [[0, 0, 0, 1, 1, 2, 3, 3]]
+    assert units.available.tolist() == [[0, 0, 1, 1, 2, 3, 3, 3]]
+    assert units.since.tolist() == [[0, 1, 0, 1, 0, 0, 1, 2]]
+    assert units.last[0, :4].tolist() == [2, 4, 5, 7]
+    assert units.layout.positions[0].tolist() == [0, 1, 2, 3, 0, 0]
+    assert units.layout.segment_ids[0].tolist() == [1, 1, 1, 1, 0, 0]
+
+
+def test_documents_do_not_share_units():
+    boundary = jnp.array([[0, 1, 0, 0, 1, 0, 1, 0, 0]], bool)
+    documents = jnp.array([[1, 1, 1, 2, 2, 2, 3, 3, 0]])
+    units = segment(boundary, documents, 9)
+    assert units.unit_of.tolist() == [[0, 0, 1, 2, 2, 3, 4, 5, 6]]
+    # Nothing of another document is ever available.
+    assert units.available.tolist() == [[0, 1, 1, 0, 3, 3, 5, 5, 0]]
+    assert units.layout.segment_ids[0].tolist() == [1, 1, 2, 2, 3, 3, 0, 0, 0]
+    assert units.layout.positions[0, :6].tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_a_row_with_too_many_units():
+    """What fits is as without the limit; the rest sees the newest unit that was kept."""
+    rng = np.random.default_rng(0)
+    boundary = jnp.asarray(rng.random((4, 40)) < 0.5)
+    documents = jnp.ones((4, 40), int)
+    whole, cut = (segment(boundary, documents, n) for n in (41, 6))
+    assert (cut.available <= 5).all() and (cut.unit_of <= 5).all()
+    fits = np.asarray(whole.available) <= 5
+    np.testing.assert_array_equal(cut.available[fits], whole.available[fits])
+    assert (np.asarray(cut.available)[~fits] == 5).all()
+    assert not np.asarray(cut.boundary)[~fits].any()
+
+
+def by_hand(ends, documents, stage):
+    """The boundaries of one row, one position after the other."""
+    boundary, granted = np.zeros(len(ends), bool), np.zeros(len(ends), bool)
+    for t in range(len(ends)):
+        if t == 0 or documents[t] != documents[t - 1]:
+            start, used, since = t, 0, 0
+        budget = 2 + int(np.floor(np.float32(stage.capacity) * np.float32(t - start + 1)))
+        granted[t] = ends[t] and used < budget
+        used += granted[t]
+        boundary[t] = granted[t] or since % stage.max_unit == stage.max_unit - 1
+        since = 0 if granted[t] else since + 1
+    return boundary, granted
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.3, 0.9])
+def test_bounds(rate):
+    """No document uses more than its share, no unit is too long; also when continued in parts."""
+    rng = np.random.default_rng(1)
+    stage = StageConfig(capacity=0.25, max_unit=7)
+    ends = rng.random((5, 60)) < rate
+    documents = np.sort(rng.integers(1, 4, (5, 60)), axis=1)
+    starts = np.asarray(starts_of(jnp.asarray(documents)))
+    t = np.arange(60)[None]
+    positions = t - np.maximum.accumulate(np.where(starts, t, 0), axis=1)
+    none = jnp.zeros(5, jnp.int32)
+    found = bounded(jnp.asarray(ends), stage, positions, none, none, jnp.asarray(starts))
+    for row in range(5):
+        expected = by_hand(ends[row], documents[row], stage)
+        np.testing.assert_array_equal(found[0][row], expected[0])
+        np.testing.assert_array_equal(found[1][row], expected[1])
+        # The newest document, continued after 20 of its positions, with what was counted so far.
+        alone, granted = by_hand(ends[row], np.ones(60), stage)
+        newest = np.flatnonzero(granted[:20])
+        used, since = len(newest), 20 - (newest[-1] + 1 if len(newest) else 0)
+        rest, _ = bounded(
+            jnp.asarray(ends[row : row + 1, 20:]), stage, 20 + jnp.arange(40)[None],
+            jnp.array([used]), jnp.array([since]), jnp.zeros((1, 40), bool),
+        )  # fmt: skip
+        np.testing.assert_array_equal(rest[0], alone[20:])
+
+
+def test_rules():
+    text = bytes([BOS]) + b"a  b\tc-d \xc3\xa9\xc3\xa9 x9" + bytes([MARK]) + b"y"
+    ids = np.frombuffer(text, np.uint8).astype(np.int64)
+    before = np.append(-1, ids[:-1])
+
+    def ended(segmenter):
+        ends = rule_ends(segmenter, ids, before)
+        np.testing.assert_array_equal(rule_ends(segmenter, jnp.asarray(ids), before), ends)
+        cuts = [0, *(np.flatnonzero(ends) + 1).tolist(), len(text)]
+        return [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+
+    bos, mark = bytes([BOS]), bytes([MARK])
+    assert ended("whitespace") == [
+        bos, b"a ", b" b\t", b"c-d ", "éé ".encode(), b"x9" + mark + b"y",
+    ]  # fmt: skip
+    # SpaceByte: the first of a run of bytes that are no letter, digit or continuation.
+    assert ended("spacelike") == [
+        bos, b"a ", b" b\t", b"c-", b"d ", b"\xc3\xa9\xc3", b"\xa9 ", b"x9" + mark, b"y",
+    ]  # fmt: skip
+    assert ended("unit_mark") == [bos, text[1:-1], b"y"]
+    assert ended("stride") == [bos, text[1:]]
+
+
+def example(stage, seed=0, length=24):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(2, length, stage.width)).astype(np.float32)
+    boundary = jnp.asarray(rng.random((2, length)) < 0.3)
+    documents = jnp.asarray(np.sort(rng.integers(1, 3, (2, length)), axis=1))
+    return x, segment(boundary, documents, length + 2)
+
+
+def in_unit(units, row, k):
+    return np.flatnonzero(np.asarray(units.unit_of[row]) == k)
+
+
+@pytest.mark.parametrize("kind", ["mean", "last", "cross", "concat"])
+def test_pools(kind):
+    stage = StageConfig(
+        width=8, heads=2, pool=kind, slots=2 if kind == "cross" else 1, max_unit=4,
+        segmenter="stride" if kind == "concat" else "whitespace",
+        unpool="cross" if kind == "cross" else "repeat",
+        encoder_layers=0,
+    )  # fmt: skip
+    pool = pooling.Pool(stage, 16, jnp.float32, nnx.Rngs(params=0))
+    x, units = example(stage)
+    found = pool(jnp.asarray(x), units)
+    for row in range(2):
+        for k in range(int(units.unit_of[row, -1]) + 1):
+            at = in_unit(units, row, k)
+            if kind == "mean":
+                expected = pool.enter(pool.norm(x[row, at].mean(0)))
+            elif kind == "last":
+                expected = pool.enter(pool.norm(x[row, at[-1]]))
+            elif kind == "concat":
+                pieces = np.zeros((4, 4), np.float32)
+                pieces[4 - len(at[-4:]) :] = pool.enter(pool.norm(x[row, at[-4:]]))
+                expected = pieces.reshape(-1)
+            else:
+                expected = pool.enter(pool.norm(cross_by_hand(pool.cross, x[row, at])))
+            np.testing.assert_allclose(found[row, k, 0], expected, atol=1e-4)
+
+
+def cross_by_hand(cross, x):
+    """BLT's cross-attention of the queries of one unit to its own positions."""
+    start = cross.start(x.max(0)).reshape(cross.slots, -1)
+    heads = lambda y: np.asarray(y).reshape(len(y), cross.heads, -1)  # noqa: E731
+    q, k, v = (
+        heads(cross.query(cross.query_norm(start))),
+        heads(cross.key(cross.norm(x))),
+        heads(cross.value(cross.norm(x))),
+    )
+    scores = np.einsum("shd,thd->sht", q, k) / np.sqrt(q.shape[-1])
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    mixed = np.einsum("sht,thd->shd", weights, v).reshape(cross.slots, -1)
+    return (start + cross.out(mixed)).reshape(-1)
+
+
+@pytest.mark.parametrize("kind", ["repeat", "at_end", "multilinear", "split", "prefix"])
+def test_unpools(kind):
+    stage = StageConfig(
+        width=8, heads=2, max_unit=4, segmenter="stride", unpool=kind, encoder_layers=0,
+        pool="concat",
+    )  # fmt: skip
+    unpool = pooling.Unpool(stage, 16, jnp.float32, nnx.Rngs(params=1))
+    x, units = example(stage, seed=2)
+    z = np.random.default_rng(3).normal(size=(2, units.last.shape[1], 1, 16)).astype(np.float32)
+    memory = jnp.concatenate([unpool.before_any(2), unpool.memory(jnp.asarray(z))], axis=1)
+    found = unpool(jnp.asarray(x), memory, units.available, units.boundary, units.since)
+    for row in range(2):
+        for t in range(x.shape[1]):
+            unit, since = int(units.available[row, t]), int(units.since[row, t])
+            vectors = np.asarray(unpool.null[...])
+            if unit:
+                normed = unpool.norm(z[row, unit - 1, 0])
+                parts = normed.reshape(4, 4) if kind == "split" else normed[None]
+                vectors = np.asarray(unpool.leave(parts)).reshape(-1, 8)
+            ends, own = bool(units.boundary[row, t]), x[row, t]
+            expected = {
+                "repeat": own + vectors[0],
+                "at_end": own + ends * vectors[0],
+                "multilinear": own + vectors[0] + vectors[(1 + since % 16) % len(vectors)],
+                "split": own * (not ends) + vectors[min(since, len(vectors) - 1)],
+                "prefix": vectors[-1] if ends else own,
+            }[kind]
+            np.testing.assert_allclose(found[row, t], expected, atol=1e-5)
+
+
+def test_padding_widens_and_cuts():
+    """SpaceByte adds zeros in front, and reads the last coordinates."""
+    stage = StageConfig(width=8, heads=2, projection="pad", unpool="at_end")
+    pool = pooling.Pool(stage, 12, jnp.float32, nnx.Rngs(params=0))
+    x, units = example(stage)
+    wide = pool(jnp.asarray(x), units)
+    assert wide.shape[-1] == 12 and not wide[..., :4].any()
+    unpool = pooling.Unpool(stage, 12, jnp.float32, nnx.Rngs(params=0))
+    np.testing.assert_array_equal(unpool.memory(wide)[:, :, 0], pooling.take(x, units.last))
+
+
+def test_interleaving():
+    x = jnp.arange(6.0).reshape(1, 6, 1)
+    group = jnp.array([[0, 0, 1, 1, 1, 3]])
+    extra = 100 + jnp.arange(8.0).reshape(1, 4, 2, 1)
+    both, x_at, extra_at = pooling.interleave(x, group, extra)
+    assert both[0, :, 0].tolist() == [0, 1, 100, 101, 2, 3, 4, 102, 103, 104, 105, 5, 106, 107]
+    np.testing.assert_array_equal(pooling.take(both, x_at), x)
+    np.testing.assert_array_equal(
+        pooling.take(both, extra_at.reshape(1, -1))[0, :, 0], extra.flatten()
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": 5}, "heads 5 does not divide"),
+        ({"segmenter": "predicted"}, "supervision goes with"),
+        ({"supervision": "marks"}, "supervision goes with"),
+        ({"slots": 2}, "slots above 1"),
+        ({"pool": "prefix"}, "prefix needs stage.encoder_scope unit"),
+        ({"encoder_scope": "unit"}, "looks ahead inside a unit"),
+        ({"encoder_scope": "unit", "pool": "mean", "unpool": "prefix"}, "pool prefix or last"),
+        ({"pool": "concat"}, "concat needs segmenter stride"),
+        ({"unpool": "split"}, "split needs segmenter stride"),
+        ({"unpool": "cross", "decoder_layers": 0}, "cross needs decoder_layers"),
+        ({"capacity": 0}, "capacity must be above 0"),
+        ({"encoder_layers": -1}, "encoder_layers is 0 or more"),
+    ],
+)
+def test_parts_that_do_not_fit(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        StageConfig(**changes)
+
+
+def test_levels_that_do_not_fit():
+    stage = StageConfig()
+    with pytest.raises(ConfigError, match="only the first of model.stages reads bytes"):
+        ModelConfig(stages=(stage, stage))
+    wide = dataclasses.replace(stage, width=256, projection="pad")
+    with pytest.raises(ConfigError, match="widen inwards"):
+        ModelConfig(stages=(wide,))
+    split = StageConfig(segmenter="stride", max_unit=3, unpool="split")
+    with pytest.raises(
+        ConfigError, match="max_unit 3 to divide the inner width 128; nearest: 2 or 4"
+    ):
+        ModelConfig(stages=(split,))
+
+
+def test_rows_have_room():
+    """A whole row of text at the share a stage allows fits its units."""
+    for length in (64, 256, 512, 4096):
+        stage = StageConfig(capacity=0.25, max_unit=16)
+        assert stage.units(length) % 8 == 0
+        ends = jnp.asarray(np.frombuffer(random_text(0, length), np.uint8) % 2 == 0)[None]
+        none = jnp.zeros(1, jnp.int32)
+        fresh = jnp.zeros((1, length), bool).at[0, 0].set(True)
+        boundary, _ = bounded(ends, stage, jnp.arange(length)[None], none, none, fresh)
+        assert int(boundary.sum()) <= stage.units(length) - 2
