@@ -54,9 +54,9 @@ def train(config: Config, preset: str = "custom") -> dict:
     sharding.check_fits(mesh, config.model, config.data.batch_size // config.train.accumulation)
 
     # Data: what every row of every step holds.
-    plan = make_plan(config.data, config.train.seed)
+    plan = make_plan(config.data, config.train.seed, config.model.needs_marks)
     tokenizer, marked_by = plan.corpora[0].tokenizer, plan.corpora[0].folder
-    marker = marker_for(config.model, marked_by)
+    marker = marker_for(config.model, tokenizer, marked_by)
     rows_over_mesh = sharding.batch_sharding(mesh)
     shape = (config.data.batch_size, config.data.length)
     rows = sharding.local_rows(rows_over_mesh, shape)

@@ -213,6 +213,11 @@ class ModelConfig:
         """Size of the residual stream per level, bytes first."""
         return (*(stage.width for stage in self.stages), self.width)
 
+    @property
+    def needs_marks(self) -> bool:
+        """Whether training reads marks stored in the corpus."""
+        return any("marks" in (stage.segmenter, stage.supervision) for stage in self.stages)
+
     def blocks(self, stage: StageConfig, layers: int, scope: str) -> "ModelConfig":
         """The flat stack that a stage's encoder or decoder is."""
         # Nothing further away shares the unit.

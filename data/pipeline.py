@@ -172,9 +172,10 @@ def parse_source(source: str) -> list[tuple[Path, float]]:
     return parsed
 
 
-def make_plan(config: DataConfig, seed: int, split: str = "train") -> Plan:
-    """Open the configured corpora and plan them. Raises DataError for any that cannot be used."""
-    corpora = [(Corpus(folder, split), weight) for folder, weight in parse_source(config.source)]
+def make_plan(config: DataConfig, seed: int, need_marks: bool = False) -> Plan:
+    """Open the training split of the configured corpora and plan it. Raises DataError for any that
+    cannot be used, or has no marks where they are needed."""
+    corpora = [(Corpus(folder), weight) for folder, weight in parse_source(config.source)]
     first = corpora[0][0]
     for corpus, _ in corpora:
         if corpus.tokenizer.fingerprint != first.tokenizer.fingerprint:
@@ -183,7 +184,12 @@ def make_plan(config: DataConfig, seed: int, split: str = "train") -> Plan:
                 "a mixture needs one."
             )
         if not corpus.tokens:
-            raise DataError(f"{corpus.folder} holds no {split} text.")
+            raise DataError(f"{corpus.folder} holds no training text.")
+        if need_marks and not corpus.marks:
+            raise DataError(
+                f"{corpus.folder} has no marks, which the model's units need: make them with "
+                "python prepare.py SOURCE --out DIR --marks (RUN or unigram:SIZE)."
+            )
     return Plan(
         corpora,
         packing=config.packing,

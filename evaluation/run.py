@@ -11,7 +11,9 @@ from jax.sharding import Mesh
 from octavo.configs.schema import Config, ConfigError, MeshConfig, ModelConfig, from_json
 from octavo.evaluation.marks import EntropyMarks, NoMarks
 from octavo.tokenizers import load as tokenizers
+from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.interface import Tokenizer
+from octavo.tokenizers.words import WordTokenizer
 from octavo.training.checkpoint import CheckpointError, load_params
 from octavo.training.sharding import make_mesh
 from octavo.training.state import Definition, abstract_params, define
@@ -34,13 +36,25 @@ MARKER = "marker"
 """Folder, in a corpus or a run, of the small model whose entropy marks the ends of units."""
 
 
-def marker_for(model: ModelConfig, folder: Path) -> NoMarks | EntropyMarks:
+def marker_for(model: ModelConfig, tokenizer: Tokenizer, folder: Path) -> NoMarks | EntropyMarks:
     """What marks text for a model: nothing, unless it reads stored marks; then the small model that
     is kept in ``folder`` (of a corpus or a run).
 
-    Raises ConfigError if there is none that marks by what it has read so far.
+    Raises ConfigError if there is none that marks by what it has read so far, or if the model's
+    rule for units does not go with the tokenizer.
     """
-    if not model.stages or model.stages[0].segmenter != "marks":
+    segmenter = model.stages[0].segmenter if model.stages else None
+    if segmenter == "unit_mark" and not isinstance(tokenizer, WordTokenizer):
+        raise ConfigError(
+            f"the model's units end at marks among the ids, but {folder} was made by "
+            f"{tokenizer.name}: use python prepare.py SOURCE --out DIR --tokenizer words."
+        )
+    if segmenter in ("whitespace", "spacelike") and not isinstance(tokenizer, ByteTokenizer):
+        raise ConfigError(
+            f"the model's units end at bytes ({segmenter}), but {folder} was made by "
+            f"{tokenizer.name}: use a corpus of bytes."
+        )
+    if segmenter != "marks":
         return NoMarks()
     if not (folder / MARKER).is_dir():
         raise ConfigError(
@@ -98,5 +112,5 @@ def open_run(folder: str | Path) -> Run:
     jax.set_mesh(mesh)
     definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform)
     params, step = load_params(folder, abstract_params(definition, mesh))
-    marker = marker_for(config.model, folder)
+    marker = marker_for(config.model, tokenizer, folder)
     return Run(config, tokenizer, definition, params, step, mesh, marker)

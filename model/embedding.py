@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from octavo.configs.schema import ConfigError, ModelConfig
-from octavo.model.layers import parameter
+from octavo.model.layers import constrain, parameter
 
 BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
 """The eight bits of every byte, most significant first, ``[256, 8]``."""
@@ -32,7 +32,7 @@ class Table(nnx.Module):
 
     def __call__(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
         # Looked up in float32: the gradient adds up thousands of rows per id.
-        table = self.table()
+        table = constrain(self.table(), rows=False)
         return (table * table.shape[1] ** 0.5)[ids].astype(self.dtype)
 
     def logits(self, x: jax.Array) -> jax.Array:
@@ -106,6 +106,7 @@ class NgramHash(Table):
 
     def __call__(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
         x = super().__call__(ids, positions).astype(jnp.float32)
+        hashed = constrain(self.hashed[...], rows=False)
         code, spread = jnp.zeros(ids.shape, jnp.uint32), jnp.uint32(0x9E3779B1)
         for back in range(self.sizes[-1]):
             # Adding the ids from the last to the first: every size on the way is a hash.
@@ -113,7 +114,7 @@ class NgramHash(Table):
             code = (code ^ one) * spread
             size = back + 1
             if size in self.sizes:
-                table = self.hashed[...][size - self.sizes[0]]
+                table = hashed[size - self.sizes[0]]
                 row = (code ^ (code >> 15)) % jnp.uint32(table.shape[0])
                 x += jnp.where((positions >= back)[..., None], table[row], 0)
         return x.astype(self.dtype)

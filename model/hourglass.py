@@ -13,7 +13,7 @@ from flax import nnx
 from jax import lax
 
 from octavo.configs.schema import ModelConfig
-from octavo.model.layers import Linear, RMSNorm, parameter
+from octavo.model.layers import Linear, RMSNorm, constrain, parameter
 from octavo.model.pooling import Pool, Unpool, interleave, take
 from octavo.model.segmentation import Layout, Segmentation, bounded, segment, starts_of
 from octavo.model.transformer import Transformer
@@ -114,11 +114,12 @@ class Hourglass(nnx.Module):
         told[f"units/{self.level}"] = jnp.sum(units.boundary)
         told[f"merged/{self.level}"] = jnp.sum(ends & real & ~units.boundary)
 
-        pooled = self._pooled(encoded, units)
+        pooled = constrain(self._pooled(encoded, units))
         B, S, p, D = pooled.shape
         z, inner_told = self.inner(pooled.reshape(B, S * p, D), _spread(units.layout, p))
         null = self.unpool.before_any(B)
-        memory = jnp.concatenate([null, self.unpool.memory(z.reshape(B, S, p, D))], axis=1)
+        made = self.unpool.memory(z.reshape(B, S, p, D))
+        memory = constrain(jnp.concatenate([null, made], axis=1))
         start = self.unpool(
             encoded if not self.whole_units else x,
             memory, units.available, units.boundary, units.since,

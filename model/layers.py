@@ -19,14 +19,15 @@ BATCH_AXES = ("replica", "fsdp")
 """The mesh axes that split the rows of a batch."""
 
 
-def constrain(x: jax.Array) -> jax.Array:
-    """Say that ``[B, ...]`` activations are split by rows and nothing else, where a mesh is set.
+def constrain(x: jax.Array, rows: bool = True) -> jax.Array:
+    """Say that ``[B, ...]`` activations are split by rows and nothing else, where a mesh is set;
+    without ``rows``, that every device has all of x (a table that rows look things up in).
 
     Once a block is enough; without it the compiler may prefer to split activations like weights.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    return jax.lax.with_sharding_constraint(x, jax.P(BATCH_AXES))
+    return jax.lax.with_sharding_constraint(x, jax.P(BATCH_AXES) if rows else jax.P())
 
 
 class Linear(nnx.Module):

@@ -10,7 +10,7 @@ from octavo.configs.schema import ModelConfig
 from octavo.model.batch import Batch
 from octavo.model.embedding import EMBEDDINGS
 from octavo.model.hourglass import make_trunk
-from octavo.model.layers import Linear, RMSNorm
+from octavo.model.layers import Linear, RMSNorm, constrain
 from octavo.model.segmentation import Layout, rule_ends
 
 
@@ -66,7 +66,7 @@ class ByteLM(nnx.Module):
         shifted = jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1]
         ends = self._ends(tokens, jnp.where(positions > 0, shifted, -1), batch.marks)
         layout = Layout(positions, batch.segment_ids, ends)
-        x, told = self.trunk(self.embedding(tokens, positions), layout)
+        x, told = self.trunk(constrain(self.embedding(tokens, positions)), layout)
         boundary_logits = told.pop("boundary_logits", None)
         return Output(self._logits(x), boundary_logits, told)
 

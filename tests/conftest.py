@@ -13,7 +13,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import pytest
 
-from helpers import shrink, words
+from helpers import arguments_of, run, shrink, words
 from octavo.configs import presets
 from octavo.configs.schema import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from octavo.data.prepare import prepare
@@ -51,3 +51,12 @@ def tiny(corpus) -> Config:
         optimizer=OptimizerConfig(warmup_steps=4),
         train=TrainConfig(steps=30, checkpoint_every=10, evaluation_bytes=2000, sample_bytes=20),
     )
+
+
+@pytest.fixture(scope="session")
+def trained(tiny, tmp_path_factory):
+    """A finished run of seconds, and what it printed."""
+    workdir = tmp_path_factory.mktemp("trained")
+    done = run("train.py", "flat", *arguments_of(tiny, workdir))
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout

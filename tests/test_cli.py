@@ -85,14 +85,6 @@ def test_every_field_has_help():
     check(Config())
 
 
-@pytest.fixture(scope="module")
-def trained(tiny, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("trained")
-    done = run("train.py", "flat", *arguments_of(tiny, workdir))
-    assert done.returncode == 0, done.stderr
-    return workdir, done.stdout
-
-
 def test_what_a_run_leaves(trained, tiny):
     workdir, shown = trained
     metrics = metrics_of(workdir)

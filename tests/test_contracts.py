@@ -14,6 +14,7 @@ from octavo.configs.schema import Config, MeshConfig
 from octavo.evaluation.score import score
 from octavo.model.batch import Batch
 from octavo.tokenizers.bytes import ByteTokenizer
+from octavo.training.checkpoint import Checkpoints
 from octavo.training.objective import cross_entropy
 from octavo.training.optimizer import make_optimizer
 from octavo.training.sharding import batch_sharding, make_mesh, place_batch
@@ -135,23 +136,53 @@ def test_stepwise_equals_parallel(preset):
         assert (done == LENGTH).all()
 
 
+def trainer(config, mesh):
+    """A state, its description, and ``advance(state, steps) -> (state, losses)``."""
+    definition = define(config, 256, "cpu")
+    optimizer = make_optimizer(config.optimizer, 100, definition.names)
+    abstract = abstract_state(definition, optimizer, mesh)
+    step = make_step(config, definition, optimizer, ByteTokenizer().bytes_per_id())
+    rows = np.arange(8)
+
+    def advance(state, steps):
+        found = []
+        for i in range(int(state["step"]), int(state["step"]) + steps):
+            batch = batch_of([random_text(10 * i + k, LENGTH - 1) for k in range(8)], LENGTH)
+            host = {f.name: np.asarray(getattr(batch, f.name)) for f in dataclasses.fields(Batch)}
+            state, metrics = step(state, place_batch(batch_sharding(mesh), host, rows, 8))
+            found.append(float(metrics["loss"]))
+        return state, found
+
+    return fresh_state(definition, optimizer, abstract, 0), abstract, advance
+
+
 @functools.cache
 def losses(config, mesh_config, devices, steps=3):
     """Losses and final parameters of a few steps on a mesh, from the same rows."""
     mesh = make_mesh(mesh_config, jax.devices()[:devices])
     with jax.set_mesh(mesh):
-        definition = define(config, 256, "cpu")
-        optimizer = make_optimizer(config.optimizer, 100, definition.names)
-        state = fresh_state(definition, optimizer, abstract_state(definition, optimizer, mesh), 0)
-        step = make_step(config, definition, optimizer, ByteTokenizer().bytes_per_id())
-        rows, found = np.arange(8), []
-        for i in range(steps):
-            documents = [random_text(10 * i + k, LENGTH - 1) for k in range(8)]
-            batch = batch_of(documents, LENGTH)
-            host = {f.name: np.asarray(getattr(batch, f.name)) for f in dataclasses.fields(Batch)}
-            state, metrics = step(state, place_batch(batch_sharding(mesh), host, rows, 8))
-            found.append(float(metrics["loss"]))
+        state, _, advance = trainer(config, mesh)
+        state, found = advance(state, steps)
         return found, jax.device_get(state["params"])
+
+
+def test_exact(preset, tmp_path):
+    """The same config, seed and data give the same losses and parameters, bit for bit; continued
+    from a checkpoint, too."""
+    expected, params = losses(preset, MeshConfig(), 1)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        state, abstract, advance = trainer(preset, mesh)
+        state, first = advance(state, 2)
+        checkpoints = Checkpoints(tmp_path, 1)
+        checkpoints.save(state, {}, {"model": {}})
+        checkpoints.wait()
+        state = checkpoints.restore(abstract, {}, {"model": {}}, warn=pytest.fail)
+        checkpoints.close()
+        state, rest = advance(state, 1)
+    assert first + rest == expected
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(state["params"]), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def check_equal(found, expected, config):
@@ -160,34 +191,36 @@ def check_equal(found, expected, config):
     np.testing.assert_allclose(found, expected, rtol=1e-3 if by_entropy else 1e-5)
 
 
+def with_model(config, **changes):
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
+
+
 def test_sharded_equals_unsharded(preset):
-    """Losses and parameters after some steps, on eight devices and on one."""
+    """Losses and parameters after some steps: on eight devices, with layers unrolled and nothing
+    computed twice, and on one device, scanned, as configured."""
     expected, params = losses(preset, MeshConfig(), 1)
-    found, sharded = losses(preset, MeshConfig(2, 2, 2), 8)
+    plain = with_model(preset, scan_layers=False, remat="none")
+    found, sharded = losses(plain, MeshConfig(2, 2, 2), 8)
     check_equal(found, expected, preset)
     # Adam's first steps are sign-like: parameters are compared where gradients are not noise.
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(sharded), strict=True):
         np.testing.assert_allclose(a, b, atol=4e-3)
 
 
-@pytest.mark.parametrize("mesh", [MeshConfig(), MeshConfig(1, 2, 4)], ids=str)
-def test_any_mesh(mesh):
+@pytest.mark.parametrize(
+    ("mesh", "changes"),
+    [
+        (MeshConfig(), {}),
+        (MeshConfig(1, 4, 2), {}),
+        (MeshConfig(2, 2, 2), {}),
+        (MeshConfig(1, 1, 1), {"remat": "dots"}),
+        (MeshConfig(1, 1, 1), {"remat": "none"}),
+        (MeshConfig(1, 1, 1), {"scan_layers": False}),
+    ],
+    ids=str,
+)
+def test_any_mesh_and_any_order_of_work(mesh, changes):
     flat = shrink(Config())
-    check_equal(losses(flat, mesh, 8)[0], losses(flat, MeshConfig(), 1)[0], flat)
-
-
-def with_model(config, **changes):
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
-
-
-def test_unrolled_equals_scanned(preset):
-    """Neither scanning the layers nor computing them again in the backward pass changes a loss."""
-    plain = with_model(preset, scan_layers=not preset.model.scan_layers, remat="none")
-    expected, _ = losses(preset, MeshConfig(), 1)
-    check_equal(losses(plain, MeshConfig(), 1)[0], expected, preset)
-
-
-def test_remat_of_products():
-    flat = shrink(Config())
-    found, _ = losses(with_model(flat, remat="dots"), MeshConfig(), 1)
+    devices = 1 if changes else 8
+    found, _ = losses(with_model(flat, **changes), mesh, devices)
     check_equal(found, losses(flat, MeshConfig(), 1)[0], flat)

@@ -74,29 +74,6 @@ def test_killed_many_times(config, whole, tmp_path):
     check_equal(tmp_path, config, whole)
 
 
-def test_every_preset_is_exact(preset, corpus, tmp_path):
-    """The same config, seed and data give the same losses; killed and resumed, too."""
-    config = dataclasses.replace(
-        preset,
-        data=dataclasses.replace(preset.data, source=corpus),
-        train=dataclasses.replace(
-            preset.train, steps=12, checkpoint_every=3, evaluation_bytes=0, sample_bytes=0
-        ),
-    )
-    for name in ("whole", "again"):
-        done = run("train.py", "flat", *arguments_of(config, tmp_path / name))
-        assert done.returncode == 0, done.stderr
-    whole = metrics_of(tmp_path / "whole"), saved_params(tmp_path / "whole", config)
-    check_equal(tmp_path / "again", config, whole)
-    process = start("train.py", "flat", *arguments_of(config, tmp_path / "killed"))
-    wait_for(lambda: reached(tmp_path / "killed", 7), process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    done = run("train.py", "flat", *arguments_of(config, tmp_path / "killed"))
-    assert done.returncode == 0 and "continues at step" in done.stdout, done.stderr
-    check_equal(tmp_path / "killed", config, whole)
-
-
 def test_sigterm_saves_and_says_so(config, whole, tmp_path):
     process = start("train.py", "flat", *arguments_of(config, tmp_path))
     wait_for(lambda: reached(tmp_path, 13), process)

@@ -1,0 +1,84 @@
+"""The honest round trip: what a score promises is the size of a file that gives the text back."""
+
+import jax
+import numpy as np
+import pytest
+
+from helpers import SomeMarks, defined, random_text, run, words
+from octavo.configs.schema import MeshConfig
+from octavo.evaluation import codec
+from octavo.evaluation.run import Run
+from octavo.evaluation.score import score
+from octavo.tokenizers.bytes import ByteTokenizer
+from octavo.tokenizers.words import WordTokenizer
+from octavo.training.sharding import make_mesh
+
+
+def opened(config) -> Run:
+    definition, params = defined(config)
+    of_words = config.model.stages and config.model.stages[0].segmenter == "unit_mark"
+    tokenizer = WordTokenizer() if of_words else ByteTokenizer()
+    mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
+    return Run(config, tokenizer, definition, params, 0, mesh, SomeMarks())
+
+
+def test_round_trip(preset):
+    """For every preset: the same bytes, and the size that the score says, within a hundredth."""
+    it = opened(preset)
+    length = it.config.data.length
+    text = random_text(0, 4 * length) + b"\x02\x03\x10\x17\xff\x00"
+    packed = codec.compress(it, text)
+    assert codec.decompress(it, packed) == text
+    with jax.set_mesh(it.mesh):
+        promised = score(
+            it.definition.bind, it.params, [text], it.tokenizer, it.marker, it.mesh,
+            length=length, overlap=length // 2, batch_size=4,
+        )  # fmt: skip
+    size = promised.bits_per_byte * promised.bytes / 8
+    # The coder writes whole words of four bytes.
+    assert abs(len(packed) - codec.HEADER - size) <= 0.01 * size + 4
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tiny):
+    return opened(tiny)
+
+
+def test_edges(tiny_run):
+    for text in (b"", b"x", words(0, 3 * 64)):
+        assert codec.decompress(tiny_run, codec.compress(tiny_run, text)) == text
+
+
+def test_files_that_cannot_be_decompressed(tiny, tiny_run):
+    packed = codec.compress(tiny_run, b"some text")
+    for bad in (b"", b"PK34", packed[:-1], b"X" + packed[1:]):
+        with pytest.raises(codec.CodecError, match="not made by compress.py"):
+            codec.decompress(tiny_run, bad)
+    other = Run(*[*vars(tiny_run).values()][:3], jax.tree.map(lambda x: x + 1, tiny_run.params),
+                0, tiny_run.mesh, tiny_run.marker)  # fmt: skip
+    with pytest.raises(codec.CodecError, match="another checkpoint"):
+        codec.decompress(other, packed)
+    damaged = bytearray(packed)
+    damaged[-3] ^= 0x40
+    with pytest.raises(codec.CodecError, match="does not match its checksum|has no end"):
+        codec.decompress(tiny_run, bytes(damaged))
+
+
+def test_from_the_command_line(trained, tmp_path):
+    text = words(5, 300)
+    (tmp_path / "text").write_bytes(text)
+    packed, back = str(tmp_path / "packed"), str(tmp_path / "back")
+    done = run("compress.py", str(trained[0]), str(tmp_path / "text"), packed)
+    assert done.returncode == 0 and "bits per byte" in done.stdout, done.stderr
+    done = run("compress.py", "--decompress", str(trained[0]), packed, back)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "back").read_bytes() == text
+    for arguments, message in (
+        ((str(tmp_path / "none"), packed), "none cannot be read"),
+        ((packed, str(tmp_path / "no" / "out")), "there is no folder"),
+    ):
+        done = run("compress.py", str(trained[0]), *arguments)
+        assert done.returncode == 2 and message in done.stderr, done.stderr
+    done = run("compress.py", "--decompress", str(trained[0]), str(tmp_path / "text"), back)
+    assert done.returncode == 2 and "not made by compress.py" in done.stderr
+    assert np.frombuffer((tmp_path / "back").read_bytes(), np.uint8).size == len(text)
