@@ -27,7 +27,7 @@ def embedded_corpus(variant: str = "stdlib") -> Path:
     """The prepared folder of the embedded text, made on first use (seconds). Raises DataError if
     the cache folder cannot be written."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "octavo"
-    folder = cache / f"{variant}-{platform.python_version()}-v2"
+    folder = cache / f"{variant}-{platform.python_version()}-v3"
     if (folder / MANIFEST).exists():
         return folder
     building = folder.with_name(f"{folder.name}.{os.getpid()}")

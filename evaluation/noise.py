@@ -28,6 +28,6 @@ def noisy(document: bytes, kind: str, rate: float, seed: int) -> bytes:
             text[i], text[i + 1] = text[i + 1], text[i]
         elif kind == "repeat":
             text[i] *= 2
-        elif kind == "case":
+        elif kind == "case" and len(text[i].swapcase()) == 1:
             text[i] = text[i].swapcase()
     return "".join(text).encode("utf-8", errors="surrogateescape")

@@ -60,8 +60,14 @@ def by_band(words: list[bytes], hits: np.ndarray, counts: Counter) -> list[dict]
     seen = np.array([counts[word] for word in words])
     rows = [("all", np.ones(len(words), bool))]
     for low, high in BANDS:
-        name = str(low) if low == high else f"{low} to {high}" if high else f"{low} or more"
-        rows.append((name, (seen >= low) & (seen <= (high or seen.max(initial=0)))))
+        name = (
+            str(low)
+            if low == high
+            else f"{low} to {high}"
+            if high is not None
+            else f"{low} or more"
+        )
+        rows.append((name, (seen >= low) & (seen <= (np.inf if high is None else high))))
     return [
         {
             "band": name,

@@ -12,7 +12,8 @@ from flax import nnx
 def parameter(value: jax.Array, *names: str | None) -> nnx.Param:
     """A parameter with a logical name per axis. (A key of our own: flax's would ask for a mesh.)"""
     assert value.ndim == len(names), (value.shape, names)
-    return nnx.Param(value, names=names)
+    # Never weakly typed: the first update would change that, and compile the step again.
+    return nnx.Param(value.astype(jnp.float32), names=names)
 
 
 BATCH_AXES = ("replica", "fsdp")

@@ -153,7 +153,10 @@ def trainer(config, mesh):
             found.append(float(metrics["loss"]))
         return state, found
 
-    return fresh_state(definition, optimizer, abstract, 0), abstract, advance
+    state = fresh_state(definition, optimizer, abstract, 0)
+    # A weak type would turn strong in the first update, and compile the step again.
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
+    return state, abstract, advance
 
 
 @functools.cache

@@ -16,23 +16,34 @@ from octavo.tokenizers.interface import dtype_for, fingerprint_of
 
 _SPACE = "\u2581"
 _SPELLED = re.compile("[\udc80-\udcff\x00" + _SPACE + "]+")
+_RESERVED = re.compile(f"[\x00{_SPACE}\u2585]")
+"""What is left out of training; sentencepiece drops any sentence with its unknown sign, U+2585."""
 _LONGEST = 4000
 """Bytes of a training sentence; sentencepiece drops longer ones."""
 
 
 class UnigramTokenizer:
-    """Ids from a trained sentencepiece model; one more stands for the edge of a document."""
+    """Ids from a trained sentencepiece model; one more stands for the edge of a document.
+
+    Raises ValueError if ``model`` is no such model, or lacks the 256 single bytes.
+    """
 
     def __init__(self, model: bytes):
         import sentencepiece
 
         self.model = model
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.load_from_serialized_proto(model)
+        except RuntimeError as error:
+            raise ValueError("this is no sentencepiece model") from error
         count = self._processor.get_piece_size()
         self.pieces = [self._bytes_of(i) for i in range(count)]
         self._spelling = {
             piece: i for i, piece in enumerate(self.pieces) if self._processor.is_byte(i)
         }
+        if len(self._spelling) != 256:
+            raise ValueError("a lossless Unigram vocabulary holds the 256 single bytes")
         self.vocab_size = count + 1
         self.name = f"unigram-{self.vocab_size}"
         self.bos_id = self.eos_id = count
@@ -50,7 +61,7 @@ class UnigramTokenizer:
     def train(cls, documents: Iterable[bytes], vocab_size: int) -> "UnigramTokenizer":
         """Learn ``vocab_size`` ids (the document edge included) from documents.
 
-        Raises ValueError if the text is too small for as many.
+        Raises ValueError if the text is too small for as many, or has more characters than that.
         """
         import sentencepiece
 
@@ -66,11 +77,17 @@ class UnigramTokenizer:
                 remove_extra_whitespaces=False,
                 treat_whitespace_as_suffix=True,
                 byte_fallback=True,
+                allow_whitespace_only_pieces=True,
                 bos_id=-1, eos_id=-1, pad_id=-1,
                 num_threads=1,
                 minloglevel=2,
             )  # fmt: skip
         except RuntimeError as error:
+            if alphabet := re.search(r"required_chars\. \d+ vs (\d+)", str(error)):
+                raise ValueError(
+                    "the characters of the text need a Unigram vocabulary of at least "
+                    f"{int(alphabet[1]) + 1} ids, asked for {vocab_size}"
+                ) from error
             limit = re.search(r"value <= (\d+)", str(error))
             most = f"; at most {int(limit[1]) + 1} are possible" if limit else f" ({error})"
             raise ValueError(
@@ -110,6 +127,6 @@ class UnigramTokenizer:
 def _sentences(documents: Iterable[bytes]) -> Iterator[str]:
     for document in documents:
         for line in document.decode("utf-8", errors="ignore").splitlines():
-            line = line.replace("\x00", "").replace(_SPACE, "")
+            line = _RESERVED.sub("", line)
             size = _LONGEST // 4  # characters, of up to four bytes
             yield from (line[i : i + size] for i in range(0, len(line), size))
