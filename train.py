@@ -4,7 +4,6 @@ The same command on an existing run directory continues that run. Exit codes: 0 
 2 wrong use, 75 stopped by a signal with everything saved.
 """
 
-import dataclasses
 import json
 import math
 import time
@@ -69,7 +68,7 @@ def train(config: Config, preset: str = "custom") -> dict:
     # Continue the run that is there, or start one.
     workdir = Path(config.workdir or f"runs/{preset}-{time.strftime('%Y%m%d-%H%M%S')}")
     checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
-    meta = {"model": dataclasses.asdict(config.model), "config": to_json(config)}
+    meta = {"model": to_json(config.model), "config": to_json(config)}
     state = checkpoints.restore(abstract, plan.description, meta, warn=console.print)
     resumed = state is not None
     if not resumed:

@@ -3,14 +3,14 @@
 megabyte: patches of fixed size (Yu et al. 2023, 2305.07185).
 spacebyte: global blocks at word-like boundaries (Slagle 2024, 2404.14408).
 blt: Byte Latent Transformer (Pagnoni et al. 2024, 2412.09871): patches end where the next byte is
-hard to foresee for a small byte model, blt-entropy, which is trained first:
+hard to foresee for a small byte model, which is trained first:
 
-    python train.py blt-entropy --workdir runs/entropy
+    python train.py flat --model.width 64 --model.heads 2 --model.window 128 --workdir runs/entropy
     python prepare.py stdlib --out corpora/entropy --marks runs/entropy
     python train.py blt
 """
 
-from octavo.configs.schema import Config, DataConfig, ModelConfig, StageConfig, TrainConfig
+from octavo.configs.schema import Config, DataConfig, ModelConfig, StageConfig
 
 
 def presets() -> dict[str, Config]:
@@ -52,9 +52,4 @@ def presets() -> dict[str, Config]:
         ),
         data=DataConfig(source="corpora/entropy", length=512, batch_size=8),
     )  # fmt: skip
-    entropy = Config(
-        model=ModelConfig(width=64, layers=2, heads=2, window=128),
-        data=data,
-        train=TrainConfig(steps=600),
-    )
-    return {"megabyte": megabyte, "spacebyte": spacebyte, "blt": blt, "blt-entropy": entropy}
+    return {"megabyte": megabyte, "spacebyte": spacebyte, "blt": blt}

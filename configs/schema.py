@@ -5,6 +5,7 @@ What depends on the machine (devices, files) is checked where the machine is kno
 """
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass, field
 from typing import Literal
@@ -127,11 +128,10 @@ class StageConfig:
 
     def units(self, length: int) -> int:
         """Units that a row of ``length`` positions has room for: its share, those that cutting long
-        units adds, and two for each of some documents. Long rows round up to what kernels need."""
+        units adds, and two for each of some documents."""
         share = 0 if self.segmenter == "stride" else self.capacity
         room = 8 + length // 64 + -(-length // self.max_unit) + math.ceil(share * length)
-        multiple = 128 if length >= 1024 else 8
-        return min(-(-room // multiple) * multiple, length)
+        return min(-(-room // 8) * 8, length)
 
 
 @dataclass(frozen=True)
@@ -393,8 +393,8 @@ class Config:
 
 
 def to_json(config: object) -> dict:
-    """The config as nested plain dicts."""
-    return dataclasses.asdict(config)
+    """The config as nested plain dicts and lists, as JSON gives them back."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_json(data: dict) -> Config:

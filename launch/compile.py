@@ -54,8 +54,10 @@ def compile_step(config: Config, topology: str, vocab_size: int = 256) -> Compil
     if topology not in TOPOLOGIES:
         raise ConfigError(f"no topology {topology!r}; known: {', '.join(TOPOLOGIES)}.")
     name, accelerator = TOPOLOGIES[topology]
-    # Before libtpu is loaded: no metadata server is asked which TPU this is.
+    # Before libtpu is loaded: no metadata server is asked which TPU this is, and as there is none,
+    # several processes may compile.
     os.environ |= {
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_ACCELERATOR_TYPE": accelerator,
         "TPU_WORKER_HOSTNAMES": "localhost",

@@ -122,7 +122,7 @@ def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Ar
 
 
 SPLASH_BLOCK = 128
-"""The smallest block of the kernel; it divides every length the kernel takes."""
+"""The smallest block of the kernel; rows are filled up to a multiple of it."""
 
 
 def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
@@ -130,18 +130,20 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-    B, T, H, D = q.shape
-    if T % SPLASH_BLOCK:
-        raise ValueError(f"splash needs a length that {SPLASH_BLOCK} divides, not {T}")
+    B, whole, H, D = q.shape
+    segment_ids = spec.segment_ids
+    if segment_ids is None:
+        segment_ids = jnp.zeros((B, whole), jnp.int32)
+    if missing := -whole % SPLASH_BLOCK:  # a segment of its own fills the last block
+        q, k, v = (jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0))) for x in (q, k, v))
+        segment_ids = jnp.pad(segment_ids, ((0, 0), (0, missing)), constant_values=-1)
+    T = whole + missing
     if spec.window is not None:
         reach = spec.window - 1
         sides = (reach, 0 if spec.causal else reach)
         mask = masks.LocalMask((T, T), window_size=sides, offset=0)
     else:
         mask = masks.CausalMask((T, T)) if spec.causal else masks.FullMask((T, T))
-    segment_ids = spec.segment_ids
-    if segment_ids is None:
-        segment_ids = jnp.zeros((B, T), jnp.int32)
 
     def local(q, k, v, segment_ids):
         block = next(size for size in (512, 256, SPLASH_BLOCK) if T % size == 0)
@@ -162,7 +164,7 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
         ids = kernel.SegmentIds(segment_ids, segment_ids)
         return jnp.swapaxes(jax.vmap(run)(*heads_first, ids), 1, 2).astype(q.dtype)
 
-    return _per_shard(local, q, k, v, segment_ids.astype(jnp.int32))
+    return _per_shard(local, q, k, v, segment_ids.astype(jnp.int32))[:, :whole]
 
 
 def _per_shard(function, q, k, v, segment_ids):
@@ -209,15 +211,11 @@ HOMES = {"splash": "tpu", "cudnn": "gpu"}
 """Where a kernel runs; the others run anywhere."""
 
 
-def backend_for(choice: str, platform: str, length: int) -> str:
-    """Resolve "auto" for a platform ("cpu", "tpu", "gpu").
-
-    Raises ValueError if the chosen kernel cannot run there, or not at this length.
-    """
+def backend_for(choice: str, platform: str) -> str:
+    """Resolve "auto" for a platform ("cpu", "tpu", "gpu"). Raises ValueError if the chosen kernel
+    cannot run there."""
     if choice == "auto":
         choice = next((name for name, home in HOMES.items() if home == platform), "reference")
     if HOMES.get(choice, platform) != platform:
         raise ValueError(f"{choice} runs on {HOMES[choice]}, not on {platform}; use auto")
-    if choice == "splash" and length % SPLASH_BLOCK:
-        raise ValueError(f"splash needs a data.length that {SPLASH_BLOCK} divides, not {length}")
     return choice

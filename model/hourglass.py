@@ -120,10 +120,7 @@ class Hourglass(nnx.Module):
         null = self.unpool.before_any(B)
         made = self.unpool.memory(z.reshape(B, S, p, D))
         memory = constrain(jnp.concatenate([null, made], axis=1))
-        start = self.unpool(
-            encoded if not self.whole_units else x,
-            memory, units.available, units.boundary, units.since,
-        )  # fmt: skip
+        start = self.unpool(encoded, memory, units.available, units.boundary, units.since)
         return self._decoded(start, memory, units, layout), told | inner_told
 
     def _pooled(self, x: jax.Array, units: Segmentation) -> jax.Array:
@@ -241,7 +238,7 @@ class Hourglass(nnx.Module):
         memory = jnp.concatenate([cache["memory"], made], axis=1)
         opened_at = lax.cummax(jnp.where(boundary, t, -1 - cache["since"][:, None]), axis=1)
         since = t - opened_at
-        start = self.unpool(encoded if not self.whole_units else x, memory, ended, boundary, since)
+        start = self.unpool(encoded, memory, ended, boundary, since)
         x, cache = self._decode_on(start, memory, ended, boundary, valid, first, cache)
 
         def last(values):

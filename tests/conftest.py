@@ -20,8 +20,11 @@ from octavo.data.prepare import prepare
 from octavo.data.sources import find_units
 from octavo.tokenizers.bytes import ByteTokenizer
 
+# A preset's tests share a worker, and with it what was compiled.
+_PRESETS = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in presets()]
 
-@pytest.fixture(params=list(presets()))
+
+@pytest.fixture(params=_PRESETS)
 def preset(request) -> Config:
     """Every preset, shrunk, in float32 (tolerances must not hide a leak)."""
     config = shrink(presets()[request.param])

@@ -118,7 +118,10 @@ def test_wrong_use_of_prepare(tmp_path):
     (tmp_path / "a.txt").write_bytes(words(0, 100))
     for arguments, said in (
         ([str(tmp_path / "a.txt"), "--tokenizer", "bpe:7"], "at least 257"),
-        ([str(tmp_path / "a.txt"), "--tokenizer", "nope"], "neither bytes, nor bpe:SIZE"),
+        (
+            [str(tmp_path / "a.txt"), "--tokenizer", "nope"],
+            "neither bytes, words, words:unicode, bpe:SIZE",
+        ),
         ([str(tmp_path / "a.txt"), "--heldout", "1"], "--heldout lies in [0, 1)"),
         ([str(tmp_path / "a.txt"), "--processes", "0"], "--processes must be above 0"),
         ([], "name at least one SOURCE"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from helpers import SomeMarks, batch_of, defined, forward, random_text, shrink
+from octavo.configs import presets
 from octavo.configs.schema import Config, MeshConfig
 from octavo.evaluation.score import score
 from octavo.model.batch import Batch
@@ -24,33 +25,68 @@ from octavo.training.step import make_step
 LENGTH = 64
 
 
+def with_model(config, **changes):
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
+
+
+def check_causality(definition, params, text, changed, before=b""):
+    """Predictions of bytes up to t are equal for texts that differ from t on; changed: by t.
+
+    before: another document in front. Returns how many predictions saw the byte just before them.
+    """
+    rows = [text, *changed.values()]
+    documents = [part for row in rows for part in ([before, row] if before else [row])]
+    batch = batch_of(documents, LENGTH)
+    assert len(batch.tokens) == len(rows), "each text fills a row"
+    first, *others = forward(definition)(params, batch).logits
+    assert jnp.isfinite(first).all()
+    start = len(before) + 1 if before else 0
+    saw = 0
+    for (t, *_), other in zip(changed, others, strict=True):
+        # Position t predicts byte t, from bytes before it.
+        np.testing.assert_array_equal(first[: start + t + 1], other[: start + t + 1])
+        saw += bool(jnp.any(first[start + t + 1] != other[start + t + 1]))
+    return saw
+
+
 def test_causality(preset):
     """Changing byte t and everything after leaves every prediction of bytes up to t unchanged."""
-    definition, params = defined(preset)
-    predict = lambda batch: forward(definition)(params, batch).logits  # noqa: E731
     text, other = random_text(0, LENGTH - 1), random_text(1, LENGTH - 1)
-    before = predict(batch_of([text], LENGTH))
-    changes = 0
-    for t in range(len(text)):
-        changed = text[:t] + bytes([text[t] ^ 0x11]) + other[t + 1 :]
-        after = predict(batch_of([changed], LENGTH))
-        # Position t predicts byte t, from bytes before it.
-        np.testing.assert_array_equal(before[0, : t + 1], after[0, : t + 1])
-        changes += bool(jnp.any(before[0, t + 1] != after[0, t + 1]))
-    assert changes == len(text), "a prediction ignores the byte just before it"
+    changed = {(t,): text[:t] + bytes([text[t] ^ 0x11]) + other[t + 1 :] for t in range(len(text))}
+    saw = check_causality(*defined(preset), text, changed)
+    assert saw == len(text), "a prediction ignores the byte just before it"
 
 
 def test_causality_when_packed(preset):
     """The same behind another document, and that document never sees what follows it."""
-    definition, params = defined(preset)
-    predict = lambda batch: forward(definition)(params, batch).logits  # noqa: E731
     first, second = random_text(2, 25), random_text(3, LENGTH - 27)
-    before = predict(batch_of([first, second], LENGTH))
-    for t in (0, 1, 7, len(second) - 1):
-        changed = second[:t] + bytes([second[t] ^ 0x11]) + second[t + 1 :]
-        after = predict(batch_of([first, changed], LENGTH))
-        upto = len(first) + 1 + t + 1
-        np.testing.assert_array_equal(before[0, :upto], after[0, :upto])
+    changed = {
+        (t,): second[:t] + bytes([second[t] ^ 0x11]) + second[t + 1 :]
+        for t in (0, 1, 7, len(second) - 1)
+    }
+    check_causality(*defined(preset), second, changed, before=first)
+
+
+ODD = {
+    "spaces": b" " * 63,
+    "one word": b"x" * 63,
+    "blanks and letters": b"a b\tc\nd " * 7 + b"abcdefg",
+    "one character again and again": "日".encode() * 21,
+    "cut characters": b"\xe6\x97" * 31 + b"\xa5",
+}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+def test_causality_of_odd_texts(preset, text):
+    """A byte turned into a space, a letter or part of a character, where units begin and end."""
+    changed = {
+        (t, byte): text[:t] + bytes([byte]) + text[t + 1 :]
+        for t in (0, 1, 2, 3, 14, 15, 16, 17, 30, 31, 32, 47, 48, 61, 62)
+        for byte in (0x20, 0x61, 0x17, 0xA5)
+    }
+    # As many rows as in test_causality: the same program.
+    changed |= {(t, 0): text[:t] + b"?" + text[t + 1 :] for t in (5, 6, 7)}
+    check_causality(*defined(preset), text, changed)
 
 
 def nats_per_document(definition, params, documents, length):
@@ -91,20 +127,29 @@ def test_a_distribution(preset):
     tokenizer = ByteTokenizer()
     mesh = make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])
     with jax.set_mesh(mesh):
-        long = score(
+        scored = score(
             definition.bind, params, documents, tokenizer, SomeMarks(), mesh,
             length=256, overlap=0, batch_size=4,
         )  # fmt: skip
-        short = score(
-            definition.bind, params, documents, tokenizer, SomeMarks(), mesh,
-            length=64, overlap=63, batch_size=3,
-        )  # fmt: skip
     # 40 control bytes hold three that must be escaped, and are paid for.
-    assert long.ids == short.ids == sum(map(len, documents)) + 3 + len(documents)
-    assert long.bytes == sum(map(len, documents))
+    assert scored.ids == sum(map(len, documents)) + 3 + len(documents)
+    assert scored.bytes == sum(map(len, documents))
     by_hand = sum(nats_per_document(definition, params, documents, 256))
-    assert math.isclose(long.nats, by_hand, rel_tol=1e-5)
-    assert math.isfinite(short.bits_per_byte)
+    assert math.isclose(scored.nats, by_hand, rel_tol=1e-5)
+
+
+def test_windows_score_every_byte_once():
+    """However a long document is cut into windows, all of it is paid for."""
+    definition, params = defined(shrink(Config()))
+    documents = [random_text(4, 150), random_text(5, 10)]
+    mesh = make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        for overlap in (0, 10, 63):
+            scored = score(
+                definition.bind, params, documents, ByteTokenizer(), SomeMarks(), mesh,
+                length=64, overlap=overlap, batch_size=3,
+            )  # fmt: skip
+            assert scored.ids == 162 and math.isfinite(scored.bits_per_byte)
 
 
 def test_stepwise_equals_parallel(preset):
@@ -134,6 +179,17 @@ def test_stepwise_equals_parallel(preset):
                 np.testing.assert_allclose(found, expected, atol=5e-5, rtol=1e-4)
             done += valid
         assert (done == LENGTH).all()
+
+
+@pytest.mark.parametrize(
+    "check", [test_causality, test_causality_when_packed, test_isolation,
+              test_stepwise_equals_parallel],
+)  # fmt: skip
+def test_several_vectors_per_word(check):
+    """As many as Learn Your Tokens has, which the preset of its name does not need."""
+    words = shrink(presets()["words"])
+    stage = dataclasses.replace(words.model.stages[0], slots=4)
+    check(with_model(words, stages=(stage,)))
 
 
 def trainer(config, mesh):
@@ -194,15 +250,11 @@ def check_equal(found, expected, config):
     np.testing.assert_allclose(found, expected, rtol=1e-3 if by_entropy else 1e-5)
 
 
-def with_model(config, **changes):
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
-
-
 def test_sharded_equals_unsharded(preset):
-    """Losses and parameters after some steps: on eight devices, with layers unrolled and nothing
-    computed twice, and on one device, scanned, as configured."""
+    """Losses and parameters after some steps: on eight devices, nothing computed twice, and on one
+    device as configured."""
     expected, params = losses(preset, MeshConfig(), 1)
-    plain = with_model(preset, scan_layers=False, remat="none")
+    plain = with_model(preset, remat="none")
     found, sharded = losses(plain, MeshConfig(2, 2, 2), 8)
     check_equal(found, expected, preset)
     # Adam's first steps are sign-like: parameters are compared where gradients are not noise.

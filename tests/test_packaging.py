@@ -13,7 +13,7 @@ ROOMS = {
     # What each room may import, besides itself.
     "configs": set(),
     "tokenizers": set(),
-    "model": {"configs"},
+    "model": {"configs", "tokenizers"},
     "data": {"configs", "tokenizers"},
     "training": {"configs", "model", "tokenizers"},
     "launch": {"configs", "model", "tokenizers", "training", "cli"},

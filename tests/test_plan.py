@@ -212,6 +212,7 @@ def test_narrow_types_on_the_host(corpus):
         "segment_ids": "uint16",
         "positions": "uint16",
         "loss_weights": "uint8",
+        "marks": "uint8",
     }
 
 

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from helpers import batch_of, words
+from octavo.configs import presets
 from octavo.configs.schema import (
     Config,
     MeshConfig,
@@ -21,8 +22,9 @@ from octavo.configs.schema import (
 from octavo.model import flops
 from octavo.model.batch import FIELDS, Batch
 from octavo.model.embedding import BITS
+from octavo.model.lm import Output
 from octavo.tokenizers.bytes import ByteTokenizer
-from octavo.training.objective import cross_entropy, next_token
+from octavo.training.objective import boundary_nats, cross_entropy, entropy_spikes, objective
 from octavo.training.optimizer import learning_rate, make_optimizer
 from octavo.training.sharding import make_mesh
 from octavo.training.state import abstract_state, define, fresh_state
@@ -182,12 +184,28 @@ def test_cross_entropy_and_z_loss():
     expected = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
     np.testing.assert_allclose(nats, expected, rtol=1e-4, atol=1e-5)
     sizes = jnp.asarray(ByteTokenizer().bytes_per_id())
-    plain, sums = next_token(logits, batch, sizes, 0.0)
-    with_z, _ = next_token(logits, batch, sizes, 0.1)
+    plain, sums = objective(Output(logits), batch, sizes, SMALL)
+    with_z, _ = objective(Output(logits), batch, sizes, change(SMALL, train={"z_loss": 0.1}))
     z = float(jnp.sum(log_normalizer**2 * batch.loss_weights))
     assert math.isclose(float(with_z - plain), 0.1 * z, rel_tol=1e-4)
     documents = 2
     assert float(sums["targets"]) == float(sums["bytes"]) + documents
+
+
+def test_a_predicted_segmenter_pays():
+    """Binary cross-entropy of log-odds, towards marks or towards rises of the model's entropy."""
+    odds = jnp.array([[-2.0, 0.0, 3.0]])
+    target = jnp.array([[True, False, True]])
+    p = jax.nn.sigmoid(odds)
+    expected = -jnp.log(jnp.where(target, p, 1 - p))
+    np.testing.assert_allclose(boundary_nats(odds, target), expected, rtol=1e-6)
+    # The sharper the logits, the lower the entropy: 0, high, low, high, higher, low.
+    sharp = jnp.array([[9.0, 1.0, 5.0, 3.0, 2.0, 4.0]])
+    logits = sharp[..., None] * jnp.array([1.0, 0.0, 0.0])
+    spikes = entropy_spikes(logits, jnp.arange(6)[None])
+    assert spikes.tolist() == [[True, True, False, False, True, False]]
+    restarted = entropy_spikes(logits, jnp.array([[0, 1, 2, 0, 1, 2]]))
+    assert restarted.tolist() == [[True, True, False, True, True, False]]
 
 
 @pytest.mark.parametrize(
@@ -203,15 +221,16 @@ def test_flops_agree_with_the_compiler(model):
     config = Config(model=dataclasses.replace(model, scan_layers=False, layers=2))
     definition = define(config, 256, "cpu")
     shape = jax.ShapeDtypeStruct((1, length), jnp.int32)
-    batch = Batch(*(shape,) * 5)
-    run = jax.jit(lambda params, batch: definition.bind(params)(batch))
+    batch = Batch(*(shape,) * 6)
+    run = jax.jit(lambda params, batch: definition.bind(params)(batch).logits)
     counted = run.lower(definition.abstract, batch).compile().cost_analysis()["flops"] / length
     assert 0.85 < flops.forward_flops(config.model, 256, length) / counted < 1.02
 
 
 def test_config_survives_json():
     config = change(SMALL, optimizer={"name": "muon"}, train={"seed": 3})
-    assert from_json(to_json(config)) == config
+    for one in (config, *presets().values()):
+        assert from_json(to_json(one)) == one
 
 
 def test_bfloat16_is_close():

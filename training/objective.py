@@ -59,8 +59,8 @@ def entropy(logits: jax.Array) -> jax.Array:
 
 def entropy_spikes(logits: jax.Array, positions: jax.Array) -> jax.Array:
     """Where the next id is harder to foresee than the two before it were (dynamic pooling,
-    2211.09761, section 3.3.3): booleans ``[B, T]``; the first two positions of a document count
-    as true. No gradient flows through it."""
+    2211.09761, section 3.3.3): booleans ``[B, T]``. What would lie before the document counts as
+    easier. No gradient flows through it."""
     found = entropy(jax.lax.stop_gradient(logits))
     true = jnp.ones_like(positions, bool)
     for back in (1, 2):

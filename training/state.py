@@ -51,7 +51,7 @@ class Definition:
 def define(config: Config, vocab_size: int, platform: str) -> Definition:
     """Build the model abstractly: nothing is allocated. Raises ConfigError if it cannot be."""
     try:
-        backend = backend_for(config.model.attention, platform, config.data.length)
+        backend = backend_for(config.model.attention, platform)
     except ValueError as error:
         raise ConfigError(f"model.attention: {error}.") from error
     dtype = jnp.dtype(config.train.compute_dtype)
