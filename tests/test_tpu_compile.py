@@ -63,3 +63,12 @@ def test_too_big_is_one_sentence():
 def test_unknown_topology():
     with pytest.raises(ConfigError, match="known: .*v5e-16"):
         compile_step(presets()["flat-100m"], "v9-1")
+
+
+def test_an_hourglass():
+    """Units, pools and attention inside words, with rows that no kernel block divides."""
+    config = presets()["words"]
+    found = compile_step(config, "v5e-4")
+    assert "tpu_custom_call" in found.text
+    for length in (config.data.length, config.model.stages[0].units(config.data.length)):
+        assert not re.search(rf"\[(\d+,)*{length},{length}(,\d+)*\]", found.text)

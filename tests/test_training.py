@@ -172,7 +172,7 @@ def test_muon_orthogonalizes():
     params = jax.jit(definition.init)(jax.random.key(0))
     grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
-    singular = jnp.linalg.svd(updates["trunk"]["blocks"]["mlp"]["up"]["weight"][1])[1]
+    singular = jnp.linalg.svd(updates["trunk"]["stack"]["blocks"]["mlp"]["up"]["weight"][1])[1]
     singular /= 0.2 * 128**0.5
     assert 0.5 < float(singular.min()) and float(singular.max()) < 1.4
 
