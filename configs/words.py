@@ -24,7 +24,7 @@ WORD = StageConfig(
 
 def presets() -> dict[str, Config]:
     words = Config(
-        model=ModelConfig(width=144, layers=3, heads=4, stages=(WORD,)),
+        model=ModelConfig(width=136, layers=3, heads=4, stages=(WORD,)),
         data=DataConfig(length=512, batch_size=8),
     )
     hat = replace(
