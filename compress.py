@@ -60,7 +60,7 @@ def compress(arguments: Arguments) -> None:
 
         work = codec.decompress if arguments.decompress else codec.compress
         try:
-            made = work(run, data, progress)
+            made = work(codec.Predictor(run), data, progress)
         except codec.CodecError as error:
             raise ConfigError(f"{arguments.source} cannot be decompressed: {error}.") from error
     partial = out.with_name(f"{out.name}.partial")

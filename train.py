@@ -49,13 +49,13 @@ def train(config: Config, preset: str = "custom") -> dict:
 
     # Devices.
     mesh = sharding.make_mesh(config.mesh)
-    jax.set_mesh(mesh)
     sharding.check_fits(mesh, config.model, config.data.batch_size // config.train.accumulation)
 
     # Data: what every row of every step holds.
     plan = make_plan(config.data, config.train.seed, config.model.needs_marks)
     tokenizer, marked_by = plan.corpora[0].tokenizer, plan.corpora[0].folder
     marker = marker_for(config.model, tokenizer, marked_by)
+    jax.set_mesh(mesh)  # after the marker, which may be a model on a mesh of its own
     rows_over_mesh = sharding.batch_sharding(mesh)
     shape = (config.data.batch_size, config.data.length)
     rows = sharding.local_rows(rows_over_mesh, shape)

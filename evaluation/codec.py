@@ -27,10 +27,11 @@ class CodecError(Exception):
 
 
 class Predictor:
-    """Probabilities of each next id of one document, given the ids before it."""
+    """Probabilities of each next id of one document, given the ids before it. Compiled once, for
+    any number of documents."""
 
-    def __init__(self, run: Run, overlap: int):
-        self.run, self.overlap = run, overlap
+    def __init__(self, run: Run):
+        self.run, self.overlap = run, run.config.data.length // 2
         length, bind, marker = run.config.data.length, run.definition.bind, run.marker
 
         @functools.partial(jax.jit, donate_argnums=1)
@@ -74,11 +75,14 @@ def checkpoint_checksum(params: dict) -> int:
 _CATEGORICAL = constriction.stream.model.Categorical(perfect=False)
 
 
-def compress(run: Run, text: bytes, progress: Callable[[int], None] = lambda done: None) -> bytes:
+def compress(
+    model: Predictor, text: bytes, progress: Callable[[int], None] = lambda done: None
+) -> bytes:
     """The text as a file that ``decompress`` reads. progress is called with ids done so far."""
+    run = model.run
     targets = np.append(run.tokenizer.encode(text).astype(np.int32), run.tokenizer.eos_id)
     coder = constriction.stream.queue.RangeEncoder()
-    predictor = Predictor(run, run.config.data.length // 2)()
+    predictor = model()
     p = next(predictor)
     for done, id_ in enumerate(targets.tolist(), 1):
         coder.encode(np.array([id_], np.int32), _CATEGORICAL, p[None])
@@ -89,17 +93,20 @@ def compress(run: Run, text: bytes, progress: Callable[[int], None] = lambda don
     return header + coder.get_compressed().astype("<u4").tobytes()
 
 
-def decompress(run: Run, data: bytes, progress: Callable[[int], None] = lambda done: None) -> bytes:
+def decompress(
+    model: Predictor, data: bytes, progress: Callable[[int], None] = lambda done: None
+) -> bytes:
     """The text that ``compress`` was given. Raises CodecError if the file is none of its own, was
     made with other parameters, or does not decode to the text it was made from."""
     if len(data) < HEADER or not data.startswith(MAGIC) or len(data) % 4:
         raise CodecError("it was not made by compress.py, or was cut off")
+    run = model.run
     made_with, text_sum = (int.from_bytes(data[at : at + 4], "big") for at in (4, 8))
     if made_with != checkpoint_checksum(run.params):
         raise CodecError("it was made with another checkpoint; name the run that made it")
     words = np.frombuffer(data[HEADER:], "<u4").astype(np.uint32)
     coder = constriction.stream.queue.RangeDecoder(words)
-    predictor = Predictor(run, run.config.data.length // 2)()
+    predictor = model()
     p = next(predictor)
     ids: list[int] = []
     # A damaged file may decode for ever: no id costs less than its smallest possible share.

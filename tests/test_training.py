@@ -13,6 +13,7 @@ from helpers import batch_of, words
 from octavo.configs import presets
 from octavo.configs.schema import (
     Config,
+    ConfigError,
     MeshConfig,
     ModelConfig,
     OptimizerConfig,
@@ -26,7 +27,7 @@ from octavo.model.lm import Output
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.training.objective import boundary_nats, cross_entropy, entropy_spikes, objective
 from octavo.training.optimizer import learning_rate, make_optimizer
-from octavo.training.sharding import make_mesh
+from octavo.training.sharding import check_fits, make_mesh
 from octavo.training.state import abstract_state, define, fresh_state
 from octavo.training.step import make_step
 
@@ -225,6 +226,18 @@ def test_flops_agree_with_the_compiler(model):
     run = jax.jit(lambda params, batch: definition.bind(params)(batch).logits)
     counted = run.lower(definition.abstract, batch).compile().cost_analysis()["flops"] / length
     assert 0.85 < flops.forward_flops(config.model, 256, length) / counted < 1.02
+
+
+@pytest.mark.parametrize(
+    ("mesh", "said"),
+    [(MeshConfig(1, 2, 4), "mesh.tensor 4 does not divide model.stages.0.heads 2"),
+     (MeshConfig(1, 3, 1), "mesh.fsdp 3 does not divide model.stages.0.width 64")],
+)  # fmt: skip
+def test_a_mesh_must_divide_every_level(mesh, said):
+    words = dataclasses.replace(presets()["words"].model, width=144)
+    devices = jax.devices()[: mesh.fsdp * mesh.tensor]
+    with pytest.raises(ConfigError, match=said):
+        check_fits(make_mesh(mesh, devices), words, rows=24)
 
 
 def test_config_survives_json():

@@ -60,6 +60,11 @@ def check_fits(mesh: Mesh, model: ModelConfig, rows: int) -> None:
         ("mesh.tensor", tensor, "model.kv_heads", model.key_value_heads),
         ("mesh.tensor", tensor, "model.mlp_width", model.hidden_width),
     ]
+    for i, stage in enumerate(model.stages):
+        checks += [
+            ("mesh.fsdp", fsdp, f"model.stages.{i}.width", stage.width),
+            ("mesh.tensor", tensor, f"model.stages.{i}.heads", stage.heads),
+        ]
     for part_name, part, whole_name, whole in checks:
         if whole % part:
             raise ConfigError(
