@@ -12,6 +12,8 @@ import pytest
 
 from helpers import arguments_of, metrics_of, run, saved_params, start
 
+pytestmark = pytest.mark.xdist_group("hosts")  # one worker, one run to compare with
+
 
 def free_port() -> int:
     with contextlib.closing(socket.socket()) as s:

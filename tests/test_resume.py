@@ -11,6 +11,8 @@ import pytest
 
 from helpers import arguments_of, metrics_of, run, saved_params, start
 
+pytestmark = pytest.mark.xdist_group("resume")  # one worker, one run to compare with
+
 PREEMPTED = 75
 
 
