@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from octavo.evaluation.rows import packed_rows
+from octavo.evaluation.rows import over_documents, packed_rows
 from octavo.model.batch import FIELDS, Batch
 from octavo.tokenizers.interface import Tokenizer
 from octavo.training.objective import entropy
@@ -76,15 +76,12 @@ class EntropyMarks:
     def entropies(self, encoded: list[np.ndarray]) -> list[np.ndarray]:
         """Entropy in nats after each id, float32, of documents without their ends."""
         rows, places = packed_rows(encoded, self.tokenizer, self.length, self.length // 2)
-        found = [np.empty(len(ids) + 1, np.float32) for ids in encoded]
-        for start in range(0, len(rows), self.BATCH):
-            part = np.zeros((self.BATCH, *rows.shape[1:]), np.int32)
-            part[: len(rows) - start] = rows[start : start + self.BATCH]
-            values = np.asarray(self._entropies(self.params, part))
-            for place in places:
-                if start <= place.row < start + self.BATCH:
-                    found[place.document][place.ids] = values[place.row - start, place.columns]
-        return [values[1:] for values in found]  # the first is that after the begin-of-document id
+
+        def evaluate(part: np.ndarray):
+            return (np.asarray(self._entropies(self.params, part)),)
+
+        found = over_documents(evaluate, rows, places, len(encoded), self.BATCH)
+        return [values[1:] for (values,) in found]  # the first: after the begin-of-document id
 
     def of_documents(self, encoded: list[np.ndarray]) -> list[np.ndarray]:
         """Marks of each id, uint8."""

@@ -1,5 +1,6 @@
 """Whole documents as rows of overlapping windows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,6 @@ class Place:
     row: int
     columns: slice
     document: int
-    ids: slice
-    """Of the document's targets: its ids and its end."""
 
 
 def packed_rows(
@@ -55,14 +54,39 @@ def packed_rows(
             row[index["marks"], at] = marked[start:stop]
             again = overlap if start else 0
             row[index["loss_weights"], column + again : at.stop] = 1
-            places.append(
-                Place(
-                    len(rows) - 1, slice(column + again, at.stop), document,
-                    slice(start + again, stop),
-                )
-            )  # fmt: skip
+            places.append(Place(len(rows) - 1, slice(column + again, at.stop), document))
             column += stop - start
             if stop == len(targets):
                 break
             start += length - overlap
     return np.stack(rows), places
+
+
+def over_documents(
+    evaluate: Callable[[np.ndarray], tuple[np.ndarray, ...]],
+    rows: np.ndarray,
+    places: list[Place],
+    documents: int,
+    batch_size: int,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> list[tuple[np.ndarray, ...]]:
+    """Per document what ``evaluate`` gives for its targets: arrays over its ids and its end.
+
+    evaluate: from ``batch_size`` rows (the last ones zero) to arrays ``[batch_size, length]``.
+    """
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        padded = np.zeros((batch_size, *rows.shape[1:]), rows.dtype)
+        padded[: len(part)] = part
+        parts.append([values[: len(part)] for values in evaluate(padded)])
+        progress(start + len(part), len(rows))
+    whole = [np.concatenate(values) for values in zip(*parts, strict=True)]
+    # A document's windows follow one another, and so do the parts of it that they score.
+    pieces: list[list[Place]] = [[] for _ in range(documents)]
+    for place in places:
+        pieces[place.document].append(place)
+    return [
+        tuple(np.concatenate([values[p.row, p.columns] for p in mine]) for values in whole)
+        for mine in pieces
+    ]

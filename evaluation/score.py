@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from octavo.evaluation.rows import packed_rows
+from octavo.evaluation.rows import over_documents, packed_rows
 from octavo.model.batch import FIELDS, Batch
 from octavo.tokenizers.interface import Tokenizer
 from octavo.training.objective import cross_entropy
@@ -80,27 +80,14 @@ def predictions(
         return nats, jnp.argmax(logits, axis=-1) == batch.targets
 
     predict = jax.jit(predict, out_shardings=(everywhere, everywhere))
-    nats = np.empty((len(rows), length), np.float32)
-    correct = np.empty((len(rows), length), bool)
-    for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
-        padded = np.zeros((batch_size, len(FIELDS), length), np.int32)
-        padded[: len(part)] = part
-        arrays = {name: padded[:, i] for i, name in enumerate(FIELDS)}
+
+    def evaluate(part: np.ndarray):
+        arrays = {name: part[:, i] for i, name in enumerate(FIELDS)}
         placed = place_batch(sharding, arrays, np.arange(batch_size), batch_size)
-        found = jax.device_get(predict(params, placed))
-        for whole, values in zip((nats, correct), found, strict=True):
-            whole[start : start + batch_size] = values[: len(part)]
-        progress(min(start + batch_size, len(rows)), len(rows))
-    results = [
-        Predictions(np.empty(len(ids) + 1, np.float32), np.empty(len(ids) + 1, bool))
-        for ids in encoded
-    ]
-    for place in places:
-        result = results[place.document]
-        result.nats[place.ids] = nats[place.row, place.columns]
-        result.correct[place.ids] = correct[place.row, place.columns]
-    return results
+        return jax.device_get(predict(params, placed))
+
+    found = over_documents(evaluate, rows, places, len(encoded), batch_size, progress)
+    return [Predictions(*one) for one in found]
 
 
 def score(

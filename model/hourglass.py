@@ -14,8 +14,8 @@ from jax import lax
 
 from octavo.configs.schema import ModelConfig
 from octavo.model.layers import Linear, RMSNorm, constrain, parameter
-from octavo.model.pooling import Pool, Unpool, interleave, take
-from octavo.model.segmentation import Layout, Segmentation, bounded, segment, starts_of
+from octavo.model.pooling import Pool, Unpool, interleave
+from octavo.model.segmentation import Layout, Segmentation, bounded, segment, starts_of, take
 from octavo.model.transformer import Transformer
 
 
@@ -96,7 +96,7 @@ class Hourglass(nnx.Module):
     def __call__(self, x: jax.Array, layout: Layout) -> tuple[jax.Array, dict]:
         """x ``[B, T, d]`` to ``[B, T, d]``: row t depends on positions up to t of its document.
 
-        Also what happened, sums over the batch: ``units/LEVEL`` (positions of units that ended),
+        Also what happened, sums over the batch: ``units/LEVEL`` (units that ended),
         ``merged/LEVEL`` (ends asked for and not granted); and the predictor's
         ``boundary_logits [B, T]``.
         """

@@ -12,21 +12,22 @@ from flax import nnx
 
 from octavo.configs.schema import StageConfig
 from octavo.model.layers import Linear, RMSNorm, parameter
-from octavo.model.segmentation import Segmentation
+from octavo.model.segmentation import Segmentation, take
 
 DISTANCES = 16
 """How many distances multilinear unpooling tells apart (AU-Net, 2506.14761)."""
-
-
-def take(x: jax.Array, index: jax.Array) -> jax.Array:
-    """``x[b, index[b, i]]`` for x ``[B, T, ...]``, index ``[B, N]``."""
-    return jnp.take_along_axis(x, index.reshape(*index.shape, *[1] * (x.ndim - 2)), axis=1)
 
 
 def sum_by_unit(x: jax.Array, unit_of: jax.Array, units: int) -> jax.Array:
     """Sums of x ``[B, T, ...]`` over the positions of each unit, ``[B, units, ...]`` float32."""
     add = lambda x, ids: jax.ops.segment_sum(x, ids, units, indices_are_sorted=True)  # noqa: E731
     return jax.vmap(add)(x.astype(jnp.float32), unit_of)
+
+
+def max_by_unit(x: jax.Array, unit_of: jax.Array, units: int) -> jax.Array:
+    """The same with maxima, of x's dtype; -inf for units without positions."""
+    top = lambda x, ids: jax.ops.segment_max(x, ids, units, indices_are_sorted=True)  # noqa: E731
+    return jax.vmap(top)(x, unit_of)
 
 
 def interleave(
@@ -64,9 +65,7 @@ class CrossPool(nnx.Module):
 
     def __call__(self, x: jax.Array, units: Segmentation) -> jax.Array:
         (B, T, d), S = x.shape, units.last.shape[1]
-        highest = jax.vmap(
-            lambda x, ids: jax.ops.segment_max(x, ids, S, indices_are_sorted=True)
-        )(x, units.unit_of)  # fmt: skip
+        highest = max_by_unit(x, units.unit_of, S)
         highest = jnp.where(jnp.isfinite(highest), highest, 0)
         start = self.start(highest).reshape(B, S, self.slots, d)
         q = self.query(self.query_norm(start)).reshape(B, S, self.slots, self.heads, -1)
@@ -76,9 +75,7 @@ class CrossPool(nnx.Module):
         own = take(q, units.unit_of)
         scores = jnp.einsum("btshd,bthd->btsh", own, k, preferred_element_type=jnp.float32)
         scores *= q.shape[-1] ** -0.5
-        top = jax.vmap(
-            lambda x, ids: jax.ops.segment_max(x, ids, S, indices_are_sorted=True)
-        )(jax.lax.stop_gradient(scores), units.unit_of)  # fmt: skip
+        top = max_by_unit(jax.lax.stop_gradient(scores), units.unit_of, S)
         weights = jnp.exp(scores - take(top, units.unit_of))
         total = sum_by_unit(weights, units.unit_of, S)
         mixed = sum_by_unit(jnp.einsum("btsh,bthd->btshd", weights, v), units.unit_of, S)

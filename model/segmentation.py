@@ -116,6 +116,11 @@ def bounded(
     return granted | ((t - start) % stage.max_unit == stage.max_unit - 1), granted
 
 
+def take(x: jax.Array, index: jax.Array) -> jax.Array:
+    """``x[b, index[b, i]]`` for x ``[B, T, ...]``, index ``[B, N]``."""
+    return jnp.take_along_axis(x, index.reshape(*index.shape, *[1] * (x.ndim - 2)), axis=1)
+
+
 def starts_of(segment_ids: jax.Array) -> jax.Array:
     """Booleans ``[B, T]``: the first position of each document, the row's first included."""
     first = jnp.ones_like(segment_ids[:, :1], bool)
@@ -150,7 +155,6 @@ def segment(boundary: jax.Array, segment_ids: jax.Array, units: int) -> Segmenta
     upto = jnp.sum(unit_of[:, None, :] <= k[None, :, None], axis=2)
     exists = k[None] <= unit_of[:, -1:]
     last = jnp.maximum(upto - 1, 0)
-    take = lambda x: jnp.take_along_axis(x, last, axis=1)  # noqa: E731
     return Segmentation(
         boundary=boundary,
         unit_of=unit_of,
@@ -159,8 +163,8 @@ def segment(boundary: jax.Array, segment_ids: jax.Array, units: int) -> Segmenta
         since=since,
         last=last,
         layout=Layout(
-            positions=jnp.where(exists, k[None] - take(first_of_document), 0),
-            segment_ids=jnp.where(exists, take(segment_ids), 0),
+            positions=jnp.where(exists, k[None] - take(first_of_document, last), 0),
+            segment_ids=jnp.where(exists, take(segment_ids, last), 0),
             ends=jnp.zeros_like(last, bool),
         ),
     )
