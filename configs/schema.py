@@ -42,20 +42,45 @@ def _check_heads(name: str, width: int, heads: int) -> None:
         )
 
 
+SUPERVISIONS = {
+    "predicted": ("binomial", "marks", "entropy"),
+    "routing": ("ratio",),
+    "frontier": ("binomial",),
+    "deletion": ("controller",),
+}
+"""How each learned segmenter may be supervised."""
+
+
 @dataclass(frozen=True)
 class StageConfig:
     """One level of an hourglass: positions are cut into units, units go through the next level."""
 
-    segmenter: Literal["whitespace", "spacelike", "unit_mark", "stride", "marks", "predicted"] = (
-        "whitespace"
-    )
+    segmenter: Literal[
+        "whitespace", "spacelike", "unit_mark", "stride", "marks",
+        "predicted", "routing", "frontier", "deletion",
+    ] = "whitespace"  # fmt: skip
     """What ends a unit. whitespace: the first whitespace byte after a word. spacelike: the first
     byte of a run that is neither letter, digit nor inside a character. unit_mark: the end-of-word
     id of the "words" tokenizer. stride: every max_unit positions. marks: marks stored in the corpus
-    (entropy spikes). predicted: a learned predictor, supervised as ``supervision`` says."""
-    supervision: Literal["none", "marks", "entropy"] = "none"
-    """Targets of a predicted segmenter: marks stored in the corpus (subword ends), or the places
-    where the model's own next-id entropy rises."""
+    (entropy spikes). Learned, as ``supervision`` says: predicted: an MLP per position (dynamic
+    pooling; MAGNET with ``scripts``). routing: where a state is unlike the one before (H-Net).
+    frontier: where the expected number of frontiers passes a half (MANTa). deletion: at what a
+    delete gate keeps (MrT5)."""
+    supervision: Literal["none", "marks", "entropy", "binomial", "ratio", "controller"] = "none"
+    """What a learned segmenter is held to. marks: ends stored in the corpus (of subwords). entropy:
+    the places where the model's own next-id entropy rises. Or a share of positions, ``rates``:
+    binomial: by a binomial prior on their number. ratio: by H-Net's ratio loss. controller: by a
+    weight on deletion that a controller steers."""
+    supervision_weight: float = 1.0
+    """Weight of that loss."""
+    rates: tuple[float, ...] = (0.2,)
+    """Share of positions that end a unit: for all, or for other scripts and then for each of
+    ``scripts``."""
+    scripts: tuple[str, ...] = ()
+    """Writing systems with a predictor and a rate of their own (predicted, binomial), by Unicode
+    names such as latin or cyrillic; han+hiragana+katakana share one."""
+    predictor_width: int | None = None
+    """Hidden size of the MLP of predicted. None: 4 x width."""
     max_unit: int = 32
     """Longest unit in positions; longer ones are cut."""
     capacity: float = 0.25
@@ -71,36 +96,68 @@ class StageConfig:
     """Blocks before pooling."""
     encoder_scope: Literal["causal", "unit"] = "causal"
     """unit: bidirectional, inside the unit only; the decoder then starts from embeddings."""
-    pool: Literal["mean", "last", "prefix", "concat", "cross"] = "last"
+    pool: Literal["mean", "last", "prefix", "concat", "cross", "soft"] = "last"
     """How a unit's positions become its vector. mean; last: the state at its last position; prefix:
     learned positions added to each unit; concat: embeddings side by side (fixed stride); cross:
-    queries of the unit attend to its positions."""
+    queries of the unit attend to its positions; soft: weighed by the probability that they are its
+    own (frontier)."""
     slots: int = 1
     """Vectors per unit: learned positions of prefix, queries of cross."""
-    unpool: Literal["repeat", "at_end", "multilinear", "prefix", "split", "cross"] = "repeat"
+    unpool: Literal[
+        "repeat", "at_end", "multilinear", "prefix", "split", "cross", "smooth"
+    ] = "repeat"  # fmt: skip
     """How the newest complete unit reaches the positions after it. repeat: added to each; at_end:
     added where the unit ended only; multilinear: added through a projection that depends on the
     distance; prefix: it begins the next unit; split: a piece for each position; cross: decoder
-    blocks attend to its slots."""
-    projection: Literal["linear", "pad"] = "linear"
-    """How widths change between levels: learned, or zeros added and cut off again."""
+    blocks attend to its slots; smooth: an average that trusts units by their probability (routing),
+    beside a projection of the encoder's states."""
+    projection: Literal["linear", "pad", "learned_pad"] = "linear"
+    """How widths change between levels: learned, or zeros (or a learned vector) added and cut off
+    again."""
     decoder_layers: int = 1
     """Blocks after unpooling."""
     decoder_scope: Literal["causal", "unit"] = "causal"
-    """unit: causal, inside the unit only."""
+    """unit: causal, inside the unit only, from embeddings."""
+    predict_ends: bool = False
+    """Learn to foresee a unit's end from the decoder's states, so that a whole unit can be drafted
+    without the encoder (Toucan)."""
 
     def __post_init__(self):
-        _positive(self, "max_unit", "capacity", "width", "heads", "slots")
+        _positive(self, "max_unit", "capacity", "width", "heads", "slots", "supervision_weight")
         _check_heads("model.stages", self.width, self.heads)
         if self.window is not None:
             _positive(self, "window")
         for name in ("encoder_layers", "decoder_layers"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"stage.{name} is 0 or more, not {getattr(self, name)}.")
-        if (self.segmenter == "predicted") == (self.supervision == "none"):
+        allowed = SUPERVISIONS.get(self.segmenter, ("none",))
+        if self.supervision not in allowed:
             raise ConfigError(
-                "stage.supervision goes with stage.segmenter predicted: set both or neither."
+                f"stage.supervision of stage.segmenter {self.segmenter} is {' or '.join(allowed)}, "
+                f"not {self.supervision}."
             )
+        if len(self.rates) != 1 + len(self.scripts):
+            raise ConfigError(
+                f"stage.rates has one rate for other scripts and one for each of stage.scripts: "
+                f"{1 + len(self.scripts)}, not {len(self.rates)}."
+            )
+        for rate in self.rates:
+            if not 0 < rate < 1:
+                raise ConfigError(f"stage.rates lie between 0 and 1, not {rate}.")
+        if self.scripts and (self.segmenter, self.supervision) != ("predicted", "binomial"):
+            raise ConfigError("stage.scripts needs segmenter predicted and supervision binomial.")
+        if self.predictor_width is not None:
+            _positive(self, "predictor_width")
+        if self.pool == "soft" and self.segmenter != "frontier":
+            raise ConfigError("stage.pool soft needs segmenter frontier.")
+        if self.unpool == "smooth" and self.segmenter != "routing":
+            raise ConfigError("stage.unpool smooth needs segmenter routing.")
+        if self.segmenter == "routing" and self.pool != "last":
+            raise ConfigError("stage.segmenter routing needs pool last: it opens units.")
+        if self.segmenter == "deletion" and (self.pool, self.unpool) != ("last", "repeat"):
+            raise ConfigError("stage.segmenter deletion needs pool last and unpool repeat.")
+        if self.predict_ends and (self.unpool, self.decoder_scope) != ("prefix", "unit"):
+            raise ConfigError("stage.predict_ends needs unpool prefix and decoder_scope unit.")
         if self.slots > 1 and (self.pool, self.unpool) not in (
             ("prefix", "prefix"), ("cross", "cross"),
         ):  # fmt: skip
@@ -194,13 +251,19 @@ class ModelConfig:
         if self.window is not None:
             _positive(self, "window")
         for stage in self.stages[1:]:
-            if stage.segmenter != "stride":
+            if stage.segmenter not in ("stride", "routing"):
                 raise ConfigError(
-                    "only the first of model.stages reads bytes; set segmenter stride further in."
+                    "only the first of model.stages reads bytes; set segmenter stride or routing "
+                    "further in."
                 )
+        for stage in self.stages[:-1]:
+            if stage.segmenter == "deletion":
+                raise ConfigError("segmenter deletion goes with the last of model.stages.")
         for stage, inner in zip(self.stages, self.widths[1:], strict=True):
-            if stage.projection == "pad" and inner < stage.width:
-                raise ConfigError("stage.projection pad needs levels that widen inwards.")
+            if stage.projection != "linear" and inner < stage.width:
+                raise ConfigError(
+                    f"stage.projection {stage.projection} needs levels that widen inwards."
+                )
             in_pieces = stage.pool == "concat" or stage.unpool == "split"
             if in_pieces and inner % stage.max_unit:
                 raise ConfigError(
@@ -401,7 +464,10 @@ def from_json(data: dict) -> Config:
     """The config that ``to_json`` gave. Raises ConfigError for fields unknown to this version."""
     parts = {f.name: f.default_factory for f in dataclasses.fields(Config)}
     try:
-        stages = tuple(StageConfig(**stage) for stage in data["model"]["stages"])
+        stages = tuple(
+            StageConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in stage.items()})
+            for stage in data["model"]["stages"]
+        )
         data = data | {"model": data["model"] | {"stages": stages}}
         sections = {k: parts[k](**v) for k, v in data.items() if isinstance(v, dict)}
         return Config(**data | sections)

@@ -26,12 +26,15 @@ class MaskSpec:
 
     causal: query t sees keys at or before t. window: and only those at distances below ``window``
     (to both sides if not causal). segment_ids ``[B, T]`` integers: and only keys of its own
-    segment.
+    segment. key_bias ``[B, T]`` float32: added to every score of a key. plus_one: softmax with 1
+    added to the denominator (softmax1), so that a query may attend to nothing.
     """
 
     segment_ids: jax.Array | None = None
     causal: bool = True
     window: int | None = None
+    key_bias: jax.Array | None = None
+    plus_one: bool = False
 
 
 def attention(
@@ -48,51 +51,65 @@ def attention(
     return BACKENDS[backend](q, k, v, spec)
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array) -> jax.Array:
+def attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array,
+    key_bias: jax.Array | None = None, plus_one: bool = False,
+) -> jax.Array:
     """Dense attention of a few queries: q ``[B, N, H, D]``, k and v ``[B, S, K, D]``, visible
-    boolean, ``[B or 1, N, S]``. Used block by block here, and by decoding."""
+    boolean, ``[B or 1, N, S]``, key_bias ``[B, S]`` and plus_one as in MaskSpec. Used block by
+    block here, and by decoding."""
     B, N, H, D = q.shape
     K, G = k.shape[2], H // k.shape[2]
     # Heads first; the G query heads of a key head become rows of one product.
     q = q.reshape(B, N, K, G, D).transpose(0, 2, 3, 1, 4).reshape(B, K, G * N, D)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
     visible = jnp.tile(visible, (1, G, 1))[:, None]
-    mixed = _softmax_product(q * jnp.asarray(1 / math.sqrt(D), q.dtype), k, v, visible)
+    if key_bias is not None:
+        key_bias = key_bias[:, None, None]
+    q = q * jnp.asarray(1 / math.sqrt(D), q.dtype)
+    mixed = _softmax_product(plus_one, q, k, v, key_bias, visible)
     return mixed.reshape(B, K, G, N, D).transpose(0, 3, 1, 2, 4).reshape(B, N, H, D)
 
 
-@jax.custom_vjp
-def _softmax_product(q, k, v, visible):
-    """softmax(q k^T) v per head; q ``[B, K, R, D]``, k, v ``[B, K, S, D]``."""
-    return _softmax_product_forward(q, k, v, visible)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _softmax_product(plus_one, q, k, v, bias, visible):
+    """softmax(q k^T + bias) v per head; q ``[B, K, R, D]``, k, v ``[B, K, S, D]``, bias
+    ``[B, 1, 1, S]`` or None."""
+    return _softmax_product_forward(plus_one, q, k, v, bias, visible)[0]
 
 
-def _softmax_product_forward(q, k, v, visible):
-    scores = _scores(q, k, visible)
+def _softmax_product_forward(plus_one, q, k, v, bias, visible):
+    scores = _scores(q, k, bias, visible)
     top = jnp.max(scores, axis=-1, keepdims=True)
+    if plus_one:
+        top = jnp.maximum(top, 0)
     weights = jnp.exp(scores - top)
     total = jnp.sum(weights, axis=-1, keepdims=True)
+    if plus_one:
+        total += jnp.exp(-top)
     mixed = jnp.einsum("bkrs,bksd->bkrd", weights.astype(v.dtype), v) / total.astype(v.dtype)
-    return mixed, (q, k, v, visible, mixed, top + jnp.log(total))
+    return mixed, (q, k, v, bias, visible, mixed, top + jnp.log(total))
 
 
-def _softmax_product_backward(kept, gradient):
+def _softmax_product_backward(plus_one, kept, gradient):
     # The weights are computed again rather than kept: R x S numbers a head are what the machine
     # spends its time on, not the products (as in FlashAttention, Dao et al. 2022).
-    q, k, v, visible, mixed, log_total = kept
-    weights = jnp.exp(_scores(q, k, visible) - log_total)
+    q, k, v, bias, visible, mixed, log_total = kept
+    weights = jnp.exp(_scores(q, k, bias, visible) - log_total)
     d_weights = jnp.einsum("bkrd,bksd->bkrs", gradient, v, preferred_element_type=jnp.float32)
     shared = jnp.sum((gradient * mixed).astype(jnp.float32), axis=-1, keepdims=True)
-    d_scores = (weights * (d_weights - shared)).astype(q.dtype)
+    d_raw = weights * (d_weights - shared)
+    d_bias = None if bias is None else jnp.sum(d_raw, axis=(1, 2), keepdims=True)
+    d_scores = d_raw.astype(q.dtype)
     dv = jnp.einsum("bkrs,bkrd->bksd", weights.astype(v.dtype), gradient)
     dq = jnp.einsum("bkrs,bksd->bkrd", d_scores, k)
     dk = jnp.einsum("bkrs,bkrd->bksd", d_scores, q)
-    return dq, dk, dv, None
+    return dq, dk, dv, d_bias, None
 
 
-def _scores(q, k, visible):
+def _scores(q, k, bias, visible):
     scores = jnp.einsum("bkrd,bksd->bkrs", q, k, preferred_element_type=jnp.float32)
-    return jnp.where(visible, scores, MASKED)
+    return jnp.where(visible, scores if bias is None else scores + bias, MASKED)
 
 
 _softmax_product.defvjp(_softmax_product_forward, _softmax_product_backward)
@@ -117,8 +134,15 @@ def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Ar
         if spec.segment_ids is not None:
             ids = spec.segment_ids
             visible &= ids[:, start:stop, None] == ids[:, None, low:high]
-        outputs.append(attend(q[:, start:stop], k[:, low:high], v[:, low:high], visible))
+        bias = None if spec.key_bias is None else spec.key_bias[:, low:high]
+        keys = k[:, low:high], v[:, low:high]
+        outputs.append(attend(q[:, start:stop], *keys, visible, bias, spec.plus_one))
     return jnp.concatenate(outputs, axis=1) if len(outputs) > 1 else outputs[0]
+
+
+def _plain_only(backend: str, spec: MaskSpec) -> None:
+    if spec.key_bias is not None or spec.plus_one:
+        raise ValueError(f"attention backend {backend} has no key_bias and no plus_one")
 
 
 SPLASH_BLOCK = 128
@@ -130,6 +154,7 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
+    _plain_only("splash", spec)
     B, whole, H, D = q.shape
     segment_ids = spec.segment_ids
     if segment_ids is None:
@@ -183,6 +208,7 @@ def _per_shard(function, q, k, v, segment_ids):
 
 def _cudnn(q, k, v, spec: MaskSpec) -> jax.Array:
     """cuDNN flash attention. It has no segment ids: they become a mask of T x T booleans."""
+    _plain_only("cudnn", spec)
     mask = None
     if spec.segment_ids is not None:
         mask = (spec.segment_ids[:, :, None] == spec.segment_ids[:, None, :])[:, None]

@@ -21,13 +21,16 @@ def _stack_flops(model: ModelConfig, length: int, causal: bool = True) -> float:
     return model.layers * length * (2 * (projections + mlp) + attention)
 
 
-def _stage_flops(model: ModelConfig, level: int, length: int) -> float:
+def _stage_flops(model: ModelConfig, level: int, length: int, training: bool) -> float:
     """One row of ``length`` positions through the trunk from ``level`` inwards. Units count as many
-    as a row has room for: that is what a machine computes."""
+    as a row has room for: that is what a machine computes. In training, a delete gate leaves none
+    out."""
     if level == len(model.stages):
         return _stack_flops(model, length)
     stage, d, D = model.stages[level], model.widths[level], model.widths[level + 1]
     units = stage.units(length)
+    if stage.segmenter == "deletion" and training:
+        units = length
     per_unit = stage.slots if stage.pool == "prefix" else 1
     encoder, decoder = _coders(model, stage)
     whole = stage.encoder_scope == "unit"
@@ -35,9 +38,18 @@ def _stage_flops(model: ModelConfig, level: int, length: int) -> float:
     total = _stack_flops(encoder, length + (per_unit * units if stage.pool == "prefix" else 0),
                          causal=not whole)  # fmt: skip
     total += _stack_flops(decoder, length + led)
-    total += _stage_flops(model, level + 1, units * per_unit)
+    total += _stage_flops(model, level + 1, units * per_unit, training)
     if stage.segmenter == "predicted":
-        total += 2 * length * (4 * d * d + 4 * d)
+        hidden = len(stage.rates) * (stage.predictor_width or 4 * d)
+        total += 2 * length * (d * hidden + hidden)
+    if stage.segmenter == "routing":
+        total += 2 * length * 2 * d * d
+    if stage.segmenter in ("frontier", "deletion"):
+        total += 2 * length * d
+    if stage.unpool == "smooth":
+        total += 2 * length * d * d
+    if stage.predict_ends:
+        total += 2 * length * (4 * d * d + 2 * d)
     if stage.pool == "cross":
         total += 2 * d * d * (2 * length + 3 * units * stage.slots)
     if stage.unpool == "cross":
@@ -67,18 +79,20 @@ def _coders(model: ModelConfig, stage: StageConfig) -> tuple[ModelConfig, ModelC
     )
 
 
-def forward_flops(model: ModelConfig, vocab_size: int, length: int) -> float:
+def forward_flops(
+    model: ModelConfig, vocab_size: int, length: int, training: bool = False
+) -> float:
     """FLOPs of the forward pass per position, at rows of ``length`` positions."""
     d = model.widths[0]
     one_hot_tied = model.embedding == "one_hot" and model.tied_embeddings
     head = 0 if one_hot_tied else 2 * d * vocab_size
     convolutions = 2 * 9 * d * d if model.embedding == "ngram_conv" else 0
-    return _stage_flops(model, 0, length) / length + head + convolutions
+    return _stage_flops(model, 0, length, training) / length + head + convolutions
 
 
 def training_flops(model: ModelConfig, vocab_size: int, length: int) -> float:
     """Forward and backward, per position."""
-    return 3 * forward_flops(model, vocab_size, length)
+    return 3 * forward_flops(model, vocab_size, length, training=True)
 
 
 _PEAKS = {  # dense bfloat16 FLOP/s of one device, from the vendors' sheets

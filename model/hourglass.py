@@ -7,32 +7,35 @@ Letters: B batch, T positions, S units, d and D outer and inner width, N new pos
 unit, p vectors per unit in the inner trunk.
 """
 
+import dataclasses
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from octavo.configs.schema import ModelConfig
+from octavo.configs.schema import ModelConfig, StageConfig
 from octavo.model.layers import Linear, RMSNorm, constrain, parameter
-from octavo.model.pooling import Pool, Unpool, interleave
+from octavo.model.pooling import Pool, SoftPool, Unpool, interleave
 from octavo.model.segmentation import Layout, Segmentation, bounded, segment, starts_of, take
+from octavo.model.segmenters import SEGMENTERS, Decision, within_document
 from octavo.model.transformer import Transformer
 
 
-class Predictor(nnx.Module):
-    """The learned segmenter's logit that a unit ends here (Nawrot et al. 2023, 2211.09761): an MLP
-    on the encoder's states, float32."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Level:
+    """How one level cut its positions into units, ``[B, T]``."""
 
-    def __init__(self, width: int, rngs: nnx.Rngs):
-        self.norm = RMSNorm(width)
-        self.up = Linear(width, 4 * width, ("embed", "mlp"), jnp.float32, rngs)
-        self.down = Linear(4 * width, 1, ("mlp", None), jnp.float32, rngs)
-        # Starts at a rate of a fifth, near that of words, rather than a half.
-        self.bias = parameter(jnp.full((1,), -1.4), None)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        hidden = jax.nn.gelu(self.up(self.norm(x.astype(jnp.float32))))
-        return (self.down(hidden) + self.bias[...])[..., 0]
+    boundary: jax.Array
+    """Booleans: a unit ends here."""
+    decision: Decision
+    """What the segmenter decided, before any bounds."""
+    real: jax.Array
+    """Booleans: no padding."""
+    end_log_odds: jax.Array | None = None
+    """The decoder's guess that a unit ends here, from what it saw before (predict_ends)."""
 
 
 def make_trunk(
@@ -40,32 +43,65 @@ def make_trunk(
 ) -> "Trunk | Hourglass":
     """The trunk from ``level`` inwards."""
     if level == len(config.stages):
-        return Trunk(config, backend, dtype, rngs)
+        biased = bool(config.stages) and config.stages[-1].segmenter == "deletion"
+        return Trunk(config, backend, biased, dtype, rngs)
     return Hourglass(config, level, backend, dtype, rngs)
 
 
 class Trunk(nnx.Module):
-    """The innermost trunk: a flat transformer."""
+    """The innermost trunk: a flat transformer.
 
-    def __init__(self, config: ModelConfig, backend: str, dtype, rngs: nnx.Rngs):
-        self.stack = Transformer(config, backend, dtype, rngs)
+    biased: attention scores of its positions are biased by a delete gate.
+    """
 
-    def __call__(self, x: jax.Array, layout: Layout) -> tuple[jax.Array, dict]:
+    def __init__(self, config: ModelConfig, backend: str, biased: bool, dtype, rngs: nnx.Rngs):
+        # No fused kernel has softmax1 and biases of keys.
+        backend = "reference" if biased else backend
+        self.stack = Transformer(config, backend, dtype, rngs, plus_one=biased)
+        self.biased = biased
+
+    def __call__(
+        self, x: jax.Array, layout: Layout, noise=None, key_bias: jax.Array | None = None
+    ) -> tuple[jax.Array, dict, tuple]:
         """x ``[B, T, d]`` to ``[B, T, d]``, and what a trunk has to tell: nothing."""
-        return self.stack(x, layout.positions, layout.segment_ids), {}
+        return self.stack(x, layout.positions, layout.segment_ids, key_bias=key_bias), {}, ()
 
     def init_cache(self, batch: int, slots: int) -> dict:
-        return {"stack": self.stack.init_cache(batch, slots), "length": jnp.zeros(batch, jnp.int32)}
+        cache = {"stack": self.stack.init_cache(batch, slots), "length": jnp.zeros(batch, jnp.int32)}
+        return cache | ({"bias": jnp.zeros((batch, slots))} if self.biased else {})
 
     def slots(self, cache: dict) -> int:
         return cache["stack"]["key"].shape[2]
 
-    def extend(self, x, ends, cache, valid, context):
-        """See ``Hourglass.extend``."""
-        length = cache["length"]
+    def extend(self, x, layout: Layout, cache, valid, context, key_bias=None):
+        """See ``Hourglass.extend``. key_bias ``[B, N]``: of the new positions."""
+        length, new = cache["length"], {}
+        if self.biased:
+            write = jax.vmap(lambda all_, some, at: lax.dynamic_update_slice(all_, some, (at,)))
+            key_bias = new["bias"] = write(cache["bias"], key_bias, length)
         first = _first_seen(length, x.shape[1], context)
-        x, stack = self.stack.extend(x, cache["stack"], length, first)
-        return x, {"stack": stack, "length": length + valid}
+        x, stack = self.stack.extend(
+            x, cache["stack"], length, first, positions=layout.positions, key_bias=key_bias
+        )
+        return x, new | {"stack": stack, "length": length + valid}
+
+
+class Foreseer(nnx.Module):
+    """Log-odds that a unit ends with an id, from the decoder's state before it and its embedding
+    (Toucan, Fleshman & Van Durme 2023, 2311.08620: the decoder emits the end of a token itself)."""
+
+    def __init__(self, stage: StageConfig, rngs: nnx.Rngs):
+        d = stage.width
+        self.norm = RMSNorm(d)
+        self.state = Linear(d, 2 * d, ("embed", "mlp"), jnp.float32, rngs)
+        self.id = Linear(d, 2 * d, ("embed", "mlp"), jnp.float32, rngs)
+        self.out = Linear(2 * d, 1, ("mlp", None), jnp.float32, rngs)
+
+    def __call__(self, before: jax.Array, embedded: jax.Array) -> jax.Array:
+        """States and embeddings ``[..., d]`` to ``[...]``."""
+        before, embedded = before.astype(jnp.float32), embedded.astype(jnp.float32)
+        hidden = self.state(self.norm(before)) + self.id(self.norm(embedded))
+        return self.out(jax.nn.gelu(hidden))[..., 0]
 
 
 class Hourglass(nnx.Module):
@@ -76,7 +112,8 @@ class Hourglass(nnx.Module):
         self.level, self.dtype = level, dtype
         inner_width = config.widths[level + 1]
         self.per_unit = stage.slots if stage.pool == "prefix" else 1
-        self.predictor = Predictor(stage.width, rngs) if stage.segmenter == "predicted" else None
+        learned = SEGMENTERS.get(stage.segmenter)
+        self.segmenter = None if learned is None else learned(stage, rngs)
 
         def stack(layers, scope, **kind):
             return Transformer(config.blocks(stage, layers, scope), backend, dtype, rngs, **kind)
@@ -92,42 +129,85 @@ class Hourglass(nnx.Module):
         self.decoder = stack(
             stage.decoder_layers, stage.decoder_scope, reads=stage.unpool == "cross"
         )
+        self.foreseer = Foreseer(stage, rngs) if stage.predict_ends else None
 
-    def __call__(self, x: jax.Array, layout: Layout) -> tuple[jax.Array, dict]:
+    def __call__(
+        self, x: jax.Array, layout: Layout, noise: jax.Array | None = None
+    ) -> tuple[jax.Array, dict, tuple[Level, ...]]:
         """x ``[B, T, d]`` to ``[B, T, d]``: row t depends on positions up to t of its document.
 
+        noise ``[B, T]``: standard logistic, in training only; only the first level draws with it.
+
         Also what happened, sums over the batch: ``units/LEVEL`` (units that ended),
-        ``merged/LEVEL`` (ends asked for and not granted); and the predictor's
-        ``boundary_logits [B, T]``.
+        ``merged/LEVEL`` (ends asked for and not granted), and how each level cut.
         """
-        stage, told = self.stage, {}
+        stage = self.stage
         real = layout.segment_ids > 0
         encoded = x if self.whole_units else self.encoder(x, layout.positions, layout.segment_ids)
-        ends = layout.ends
-        if self.predictor is not None:
-            told["boundary_logits"] = self.predictor(encoded)
-            ends = told["boundary_logits"] > 0
+        decision = Decision(layout.ends)
+        if self.segmenter is not None:
+            carry = self.segmenter.init_carry(len(x))
+            decision, _ = self.segmenter.decide(encoded, layout, carry, noise=noise)
         none = jnp.zeros(x.shape[0], jnp.int32)
         fresh = starts_of(layout.segment_ids)
-        boundary, _ = bounded(ends, stage, layout.positions, none, none, fresh)
+        boundary, _ = bounded(decision.ends, stage, layout.positions, none, none, fresh)
         units = segment(boundary & real, layout.segment_ids, stage.units(x.shape[1]))
-        told[f"units/{self.level}"] = jnp.sum(units.boundary)
-        told[f"merged/{self.level}"] = jnp.sum(ends & real & ~units.boundary)
+        told = {
+            f"units/{self.level}": jnp.sum(units.boundary),
+            f"merged/{self.level}": jnp.sum(decision.ends & real & ~units.boundary),
+        }
 
-        pooled = constrain(self._pooled(encoded, units))
-        B, S, p, D = pooled.shape
-        z, inner_told = self.inner(pooled.reshape(B, S * p, D), _spread(units.layout, p))
-        null = self.unpool.before_any(B)
-        made = self.unpool.memory(z.reshape(B, S, p, D))
-        memory = constrain(jnp.concatenate([null, made], axis=1))
-        start = self.unpool(encoded, memory, units.available, units.boundary, units.since)
-        return self._decoded(start, memory, units, layout), told | inner_told
+        reads, since = units.available, units.since
+        if stage.segmenter == "deletion" and noise is not None:
+            # Training hides what it deletes softly: the inner trunk sees every position.
+            z, inner_told, levels = self.inner(
+                self.pool.project(encoded), layout, None, decision.key_bias
+            )
+            made = self.unpool.memory(z[:, :, None])
+            newest = take(units.last, jnp.maximum(reads - 1, 0))
+            reads = jnp.where(reads > 0, newest + 1, 0)
+        else:
+            pooled = constrain(self._pooled(encoded, units, decision, layout))
+            B, S, p, D = pooled.shape
+            inner_layout, biases = _spread(units.layout, p), {}
+            if stage.segmenter == "deletion":
+                places = take(layout.positions, units.last)
+                inner_layout = dataclasses.replace(inner_layout, positions=places)
+                biases["key_bias"] = take(decision.key_bias, units.last)
+            z, inner_told, levels = self.inner(
+                pooled.reshape(B, S * p, D), inner_layout, None, **biases
+            )
+            made = self.unpool.memory(z.reshape(B, S, p, D))
+        if stage.unpool == "smooth":
+            share = take(_clipped(decision.probability), units.last)
+            share = jnp.where(units.layout.positions == 0, 1, share)
+            made = self.unpool.smoothed(made, share, jnp.zeros_like(made[:, 0]))
+        memory = constrain(jnp.concatenate([self.unpool.before_any(len(x)), made], axis=1))
+        start = x if stage.decoder_scope == "unit" else encoded
+        start = self.unpool(start, memory, reads, units.boundary, since, decision.probability)
+        decoded = self._decoded(start, memory, units, layout)
+        foreseen = None
+        if self.foreseer is not None:
+            before = jnp.pad(decoded, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+            before = jnp.where((layout.positions > 0)[..., None], before, 0)
+            foreseen = self.foreseer(before, x)
+        own = Level(units.boundary, decision, real, foreseen)
+        return decoded, told | inner_told, (own, *levels)
 
-    def _pooled(self, x: jax.Array, units: Segmentation) -> jax.Array:
+    def _pooled(self, x, units: Segmentation, decision=None, layout=None) -> jax.Array:
         """Unit vectors ``[B, S, p, D]`` of the encoder's states, or of embeddings where the encoder
-        looks at whole units."""
+        looks at whole units. decision, layout: in the parallel pass."""
+        if self.pool.soft is not None:
+            return self.pool(self.pool.soft(x, units, decision, layout)[:, :, None], units)
         if not self.whole_units:
-            return self.pool(x, units)
+            weight = None
+            if decision is not None and decision.count is not None:
+                # Worth exactly 1; moving an end moves what lies behind it to the unit after (the
+                # gradient of dynamic pooling's official code).
+                units_before = within_document(decision.count, layout.positions)
+                weight = 1 + units_before - lax.stop_gradient(units_before)
+                weight = weight[..., None].astype(x.dtype)
+            return self.pool(x, units, weight)
         order = lambda x: jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])  # noqa: E731
         if self.prefix is None:
             return self.pool(self.encoder(x, order(x), units.unit_of), units)
@@ -167,7 +247,12 @@ class Hourglass(nnx.Module):
         stage = self.stage
         room = 2 * stage.units(slots)  # as many again, for one long continuation
         none = jnp.zeros(batch, jnp.int32)
-        return {
+        more = {}
+        if self.segmenter is not None:
+            more["segmenter"] = self.segmenter.init_carry(batch)
+        if self.pool.soft is not None:
+            more["sums"] = jnp.zeros((batch, SoftPool.REACH + 1, stage.width + 1))
+        return more | {
             "encoder": self.encoder.init_cache(batch, 0 if self.whole_units else slots),
             "decoder": self.decoder.init_cache(batch, slots + self._led * room),
             "inner": self.inner.init_cache(batch, room * self.per_unit),
@@ -187,13 +272,12 @@ class Hourglass(nnx.Module):
         return cache["decoder"]["key"].shape[2] - led
 
     def extend(
-        self, x: jax.Array, ends: jax.Array, cache: dict, valid: jax.Array, context: int | None
+        self, x: jax.Array, layout: Layout, cache: dict, valid: jax.Array, context: int | None
     ) -> tuple[jax.Array, dict]:
         """Continue each row's document by x ``[B, N, d]``, of which ``valid [B]`` positions count.
 
         Returns ``[B, N, d]``, equal to the parallel pass, and the longer cache. The inner trunk
-        runs only if a unit of any row ends. ends ``[B, N]``: as in Layout.
-        context: see no further back than this many positions.
+        runs only if a unit of any row ends. context: see no further back than this many positions.
         """
         stage, (B, N, _) = self.stage, x.shape
         t = jnp.arange(N)[None]
@@ -203,12 +287,16 @@ class Hourglass(nnx.Module):
         encoded = x
         if not self.whole_units:
             encoded, cache["encoder"] = self.encoder.extend(x, cache["encoder"], length, first)
-        if self.predictor is not None:
-            ends = self.predictor(encoded) > 0
+        decision = Decision(layout.ends)
+        if self.segmenter is not None:
+            decision, cache["segmenter"] = self.segmenter.decide(
+                encoded, layout, cache["segmenter"], valid
+            )
         nothing = jnp.zeros((B, N), bool)
         boundary, granted = bounded(
-            ends & real, stage, length[:, None] + t, cache["used"], cache["open_since"], nothing
-        )
+            decision.ends & real, stage, length[:, None] + t, cache["used"], cache["open_since"],
+            nothing,
+        )  # fmt: skip
         boundary &= real
         ended = jnp.cumsum(boundary, axis=1)
         count = ended[:, -1]
@@ -222,23 +310,47 @@ class Hourglass(nnx.Module):
         flags = jnp.concatenate([jnp.zeros((B, M), bool), boundary], axis=1)
         units = segment(flags, ours.astype(jnp.int32), most + 3)
 
+        if self.pool.soft is not None:
+            sums = self._open_sums(encoded, window, decision, layout, boundary, real, most, cache)
+            softly = self.pool.soft.means(sums[:, : units.last.shape[1]])[:, :, None]
+            keep = jax.vmap(lambda rows, by: lax.dynamic_slice_in_dim(rows, by, SoftPool.REACH + 1))
+            cache["sums"] = keep(sums, count)
+        # Where the units that end now lie among the new positions; the first is unit 0 there.
+        ends_at = units.last[:, 1 : most + 1] - M
+
         def complete(inner):
-            # Unit 0 is what lies before the open one.
-            pooled = self._pooled(window, units)[:, 1 : most + 1]
+            # Unit 0 of the window is what lies before the open one.
+            if self.pool.soft is not None:
+                pooled = self.pool(softly, units)[:, :most]
+            else:
+                pooled = self._pooled(window, units)[:, 1 : most + 1]
             new = pooled.reshape(B, most * self.per_unit, -1)
             within = None if context is None else stage.units(context) * self.per_unit
-            no_ends = jnp.zeros(new.shape[:2], bool)
-            z, inner = self.inner.extend(new, no_ends, inner, count * self.per_unit, within)
-            return self.unpool.memory(z.reshape(pooled.shape)), inner
+            inner_layout, biases = _continued(inner["length"], new), {}
+            if stage.segmenter == "deletion":
+                at = jnp.clip(ends_at, 0, N - 1)
+                places = take(jnp.broadcast_to(layout.positions, (B, N)), at)
+                inner_layout = dataclasses.replace(inner_layout, positions=places)
+                biases["key_bias"] = take(decision.key_bias, at)
+            z, inner = self.inner.extend(
+                new, inner_layout, inner, count * self.per_unit, within, **biases
+            )
+            return self.unpool.memory(z.reshape(B, most, self.per_unit, -1)), inner
 
         def wait(inner):
             return jnp.zeros((B, most, *cache["memory"].shape[2:]), self.dtype), inner
 
+        number = cache["inner"]["length"][:, None] + jnp.arange(most)
         made, cache["inner"] = lax.cond(jnp.any(boundary), complete, wait, cache["inner"])
+        if stage.unpool == "smooth":
+            share = take(_clipped(decision.probability), jnp.clip(ends_at, 0, N - 1))
+            share = jnp.where(number == 0, 1, share)
+            made = self.unpool.smoothed(made, share, cache["memory"][:, 0])
         memory = jnp.concatenate([cache["memory"], made], axis=1)
         opened_at = lax.cummax(jnp.where(boundary, t, -1 - cache["since"][:, None]), axis=1)
         since = t - opened_at
-        start = self.unpool(encoded, memory, ended, boundary, since)
+        start = x if stage.decoder_scope == "unit" else encoded
+        start = self.unpool(start, memory, ended, boundary, since, decision.probability)
         x, cache = self._decode_on(start, memory, ended, boundary, valid, first, cache)
 
         def last(values):
@@ -258,6 +370,17 @@ class Hourglass(nnx.Module):
             "open_since": jnp.where(any_granted, valid - newest_grant, cache["open_since"] + valid),
             "since": jnp.where(moved, last(since), cache["since"]),
         }
+
+    def _open_sums(self, x, window, decision, layout, boundary, real, most, cache):
+        """Sums of the soft pool ``[B, most + REACH + 3, d + 1]``: of the open unit, those after it,
+        and as many as the new positions may reach."""
+        soft, N = self.pool.soft, x.shape[1]
+        M = self.stage.max_unit
+        values = soft.values(x, window[:, M - 2 : M], layout.positions)
+        unit_of = jnp.cumsum(boundary, axis=1) - boundary
+        counts = jnp.broadcast_to(real[..., None], (*real.shape, soft.REACH + 1))
+        sums = soft.sums(values, decision, unit_of, most + soft.REACH + 3, counts)
+        return sums.at[:, : soft.REACH + 1].add(cache["sums"])
 
     def _decode_on(self, x, memory, ended, boundary, valid, first, cache):
         """The decoder's part of ``extend``."""
@@ -292,10 +415,21 @@ def _first_seen(length, count: int, context: int | None):
     return jnp.zeros_like(at) if context is None else jnp.maximum(at - context + 1, 0)
 
 
+def _clipped(p: jax.Array) -> jax.Array:
+    return jnp.clip(p, 1e-4, 1 - 1e-4)
+
+
+def _continued(length: jax.Array, x: jax.Array) -> Layout:
+    """The layout of positions x ``[B, N, d]`` behind ``length [B]`` others of one document."""
+    positions = length[:, None] + jnp.arange(x.shape[1])[None]
+    nothing = jnp.zeros_like(positions)
+    return Layout(positions, nothing + 1, nothing > 0, nothing)
+
+
 def _spread(layout: Layout, p: int) -> Layout:
     """The layout of ``p`` positions for each unit."""
     if p == 1:
         return layout
     wide = jax.tree.map(lambda x: jnp.repeat(x, p, axis=1), layout)
     inside = jnp.tile(jnp.arange(p), layout.positions.shape[1])[None]
-    return Layout(layout.positions.repeat(p, axis=1) * p + inside, wide.segment_ids, wide.ends)
+    return dataclasses.replace(wide, positions=wide.positions * p + inside)

@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 from octavo.configs.schema import ModelConfig
 from octavo.model.batch import Batch
 from octavo.model.embedding import EMBEDDINGS
-from octavo.model.hourglass import make_trunk
+from octavo.model.hourglass import Level, make_trunk
 from octavo.model.layers import Linear, RMSNorm, constrain
-from octavo.model.segmentation import Layout, rule_ends
+from octavo.model.segmentation import Layout, rule_ends, take
+from octavo.tokenizers import scripts
 
 
 @jax.tree_util.register_dataclass
@@ -22,8 +24,8 @@ class Output:
     logits: jax.Array
     """Float32 ``[B, T, vocab_size]``; those at t depend on the batch's tokens up to t of the same
     segment, and on nothing else."""
-    boundary_logits: jax.Array | None = None
-    """``[B, T]``, of a predicted segmenter: the log-odds that a unit ends at t."""
+    levels: tuple[Level, ...] = ()
+    """How each level of an hourglass cut its positions into units, outermost first."""
     statistics: dict[str, jax.Array] = field(default_factory=dict)
     """Sums over the batch, by name."""
 
@@ -44,8 +46,9 @@ class ByteLM(nnx.Module):
         untied = not config.tied_embeddings
         shape = (width, vocab_size)
         self.head = Linear(*shape, ("embed", "vocab"), dtype, rngs, 0.1) if untied else None
-        # How many ids before the new ones the embedding and the segmenter's rule look at.
-        self.history = max(1, self.embedding.reach)
+        self.routed = any(stage.scripts for stage in config.stages)
+        # How many ids before the new ones the embedding, the segmenter's rule and characters reach.
+        self.history = max(1, self.embedding.reach, 3 if self.routed else 0)
 
     def _logits(self, x: jax.Array) -> jax.Array:
         x = self.norm(x)
@@ -61,20 +64,49 @@ class ByteLM(nnx.Module):
         ends = rule_ends(segmenter, tokens, before)
         return ends | (marks > 0) if segmenter == "marks" else ends
 
-    def __call__(self, batch: Batch) -> Output:
+    def _scripts(self, known: jax.Array, documents: jax.Array, before: jax.Array) -> jax.Array:
+        """The newest writing system at each id, ``[B, N]``.
+
+        known ``[B, 3 + N]``: the ids, and three before them; documents ``[B, 3 + N]``: equal within
+        a document; before ``[B]``: the newest system before the first of the N.
+        """
+        N = known.shape[1] - 3
+        ids = [
+            jnp.where(documents[:, at : at + N] == documents[:, 3:], known[:, at : at + N], -1)
+            for at in range(3, -1, -1)
+        ]
+        first, values = (jnp.asarray(table) for table in scripts.pages())
+        own = scripts.script_of_character(ids[0], ids[1:], values, first)
+        t = jnp.arange(N)[None]
+        newest = lax.cummax(jnp.where(own > 0, t, -1), axis=1)
+        at = jnp.maximum(newest, 0)
+        same = take(documents[:, 3:], at) == documents[:, 3:]
+        taken_up = jnp.where(documents[:, 3:] == documents[:, :1], before[:, None], 0)
+        return jnp.where((newest >= 0) & same, take(own, at), taken_up)
+
+    def __call__(self, batch: Batch, noise: jax.Array | None = None) -> Output:
+        """noise ``[B, T]``: standard logistic, in training; without, all is deterministic."""
         tokens, positions = batch.tokens, batch.positions
         shifted = jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1]
         ends = self._ends(tokens, jnp.where(positions > 0, shifted, -1), batch.marks)
-        layout = Layout(positions, batch.segment_ids, ends)
-        x, told = self.trunk(constrain(self.embedding(tokens, positions)), layout)
-        boundary_logits = told.pop("boundary_logits", None)
-        return Output(self._logits(x), boundary_logits, told)
+        written = jnp.zeros_like(tokens)
+        if self.routed:
+            known, documents = (
+                jnp.pad(x, ((0, 0), (3, 0)), constant_values=-1)
+                for x in (tokens, batch.segment_ids)
+            )
+            written = self._scripts(known, documents, written[:, 0])
+        layout = Layout(positions, batch.segment_ids, ends, written)
+        x = constrain(self.embedding(tokens, positions))
+        x, told, levels = self.trunk(x, layout, noise)
+        return Output(self._logits(x), levels, told)
 
     def init_cache(self, batch: int, slots: int) -> dict:
         """An empty cache for documents of up to ``slots`` ids, one a row."""
         return {
             "length": jnp.zeros((batch,), jnp.int32),
             "ids": jnp.full((batch, self.history), -1, jnp.int32),
+            "script": jnp.zeros((batch,), jnp.int32),
             "trunk": self.trunk.init_cache(batch, slots),
         }
 
@@ -101,7 +133,18 @@ class ByteLM(nnx.Module):
         ends = self._ends(tokens, known[:, self.history - 1 : -1], marks)
         at = length[:, None] + jnp.arange(-self.history, N)[None]
         x = self.embedding(known, at)[:, self.history :]
-        x, trunk = self.trunk.extend(x, ends, cache["trunk"], valid, context)
-        keep = jax.vmap(lambda ids, n: jax.lax.dynamic_slice_in_dim(ids, n, self.history))
-        cache = {"length": length + valid, "ids": keep(known, valid), "trunk": trunk}
-        return self._logits(x), cache
+        written, script = jnp.zeros_like(tokens), cache["script"]
+        if self.routed:
+            recent = known[:, self.history - 3 :]
+            written = self._scripts(recent, jnp.zeros_like(recent), script)
+            newest = take(written, jnp.maximum(valid - 1, 0)[:, None])[:, 0]
+            script = jnp.where(valid > 0, newest, script)
+        layout = Layout(at[:, self.history :], jnp.ones_like(tokens), ends, written)
+        x, trunk = self.trunk.extend(x, layout, cache["trunk"], valid, context)
+        keep = jax.vmap(lambda ids, n: lax.dynamic_slice_in_dim(ids, n, self.history))
+        return self._logits(x), {
+            "length": length + valid,
+            "ids": keep(known, valid),
+            "script": script,
+            "trunk": trunk,
+        }

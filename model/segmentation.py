@@ -29,6 +29,8 @@ class Layout:
     """Which document, from 1; 0 is padding."""
     ends: jax.Array
     """Booleans: a rule says that a unit of the first stage ends here."""
+    scripts: jax.Array
+    """The newest writing system so far (tokenizers/scripts.py), 0 for none or where nothing asks."""
 
 
 @jax.tree_util.register_dataclass
@@ -166,5 +168,6 @@ def segment(boundary: jax.Array, segment_ids: jax.Array, units: int) -> Segmenta
             positions=jnp.where(exists, k[None] - take(first_of_document, last), 0),
             segment_ids=jnp.where(exists, take(segment_ids, last), 0),
             ends=jnp.zeros_like(last, bool),
+            scripts=jnp.zeros_like(last),
         ),
     )

@@ -24,8 +24,12 @@ ACTIVATIONS = {
 class Attention(nnx.Module):
     """Multi-head self-attention with rotary positions and optional grouped queries and QK norm."""
 
-    def __init__(self, config: ModelConfig, backend: str, causal: bool, dtype, rngs: nnx.Rngs):
+    def __init__(
+        self, config: ModelConfig, backend: str, causal: bool, plus_one: bool, dtype,
+        rngs: nnx.Rngs,
+    ):  # fmt: skip
         d, D = config.width, config.head_size
+        self.plus_one = plus_one
         self.heads, self.kv_heads, self.head_size = config.heads, config.key_value_heads, D
         self.window, self.backend, self.causal = config.window, backend, causal
         self.query = Linear(d, self.heads * D, ("embed", "heads"), dtype, rngs)
@@ -46,15 +50,15 @@ class Attention(nnx.Module):
             q, k = self.query_norm(q), self.key_norm(k)
         return rotate(q, angles), rotate(k, angles), v
 
-    def __call__(self, x, angles, segment_ids):
+    def __call__(self, x, angles, segment_ids, key_bias):
         q, k, v = self._project(x, angles)
-        spec = MaskSpec(segment_ids, self.causal, self.window)
+        spec = MaskSpec(segment_ids, self.causal, self.window, key_bias, self.plus_one)
         mixed = attention(q, k, v, spec, self.backend)
         return self.out(mixed.reshape(*x.shape[:2], -1))
 
-    def extend(self, x, angles, cache, length, first):
+    def extend(self, x, angles, cache, length, first, key_bias):
         """x ``[B, N, d]`` continues rows that hold ``length [B]`` positions in the cache; each of
-        its positions sees from ``first [B, N]`` on."""
+        its positions sees from ``first [B, N]`` on. key_bias: of the whole cache, or None."""
         q, k, v = self._project(x, angles)
         write = jax.vmap(lambda slots, new, at: lax.dynamic_update_slice(slots, new, (at, 0, 0)))
         keys = write(cache["key"], k, length)
@@ -64,7 +68,7 @@ class Attention(nnx.Module):
         visible = (key_at <= query_at) & (key_at >= first[:, :, None])
         if self.window is not None:
             visible &= query_at - key_at < self.window
-        mixed = attend(q, keys, values, visible)
+        mixed = attend(q, keys, values, visible, key_bias, self.plus_one)
         return self.out(mixed.reshape(*x.shape[:2], -1)), {"key": keys, "value": values}
 
 
@@ -121,25 +125,28 @@ class Block(nnx.Module):
     """Pre-norm residual block; ``reads`` puts attention to a unit's slots first."""
 
     def __init__(
-        self, config: ModelConfig, backend: str, causal: bool, reads: bool, dtype, rngs: nnx.Rngs
-    ):
+        self, config: ModelConfig, backend: str, causal: bool, reads: bool, plus_one: bool, dtype,
+        rngs: nnx.Rngs,
+    ):  # fmt: skip
         self.reader = UnitAttention(config, dtype, rngs) if reads else None
         self.attention_norm = RMSNorm(config.width)
-        self.attention = Attention(config, backend, causal, dtype, rngs)
+        self.attention = Attention(config, backend, causal, plus_one, dtype, rngs)
         self.mlp_norm = RMSNorm(config.width)
         self.mlp = MLP(config, dtype, rngs)
 
     def _read(self, x, memory):
         return x if self.reader is None else x + self.reader(x, *memory)
 
-    def __call__(self, x, angles, segment_ids, memory):
+    def __call__(self, x, angles, segment_ids, memory, key_bias):
         x = self._read(x, memory)
-        x = x + self.attention(self.attention_norm(x), angles, segment_ids)
+        x = x + self.attention(self.attention_norm(x), angles, segment_ids, key_bias)
         return x + self.mlp(self.mlp_norm(x))
 
-    def extend(self, x, angles, cache, length, first, memory):
+    def extend(self, x, angles, cache, length, first, memory, key_bias):
         x = self._read(x, memory)
-        mixed, cache = self.attention.extend(self.attention_norm(x), angles, cache, length, first)
+        mixed, cache = self.attention.extend(
+            self.attention_norm(x), angles, cache, length, first, key_bias
+        )
         x = x + mixed
         return x + self.mlp(self.mlp_norm(x)), cache
 
@@ -158,26 +165,30 @@ class Transformer(nnx.Module):
     stack is scanned or unrolled, so both read the same checkpoint.
 
     causal: False for encoders that look at whole segments. reads: the blocks attend to units.
+    plus_one: attention with softmax1, and scores of keys may be biased.
     """
 
     def __init__(
         self, config: ModelConfig, backend: str, dtype, rngs: nnx.Rngs,
-        causal: bool = True, reads: bool = False,
+        causal: bool = True, reads: bool = False, plus_one: bool = False,
     ):  # fmt: skip
-        self.config, self.dtype = config, dtype
+        self.config, self.dtype, self.plus_one = config, dtype, plus_one
         keys = jax.random.split(rngs.params(), max(config.layers, 1))
         make = nnx.vmap(
-            lambda key: Block(config, backend, causal, reads, dtype, nnx.Rngs(params=key))
+            lambda key: Block(
+                config, backend, causal, reads, plus_one, dtype, nnx.Rngs(params=key)
+            )
         )
         self.blocks = make(keys) if config.layers else None
 
     def __call__(
-        self, x: jax.Array, positions: jax.Array, segment_ids: jax.Array, memory=None
-    ) -> jax.Array:
+        self, x: jax.Array, positions: jax.Array, segment_ids: jax.Array, memory=None,
+        key_bias=None,
+    ) -> jax.Array:  # fmt: skip
         """x ``[B, T, d]``, positions and segment_ids ``[B, T]`` integers; returns ``[B, T, d]``.
 
         memory: for blocks that read units, their slots ``[B, U, slots, d]`` and which unit each
-        position reads, ``[B, T]``.
+        position reads, ``[B, T]``. key_bias ``[B, T]``: see MaskSpec.
         """
         if self.blocks is None:
             return x
@@ -186,7 +197,8 @@ class Transformer(nnx.Module):
 
         @REMAT[self.config.remat]
         def apply(layer, x):
-            return constrain(nnx.merge(definition, layer)(x, angles, segment_ids, memory))
+            block = nnx.merge(definition, layer)
+            return constrain(block(x, angles, segment_ids, memory, key_bias))
 
         if self.config.scan_layers:
             return lax.scan(lambda x, layer: (apply(layer, x), None), x, layers)[0]
@@ -201,23 +213,26 @@ class Transformer(nnx.Module):
         return {name: jnp.zeros(shape, self.dtype) for name in ("key", "value")}
 
     def extend(
-        self, x: jax.Array, cache: dict, length: jax.Array, first: jax.Array, memory=None
-    ) -> tuple[jax.Array, dict]:
+        self, x: jax.Array, cache: dict, length: jax.Array, first: jax.Array, memory=None,
+        positions=None, key_bias=None,
+    ) -> tuple[jax.Array, dict]:  # fmt: skip
         """Continue rows that already hold ``length [B]`` positions by x ``[B, N, d]``.
 
         Equal to the parallel pass over the whole rows, read at the last N positions, where each
         sees from position ``first [B, N]`` on. The cache must have room for ``length + N``; what
-        lies beyond is overwritten before it is read.
+        lies beyond is overwritten before it is read. positions ``[B, N]``: where they are not
+        ``length`` and on. key_bias ``[B, slots]``: of the whole cache.
         """
         if self.blocks is None:
             return x, cache
-        positions = length[:, None] + jnp.arange(x.shape[1])[None]
+        if positions is None:
+            positions = length[:, None] + jnp.arange(x.shape[1])[None]
         angles = rotary_angles(positions, self.config.head_size, self.config.rope_base)
         definition, layers = nnx.split(self.blocks)
 
         def apply(x, scanned):
             layer, cache = scanned
             block = nnx.merge(definition, layer)
-            return block.extend(x, angles, cache, length, first, memory)
+            return block.extend(x, angles, cache, length, first, memory, key_bias)
 
         return lax.scan(apply, x, (layers, cache))

@@ -49,7 +49,11 @@ def defined(config: Config, vocab_size: int = 256) -> tuple[Definition, dict]:
     """The model and parameters far from their near-uniform start, so that leaks show."""
     definition = define(config, vocab_size, "cpu")
     params = jax.jit(definition.init)(jax.random.key(1))
-    return definition, jax.tree.map(lambda leaf: leaf * 2, params)
+    rng = np.random.default_rng(0)
+    # What starts at zero moves, too.
+    return definition, jax.tree.map(
+        lambda leaf: leaf * 2 + 0.03 * rng.standard_normal(leaf.shape, np.float32), params
+    )
 
 
 class SomeMarks(NoMarks):

@@ -1,9 +1,9 @@
-"""The table behind Unicode words, made from the Unicode Character Database:
+"""The table behind Unicode words and scripts, made from the Unicode Character Database:
 
     python -m octavo.tokenizers.unicode_table FOLDER
 
-FOLDER holds auxiliary/WordBreakProperty.txt, emoji/emoji-data.txt, extracted or main files
-PropList.txt and UnicodeData.txt, of version 15.0. Writes ``unicode_15_0.npz`` beside this file.
+FOLDER holds auxiliary/WordBreakProperty.txt, emoji/emoji-data.txt, PropList.txt, Scripts.txt and
+UnicodeData.txt, of version 15.0. Writes ``unicode_15_0.npz`` beside this file.
 """
 
 import sys
@@ -64,7 +64,27 @@ def build(folder: Path) -> np.ndarray:
     return table + 32 * kinds
 
 
+def build_scripts(folder: Path) -> tuple[list[str], np.ndarray]:
+    """Names of the scripts, lowercase, and the index of each code point's. 0: none of its own."""
+    none = ("common", "inherited")
+    ranges = [
+        (first, last, value.lower())
+        for first, last, value in _properties(folder / "Scripts.txt")
+        if value.lower() not in none
+    ]
+    names = ["other", *sorted({name for _, _, name in ranges})]
+    table = np.zeros(0x110000, np.uint8)
+    for first, last, name in ranges:
+        table[first : last + 1] = names.index(name)
+    return names, table
+
+
+def _runs(name: str, table: np.ndarray) -> dict[str, np.ndarray]:
+    edges = np.flatnonzero(np.diff(table.astype(np.int16), prepend=-1))
+    return {f"{name}starts": edges.astype(np.uint32), f"{name}values": table[edges]}
+
+
 if __name__ == "__main__":
-    built = build(Path(sys.argv[1]))
-    edges = np.flatnonzero(np.diff(built.astype(np.int16), prepend=-1))
-    np.savez_compressed(TABLE, starts=edges.astype(np.uint32), values=built[edges])
+    names, scripts = build_scripts(Path(sys.argv[1]))
+    runs = _runs("", build(Path(sys.argv[1]))) | _runs("script_", scripts)
+    np.savez_compressed(TABLE, **runs, script_names=names)

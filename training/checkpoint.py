@@ -54,7 +54,7 @@ class Checkpoints:
         """Begin to save; the state may be donated as soon as this returns. Raises CheckpointError
         if this or the save before it fails."""
         step = int(state["step"])
-        rest = {name: state[name] for name in ("opt", "skipped")}
+        rest = _rest(state)
         meta = meta | {"checksum": int(checksum({"params": state["params"], **rest}))}
         save = ocp.args.Composite(
             params=ocp.args.StandardSave(state["params"]),
@@ -97,7 +97,7 @@ class Checkpoints:
                 _agree(saved["meta"]["model"], meta["model"], "model", self.folder)
                 _agree(saved["data"], data, "data plan", self.folder)
                 state = self._read(step, abstract)
-                found = {k: state[k] for k in ("params", "opt", "skipped")}
+                found = {"params": state["params"], **_rest(state)}
                 if int(checksum(found)) != saved["meta"]["checksum"]:
                     raise CheckpointError("its checksum does not match its content")
                 return state
@@ -115,7 +115,7 @@ class Checkpoints:
         return None
 
     def _read(self, step: int, abstract: dict) -> dict:
-        rest = {name: abstract[name] for name in ("opt", "skipped")}
+        rest = _rest(abstract)
         items = ocp.args.Composite(
             params=ocp.args.StandardRestore(abstract["params"]),
             opt=ocp.args.StandardRestore(rest),
@@ -133,6 +133,11 @@ class Checkpoints:
 
 
 _JSON = ocp.args.JsonRestore()
+
+
+def _rest(state: dict) -> dict:
+    """What is saved beside the parameters."""
+    return {name: value for name, value in state.items() if name not in ("step", "params")}
 
 
 def differences(saved: dict, asked: dict, prefix: str = "") -> list[str]:

@@ -6,6 +6,7 @@ parts (accumulation, devices) and give the same loss.
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import gammaln
 
 from octavo.configs.schema import Config
 from octavo.model.batch import Batch
@@ -20,11 +21,19 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax
 
 
 def objective(
-    output: Output, batch: Batch, bytes_per_id: jax.Array, config: Config
+    output: Output,
+    batch: Batch,
+    bytes_per_id: jax.Array,
+    config: Config,
+    deletion_weight: jax.Array | float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Sum over targets of cross-entropy, plus ``z_loss`` x log-normalizer squared (PaLM, Chowdhery
-    et al. 2022), plus a predicted segmenter's loss; and the sums ``nats``, ``targets``, UTF-8
-    ``bytes`` and the model's own statistics."""
+    et al. 2022), plus what learned segmenters are held to; and the sums ``nats``, ``targets``,
+    UTF-8 ``bytes``, for each learned level ``positions``, ``ends`` and ``collapsed`` positions, and
+    the model's own statistics.
+
+    deletion_weight: of the controller, for a delete gate.
+    """
     nats, log_normalizer = cross_entropy(output.logits, batch.targets)
     weights = batch.loss_weights
     sums = {
@@ -35,14 +44,85 @@ def objective(
     loss = sums["nats"]
     if config.train.z_loss:
         loss += config.train.z_loss * jnp.sum(jnp.square(log_normalizer) * weights)
-    if output.boundary_logits is not None:
-        if config.model.stages[0].supervision == "entropy":
-            target = entropy_spikes(output.logits, batch.positions)
+    for i, (stage, level) in enumerate(zip(config.model.stages, output.levels, strict=True)):
+        found = level.decision
+        if level.end_log_odds is not None:
+            foreseen = boundary_nats(level.end_log_odds, level.boundary)
+            sums[f"foreseen_nats/{i}"] = jnp.sum(foreseen * level.real)
+            loss += sums[f"foreseen_nats/{i}"]
+        if stage.supervision == "none":
+            continue
+        sums |= {
+            f"{name}/{i}": value
+            for name, value in rates(found.ends, level.real, min(stage.rates)).items()
+        }
+        if stage.supervision == "binomial":
+            loss_here = binomial_nats(found.count, level.real, found.route, stage.rates)
+        elif stage.supervision == "ratio":
+            mean = ratio_loss(found.ends, found.probability, level.real, stage.rates[0])
+            loss_here = mean * jnp.sum(weights)
+        elif stage.supervision == "controller":
+            loss_here = deletion_weight * jnp.sum(found.key_bias * level.real)
         else:
             target = batch.marks > 0
-        sums["boundary_nats"] = jnp.sum(boundary_nats(output.boundary_logits, target) * weights)
-        loss += sums["boundary_nats"]
+            if stage.supervision == "entropy":
+                target = entropy_spikes(output.logits, batch.positions)
+            loss_here = jnp.sum(boundary_nats(found.log_odds, target) * weights)
+        sums[f"boundary_loss/{i}"] = loss_here
+        loss += stage.supervision_weight * loss_here
     return loss, sums
+
+
+def rates(ends: jax.Array, real: jax.Array, least: float) -> dict[str, jax.Array]:
+    """Sums of ``positions`` that are real, of ``ends`` among them, and of ``collapsed``: positions
+    in rows where ends are a tenth as frequent as the ``least`` rate, or hardly ever missing."""
+    n = jnp.sum(real, axis=1)
+    k = jnp.sum(ends & real, axis=1)
+    rate = k / jnp.maximum(n, 1)
+    gone = (rate < least / 10) | (rate > 0.9)
+    return {
+        "positions": jnp.sum(n).astype(jnp.float32),
+        "ends": jnp.sum(k).astype(jnp.float32),
+        "collapsed": jnp.sum(jnp.where(gone, n, 0)).astype(jnp.float32),
+    }
+
+
+def binomial_nats(
+    count: jax.Array, real: jax.Array, route: jax.Array | None, rates: tuple[float, ...]
+) -> jax.Array:
+    """Minus the log-probability of each row's number of ends, given a binomial prior, summed over
+    rows and routes (dynamic pooling, 2211.09761, equation 6; MAGNET, 2407.08818).
+
+    count ``[B, T]``: ends, with an estimator's gradient; real ``[B, T]``: booleans; route
+    ``[B, T]``: which of ``rates`` is the prior (None: the first). The published loss is this over
+    the positions: here positions divide the sum of everything.
+    """
+    route = jnp.zeros_like(real, jnp.int32) if route is None else route
+    of_route = (route[..., None] == jnp.arange(len(rates))) & real[..., None]
+    n = jnp.sum(of_route, axis=1).astype(jnp.float32)
+    k = jnp.sum(jnp.where(of_route, count[..., None], 0), axis=1)
+    rate = jnp.array(rates)
+    ways = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    return -jnp.sum(ways + k * jnp.log(rate) + (n - k) * jnp.log1p(-rate))
+
+
+def ratio_loss(ends: jax.Array, p: jax.Array, real: jax.Array, rate: float) -> jax.Array:
+    """H-Net's ratio loss (2507.07955, equation 10) with N = 1 / rate, over all of a batch (of each
+    part, with accumulation): 1 where both the share of ends and their mean probability are the
+    rate. No gradient flows through the ends."""
+    n = jnp.maximum(jnp.sum(real), 1)
+    F = jnp.sum(ends & real) / n
+    G = jnp.sum(jnp.where(real, p, 0)) / n
+    N = 1 / rate
+    return N / (N - 1) * ((N - 1) * F * G + (1 - F) * (1 - G))
+
+
+def controlled(control: jax.Array, kept_share: jax.Array, rate: float) -> jax.Array:
+    """MrT5's controller (2410.20771, section 3.3), ``[proportional, integral]``, one step on: their
+    sum, if positive, weighs deletion, and grows while more than ``rate`` of the positions are
+    kept."""
+    error = kept_share - rate
+    return jnp.stack([0.9 * control[0] + 0.1 * 0.5 * error, control[1] + 5e-5 * error])
 
 
 def boundary_nats(logits: jax.Array, target: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """The model as the trainer sees it: a definition and a plain pytree.
 
-``state = {"step", "params", "opt", "skipped"}`` of dicts and arrays. Flax's modules describe the
+``state = {"step", "params", "opt", "skipped"}`` of dicts and arrays, and "control" for a model whose
+delete gate is steered. Flax's modules describe the
 parameters and run the forward pass; per-variable bookkeeping in a step costs ten times a dict's.
 """
 
@@ -31,6 +32,8 @@ class Definition:
     """``init(key)`` gives fresh parameters; jit it."""
     backend: str
     """The attention kernel that was chosen."""
+    controlled: bool
+    """Whether a controller steers a delete gate."""
 
     def bind(self, params: dict) -> ByteLM:
         """The callable module with these parameters."""
@@ -74,6 +77,7 @@ def define(config: Config, vocab_size: int, platform: str) -> Definition:
         ),
         init=lambda key: nnx.to_pure_dict(nnx.state(make(key))),
         backend=backend,
+        controlled=any(stage.supervision == "controller" for stage in config.model.stages),
     )
 
 
@@ -105,7 +109,8 @@ def abstract_state(
 
     opt = jax.eval_shape(optimizer.init, definition.abstract)
     counter = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
-    return {
+    control = jax.ShapeDtypeStruct((2,), jnp.float32, sharding=everywhere)
+    return ({"control": control} if definition.controlled else {}) | {
         "step": counter,
         "params": params,
         "opt": _described(opt, jax.tree.map_with_path(opt_sharding, opt)),
@@ -121,7 +126,8 @@ def fresh_state(
     def make(key):
         params = definition.init(key)
         zero = jnp.zeros((), jnp.int32)
-        return {"step": zero, "params": params, "opt": optimizer.init(params), "skipped": zero}
+        state = {"step": zero, "params": params, "opt": optimizer.init(params), "skipped": zero}
+        return state | ({"control": jnp.zeros(2)} if definition.controlled else {})
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))

@@ -11,7 +11,8 @@ from jax import lax
 
 from octavo.configs.schema import Config
 from octavo.model.batch import Batch
-from octavo.training.objective import objective
+from octavo.model.layers import constrain
+from octavo.training.objective import controlled, objective
 from octavo.training.state import Definition
 
 
@@ -27,35 +28,44 @@ def make_step(
     (per target), grad_norm, skipped (non-finite steps in a row, this one included).
     """
     parts = config.train.accumulation
+    gate = next((s for s in config.model.stages if s.supervision == "controller"), None)
+    learned = any(stage.supervision != "none" for stage in config.model.stages)
 
-    def loss(params, batch):
-        output = definition.bind(params)(batch)
-        return objective(output, batch, jnp.asarray(bytes_per_id), config)
+    def loss(params, batch_and_noise, weight):
+        batch, noise = batch_and_noise
+        output = definition.bind(params)(batch, noise)
+        return objective(output, batch, jnp.asarray(bytes_per_id), config, weight)
 
     gradient = jax.value_and_grad(loss, has_aux=True)
 
-    def summed(params, batch):
+    def summed(params, batch, weight):
         """Loss, sums and gradient over the whole batch, ``parts`` equal parts at a time."""
         if parts == 1:
-            return gradient(params, batch)
+            return gradient(params, batch, weight)
         # Row i goes to part i mod parts: every device keeps the rows it has.
         split = jax.tree.map(
             lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
         )
 
         def add(total, part):
-            return jax.tree.map(jnp.add, total, gradient(params, part)), None
+            return jax.tree.map(jnp.add, total, gradient(params, part, weight)), None
 
         zeros = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-            jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], split)),
+            jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], split), weight),
         )
         return lax.scan(add, zeros, split)[0]
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: dict, arrays: dict) -> tuple[dict, dict]:
         batch = Batch(**arrays).widen()
-        (total, sums), grads = summed(state["params"], batch)
+        noise = None
+        if learned:  # drawn for the whole batch: the same on any mesh, in any number of parts
+            key = jax.random.fold_in(jax.random.key(config.train.seed), state["step"])
+            noise = constrain(jax.random.logistic(key, batch.tokens.shape))
+        control = state.get("control")
+        weight = 0.0 if control is None else jnp.maximum(jnp.sum(control), 0)
+        (total, sums), grads = summed(state["params"], (batch, noise), weight)
         scale = 1 / jnp.maximum(sums["targets"], 1)
         grads = jax.tree.map(lambda g: g * scale, grads)
         norm = optax.tree.norm(grads)
@@ -77,6 +87,10 @@ def make_step(
             "opt": keep(opt, state["opt"]),
             "skipped": skipped,
         }
+        if gate is not None:
+            last = len(config.model.stages) - 1
+            share = sums[f"ends/{last}"] / jnp.maximum(sums[f"positions/{last}"], 1)
+            new["control"] = keep(controlled(control, share, gate.rates[0]), control)
         metrics = sums | {"loss": total * scale, "grad_norm": norm, "skipped": skipped}
         return new, metrics
 
