@@ -36,7 +36,7 @@ def train(config: Config, preset: str = "custom") -> dict:
     from octavo.training import sharding
     from octavo.training.checkpoint import Checkpoints, differences
     from octavo.training.lifecycle import StopSignal, Watchdog, start_hosts
-    from octavo.training.metrics import MetricsLog, Progress, human
+    from octavo.training.metrics import MetricsLog, Progress, human, of_levels
     from octavo.training.optimizer import make_optimizer
     from octavo.training.state import abstract_state, define, fresh_state
     from octavo.training.step import make_step
@@ -111,7 +111,7 @@ def train(config: Config, preset: str = "custom") -> dict:
 
     def report(step: int, metrics: dict, data_wait: float) -> None:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        per_target = {name: values[name] / max(values["targets"], 1) for name in values}
+        cut = of_levels(values)
         bits = values["nats"] / math.log(2) / max(values["bytes"], 1)
         speed = progress.update(step, bits, values["grad_norm"], values["bytes"])
         if log:
@@ -123,9 +123,13 @@ def train(config: Config, preset: str = "custom") -> dict:
                 "optimizer/grad_norm": values["grad_norm"],
                 "perf/bytes_per_second": speed,
                 "perf/data_wait_seconds": data_wait,
-                **{k: v for k, v in per_target.items() if k.startswith(("units/", "merged/"))},
+                **cut,
                 **({"perf/mfu": achieved / peak} if peak else {}),
             })  # fmt: skip
+        if step % config.train.log_every == 0:
+            for name in (k for k in cut if k.startswith("collapsed/") and cut[k] > 0.5):
+                console.print(f"warning: {name} {cut[name]:.0%}: nearly all or no positions end a "
+                              "unit; raise the stage's supervision-weight")  # fmt: skip
         if values["skipped"] >= config.train.give_up_after:
             raise cli.RunError(
                 f"{values['skipped']:.0f} steps in a row up to step {step} were not finite. Lower "

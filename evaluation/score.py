@@ -28,6 +28,10 @@ class Predictions:
     """float32: what each id costs."""
     correct: np.ndarray
     """Booleans: the id was the most likely one."""
+    ends: np.ndarray
+    """Booleans, of the ids alone: a unit of the first level ends with it; all, of a flat model."""
+    probability: np.ndarray
+    """float32, of the ids alone: what a learned segmenter gave an end there; NaN without one."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,15 @@ def predictions(
 
     def predict(params, arrays):
         batch = Batch(**arrays).widen()
-        logits = bind(params)(batch).logits
-        nats, _ = cross_entropy(logits, batch.targets)
-        return nats, jnp.argmax(logits, axis=-1) == batch.targets
+        output = bind(params)(batch)
+        nats, _ = cross_entropy(output.logits, batch.targets)
+        correct = jnp.argmax(output.logits, axis=-1) == batch.targets
+        ends, p = jnp.ones_like(correct), None
+        if output.levels:
+            ends, p = output.levels[0].boundary, output.levels[0].decision.probability
+        return nats, correct, ends, jnp.full_like(nats, jnp.nan) if p is None else p
 
-    predict = jax.jit(predict, out_shardings=(everywhere, everywhere))
+    predict = jax.jit(predict, out_shardings=everywhere)
 
     def evaluate(part: np.ndarray):
         arrays = {name: part[:, i] for i, name in enumerate(FIELDS)}
@@ -87,7 +95,8 @@ def predictions(
         return jax.device_get(predict(params, placed))
 
     found = over_documents(evaluate, rows, places, len(encoded), batch_size, progress)
-    return [Predictions(*one) for one in found]
+    # Position i reads id i - 1: what it says of the cut behind that id stands one further on.
+    return [Predictions(nats, correct, ends[1:], p[1:]) for nats, correct, ends, p in found]
 
 
 def score(

@@ -19,7 +19,7 @@ from octavo.configs.schema import ModelConfig, StageConfig
 from octavo.model.layers import Linear, RMSNorm, constrain, parameter
 from octavo.model.pooling import Pool, SoftPool, Unpool, interleave
 from octavo.model.segmentation import Layout, Segmentation, bounded, segment, starts_of, take
-from octavo.model.segmenters import SEGMENTERS, Decision, within_document
+from octavo.model.segmenters import SEGMENTERS, Decision, membership
 from octavo.model.transformer import Transformer
 
 
@@ -67,7 +67,8 @@ class Trunk(nnx.Module):
         return self.stack(x, layout.positions, layout.segment_ids, key_bias=key_bias), {}, ()
 
     def init_cache(self, batch: int, slots: int) -> dict:
-        cache = {"stack": self.stack.init_cache(batch, slots), "length": jnp.zeros(batch, jnp.int32)}
+        stack = self.stack.init_cache(batch, slots)
+        cache = {"stack": stack, "length": jnp.zeros(batch, jnp.int32)}
         return cache | ({"bias": jnp.zeros((batch, slots))} if self.biased else {})
 
     def slots(self, cache: dict) -> int:
@@ -202,11 +203,7 @@ class Hourglass(nnx.Module):
         if not self.whole_units:
             weight = None
             if decision is not None and decision.count is not None:
-                # Worth exactly 1; moving an end moves what lies behind it to the unit after (the
-                # gradient of dynamic pooling's official code).
-                units_before = within_document(decision.count, layout.positions)
-                weight = 1 + units_before - lax.stop_gradient(units_before)
-                weight = weight[..., None].astype(x.dtype)
+                weight = membership(decision.count, layout.positions)[..., None].astype(x.dtype)
             return self.pool(x, units, weight)
         order = lambda x: jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])  # noqa: E731
         if self.prefix is None:
@@ -374,8 +371,7 @@ class Hourglass(nnx.Module):
     def _open_sums(self, x, window, decision, layout, boundary, real, most, cache):
         """Sums of the soft pool ``[B, most + REACH + 3, d + 1]``: of the open unit, those after it,
         and as many as the new positions may reach."""
-        soft, N = self.pool.soft, x.shape[1]
-        M = self.stage.max_unit
+        soft, M = self.pool.soft, self.stage.max_unit
         values = soft.values(x, window[:, M - 2 : M], layout.positions)
         unit_of = jnp.cumsum(boundary, axis=1) - boundary
         counts = jnp.broadcast_to(real[..., None], (*real.shape, soft.REACH + 1))

@@ -25,6 +25,13 @@ def sum_by_unit(x: jax.Array, unit_of: jax.Array, units: int) -> jax.Array:
     return jax.vmap(add)(x.astype(jnp.float32), unit_of)
 
 
+def mean_by_unit(x: jax.Array, weight: jax.Array, unit_of: jax.Array, units: int) -> jax.Array:
+    """Means of x ``[B, T, d]`` by weights ``[B, T, 1]``, of x's dtype; 0 for units without
+    positions."""
+    total = sum_by_unit(weight, unit_of, units)
+    return (sum_by_unit(x * weight, unit_of, units) / jnp.maximum(total, 1e-9)).astype(x.dtype)
+
+
 def max_by_unit(x: jax.Array, unit_of: jax.Array, units: int) -> jax.Array:
     """The same with maxima, of x's dtype; -inf for units without positions."""
     top = lambda x, ids: jax.ops.segment_max(x, ids, units, indices_are_sorted=True)  # noqa: E731
@@ -86,9 +93,9 @@ class CrossPool(nnx.Module):
 
 class SoftPool(nnx.Module):
     """Positions weighed by the probability that they belong to a unit (MANTa, Godey et al. 2022,
-    2212.07284, section 3.2): a softmax over units of a Gaussian around the position's place. Causal:
-    a unit gathers what came up to its end. The paper's softmax is over all units; here it is over
-    those within ``REACH``, so that decoding remembers a fixed number of open sums.
+    2212.07284, section 3.2): a softmax over units of a Gaussian around the position's place.
+    Causal: a unit gathers what came up to its end. The paper's softmax is over all units; here it
+    is over those within ``REACH``, so that decoding remembers a fixed number of open sums.
 
     Values are a depthwise convolution of the states over three positions.
     """
@@ -175,11 +182,8 @@ class Pool(nnx.Module):
         elif kind == "last":
             pooled = take(x, units.last)[:, :, None]
         else:
-            S = units.last.shape[1]
             weight = jnp.ones_like(x[..., :1]) if weight is None else weight
-            total = sum_by_unit(weight, units.unit_of, S)
-            mean = sum_by_unit(x * weight, units.unit_of, S) / jnp.maximum(total, 1)
-            pooled = mean.astype(x.dtype)[:, :, None]
+            pooled = mean_by_unit(x, weight, units.unit_of, units.last.shape[1])[:, :, None]
         return self.project(pooled)
 
     def project(self, pooled: jax.Array) -> jax.Array:
@@ -270,7 +274,7 @@ class Unpool(nnx.Module):
         if kind == "smooth":
             # Worth exactly 1, with the gradient of the probability of what was decided.
             sure = jnp.where(boundary, p, 1 - p)
-            sure = 1 + sure - jax.lax.stop_gradient(sure)
+            sure = 1 + (sure - jax.lax.stop_gradient(sure))
             return (read * sure[..., None] + self.beside(x)).astype(x.dtype)
         if kind == "at_end":
             read = jnp.where(boundary[..., None], read, 0)

@@ -3,7 +3,7 @@
 Every one decides at position t from positions up to t. ``decide`` serves the parallel pass, where
 documents lie packed in a row (a position of 0 starts one), and stepwise decoding, where it takes up
 what ``carry`` remembers. Decisions are float32, whatever the model computes in. Noise is an input,
-of training only: evaluation decides by the odds alone.
+of training only.
 
 Letters: B batch, T positions, d width, K routes.
 """
@@ -62,13 +62,24 @@ def within_document(x: jax.Array, positions: jax.Array) -> jax.Array:
     return before - jnp.take_along_axis(before, start, axis=1)
 
 
+def membership(count: jax.Array, positions: jax.Array) -> jax.Array:
+    """The weight of each position in its unit, ``[B, T]``: exactly 1, but with a slope. More ends
+    before it move a position out of its unit, towards the next (the gradient of dynamic pooling's
+    official code)."""
+    ends_before = within_document(count, positions)
+    return 1 + (ends_before - lax.stop_gradient(ends_before))
+
+
 class Predictor(nnx.Module):
     """An MLP on the encoder's states gives the log-odds that a unit ends here (dynamic pooling,
     Nawrot et al. 2023, 2211.09761, section 3.3).
 
     With a prior on the rate, training draws relaxed Bernoulli variables with a straight-through
-    threshold. With ``scripts``, each writing system has its own MLP and prior (MAGNET, Ahia et al.
-    2024, 2407.08818). Raises ConfigError for a script that Unicode does not know.
+    threshold. Evaluation draws nothing: a unit ends where the sum of probabilities passes a half
+    (``passing``), which keeps the rate that was trained, whether or not the predictor is yet sure
+    of itself, and ends units at its certain places. With ``scripts``, each writing system has its
+    own MLP and prior (MAGNET, Ahia et al. 2024, 2407.08818). Raises ConfigError for a script that
+    Unicode does not know.
     """
 
     def __init__(self, stage: StageConfig, rngs: nnx.Rngs):
@@ -85,7 +96,7 @@ class Predictor(nnx.Module):
         self.route_of = _routes(stage.scripts)
 
     def init_carry(self, batch: int) -> dict:
-        return {}
+        return {"sum": jnp.zeros(batch, jnp.int32)} if self.sampled else {}
 
     def decide(self, x, layout, carry, valid=None, noise=None) -> tuple[Decision, dict]:
         """x ``[B, T, d]``; noise ``[B, T]``: standard logistic, or None."""
@@ -95,13 +106,15 @@ class Predictor(nnx.Module):
         odds = jnp.einsum("btkh,kh->btk", hidden, self.down[...]) + self.bias[...]
         route = jnp.array(self.route_of)[layout.scripts]
         log_odds = jnp.take_along_axis(odds, route[..., None], axis=-1)[..., 0]
-        drawn = log_odds
-        if self.sampled and noise is not None:
-            drawn = log_odds + noise
-        ends = drawn > 0
-        soft = jax.nn.sigmoid(drawn / TEMPERATURE)
-        count = ends - lax.stop_gradient(soft) + soft if self.sampled else None
-        return Decision(ends, log_odds, count, route), carry
+        if not self.sampled:
+            return Decision(log_odds > 0, log_odds, route=route), carry
+        if noise is None:
+            p = jax.nn.sigmoid(log_odds)
+            ends, _, _, after = passing(p, layout.positions, carry["sum"], valid)
+            return Decision(ends, log_odds, ends * 1.0, route), {"sum": after}
+        ends = log_odds + noise > 0
+        soft = jax.nn.sigmoid((log_odds + noise) / TEMPERATURE)
+        return Decision(ends, log_odds, ends + (soft - lax.stop_gradient(soft)), route), carry
 
 
 def _routes(grouped: tuple[str, ...]) -> tuple[int, ...]:
@@ -165,17 +178,27 @@ class Frontier(nnx.Module):
     def decide(self, x, layout, carry, valid=None, noise=None) -> tuple[Decision, dict]:
         log_odds = self.out(self.norm(x.astype(jnp.float32)))[..., 0] + self.bias[...]
         p = jax.nn.sigmoid(log_odds)
-        mean, slope, mean_after = _accumulated(p, layout.positions, carry["mean"], valid)
+        ends, offset, slope, mean_after = passing(p, layout.positions, carry["mean"], valid)
         spread, spread_slope, spread_after = _accumulated(
             p * (1 - p), layout.positions, carry["variance"], valid
         )
-        unit = (mean + UNIT // 2) // UNIT
-        ends = (mean + _fixed(p) + UNIT // 2) // UNIT > unit
-        offset = (mean - unit * UNIT) / UNIT + slope
         decision = Decision(
-            ends, log_odds, p, offset=offset, variance=spread / UNIT + spread_slope
+            ends, log_odds, p, offset=offset + slope, variance=spread / UNIT + spread_slope
         )
         return decision, {"mean": mean_after, "variance": spread_after}
+
+
+def passing(
+    p: jax.Array, positions: jax.Array, start: jax.Array, valid: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Where the sum of p ``[B, T]`` over a document, this position counted, passes a half (and one
+    and a half, and so on): booleans; how far from a whole number the sum before it is, and a zero
+    with that sum's slope; and the sum over all ``valid`` positions, in fixed point. start ``[B]``:
+    the sum before the row."""
+    mean, slope, after = _accumulated(p, positions, start, valid)
+    unit = (mean + UNIT // 2) // UNIT
+    ends = (mean + _fixed(p) + UNIT // 2) // UNIT > unit
+    return ends, (mean - unit * UNIT) / UNIT, slope, after
 
 
 def _fixed(x: jax.Array) -> jax.Array:
@@ -215,8 +238,8 @@ class DeleteGate(nnx.Module):
 
     def decide(self, x, layout, carry, valid=None, noise=None) -> tuple[Decision, dict]:
         log_odds = self.out(self.norm(x.astype(jnp.float32)))[..., 0] + self.bias[...]
-        ends = log_odds > 0
-        return Decision(ends, log_odds, ends * 1.0, key_bias=GATE * jax.nn.sigmoid(-log_odds)), carry
+        ends, bias = log_odds > 0, GATE * jax.nn.sigmoid(-log_odds)
+        return Decision(ends, log_odds, ends * 1.0, key_bias=bias), carry
 
 
 def _last(x, valid, otherwise):

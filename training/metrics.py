@@ -57,6 +57,21 @@ def _keep_until(path: Path, step: int) -> None:
     os.replace(partial, path)
 
 
+def of_levels(values: dict[str, float]) -> dict[str, float]:
+    """How the levels of an hourglass cut, from a step's sums: ``units/L`` and ``merged/L`` per
+    target, and of learned segmenters, per position, ``rate/L`` (ends asked for) and
+    ``collapsed/L`` (positions in rows with hardly any ends, or hardly anything else)."""
+    found = {}
+    for name, value in values.items():
+        kind, _, level = name.partition("/")
+        if kind in ("units", "merged", "foreseen_nats", "boundary_loss"):
+            found[name] = value / max(values["targets"], 1)
+        elif kind in ("ends", "collapsed"):
+            name = f"{'rate' if kind == 'ends' else kind}/{level}"
+            found[name] = value / max(values[f"positions/{level}"], 1)
+    return found
+
+
 class Progress:
     """Where the run stands: loss, speed and time left, every few steps."""
 

@@ -1,8 +1,8 @@
 """The model as the trainer sees it: a definition and a plain pytree.
 
-``state = {"step", "params", "opt", "skipped"}`` of dicts and arrays, and "control" for a model whose
-delete gate is steered. Flax's modules describe the
-parameters and run the forward pass; per-variable bookkeeping in a step costs ten times a dict's.
+``state = {"step", "params", "opt", "skipped"}`` of dicts and arrays, and "control" for a model
+whose delete gate is steered. Flax's modules describe the parameters and run the forward pass;
+per-variable bookkeeping in a step costs ten times a dict's.
 """
 
 from dataclasses import dataclass

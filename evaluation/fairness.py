@@ -1,0 +1,110 @@
+"""How alike a segmenter treats languages: units and bits that the same sentences cost in each."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from octavo.configs.schema import ConfigError
+from octavo.evaluation.score import predictions
+from octavo.model.segmentation import rule_ends
+from octavo.tokenizers import scripts
+from octavo.tokenizers.interface import Tokenizer
+
+
+def units_of(run, documents: list[bytes], settings: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Units of the first level and nats of each document, by a run; what follows the last end is a
+    unit."""
+    encoded = [run.tokenizer.encode(document) for document in documents]
+    found = predictions(
+        run.definition.bind, run.params, encoded, run.tokenizer, run.marker, run.mesh, **settings
+    )
+    units = [int(one.ends.sum()) + int(not one.ends[-1:].all()) for one in found]
+    return np.array(units), np.array([one.nats.sum(dtype=np.float64) for one in found])
+
+
+def whitespace_units(document: bytes) -> int:
+    """Units that end at white space."""
+    ids = np.frombuffer(document, np.uint8).astype(np.int32)
+    ends = rule_ends("whitespace", ids, np.append(-1, ids[:-1]))
+    return int(ends.sum()) + int(not ends[-1:].all())
+
+
+def by_language(
+    system: str,
+    texts: dict[str, list[bytes]],
+    count: Callable[[list[bytes]], tuple[np.ndarray, np.ndarray | None]],
+    anchor: str,
+) -> list[dict]:
+    """A row for each language, and one for the ``spread`` (most over least).
+
+    count: units, and nats or None, of each line. premium: units relative to the anchor's.
+    """
+    counted = {language: count(lines) for language, lines in texts.items()}
+    rows = []
+    for language, (units, nats) in counted.items():
+        lines = texts[language]
+        size = sum(map(len, lines))
+        bits = None if nats is None else float(nats.sum() / np.log(2))
+        rows.append({
+            "system": system,
+            "language": language,
+            "script": scripts.main_script(b"\n".join(lines)),
+            "bytes_per_unit": float(size / units.sum()),
+            "units_per_sentence": float(units.mean()),
+            "premium": float(units.sum() / counted[anchor][0].sum()),
+            "bits_per_sentence": None if bits is None else bits / len(lines),
+            "bits_per_byte": None if bits is None else bits / size,
+        })  # fmt: skip
+    spread = {"system": system, "language": "spread", "script": ""}
+    for name in list(rows[0])[3:]:
+        values = [row[name] for row in rows]
+        spread[name] = None if None in values else max(values) / min(values)
+    return [*rows, spread]
+
+
+def fairness(
+    run, name: str, texts: dict[str, list[bytes]], anchor: str, bpe: Tokenizer, settings: dict
+) -> list[dict]:
+    """``by_language`` of a run, and of bytes, white space and a BPE beside it.
+
+    Raises ConfigError if the anchor is no language of the texts.
+    """
+    if anchor not in texts:
+        raise ConfigError(f"no language {anchor!r}; there are {', '.join(texts)}.")
+
+    def sizes(of: Callable[[bytes], int]):
+        return lambda lines: (np.array([of(line) for line in lines]), None)
+
+    return [
+        *by_language(name, texts, lambda lines: units_of(run, lines, settings), anchor),
+        *by_language("bytes", texts, sizes(len), anchor),
+        *by_language("whitespace", texts, sizes(whitespace_units), anchor),
+        *by_language(bpe.name, texts, sizes(lambda line: len(bpe.encode(line))), anchor),
+    ]
+
+
+def plot(rows: list[dict], anchor: str, out: Path) -> None:
+    """Premiums of every system by language, as a picture (the suffix of ``out`` says which)."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    systems = list(dict.fromkeys(row["system"] for row in rows))
+    kept = [row for row in rows if row["language"] != "spread"]
+    languages = list(dict.fromkeys(row["language"] for row in kept))
+    figure, axes = pyplot.subplots(figsize=(2 + 0.7 * len(languages), 4), layout="constrained")
+    width = 0.8 / len(systems)
+    for i, system in enumerate(systems):
+        mine = [row["premium"] for row in kept if row["system"] == system]
+        at = np.arange(len(languages)) + (i - (len(systems) - 1) / 2) * width
+        axes.bar(at, mine, width, label=system)
+    axes.set_xticks(np.arange(len(languages)), languages)
+    axes.set_ylabel(f"units per sentence, {anchor} = 1")
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.legend(frameon=False, ncols=len(systems), loc="upper left")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(out)
+    pyplot.close(figure)

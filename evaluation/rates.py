@@ -1,0 +1,84 @@
+"""Rates of unit ends that treat scripts alike, from parallel text:
+
+    python -m octavo.evaluation.rates DIR --anchor eng --rate 0.2
+
+DIR holds a file LANGUAGE.txt for each language, where line i says the same in all. Prints the flags
+that give MAGNET's predictors these rates.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import tyro
+from scipy.optimize import lsq_linear
+
+from octavo import cli
+from octavo.configs.schema import ConfigError
+from octavo.evaluation.parallel import read_parallel
+from octavo.tokenizers import scripts
+
+
+@dataclass(frozen=True)
+class Arguments:
+    parallel: Annotated[str, tyro.conf.Positional]
+    """Folder of parallel text."""
+    anchor: str = "eng"
+    """The language whose rate is given."""
+    rate: float = 0.2
+    """Units of the anchor's text, per byte."""
+    scripts: tuple[str, ...] = ()
+    """Scripts with a predictor of their own, as han+hiragana. None: those that the text has."""
+
+
+def main() -> None:
+    arguments = cli.parse(Arguments, "python -m octavo.evaluation.rates", __doc__)
+    if not 0 < arguments.rate < 1:
+        raise ConfigError(f"--rate lies between 0 and 1, not {arguments.rate}.")
+    texts = read_parallel(arguments.parallel)
+    routes = arguments.scripts or written_in(texts)
+    found = fair_rates(texts, routes, arguments.anchor, arguments.rate)
+    print("--model.stages.0.scripts", *routes, "--model.stages.0.rates", *found)
+
+
+def fair_rates(
+    texts: dict[str, list[bytes]], routes: tuple[str, ...], anchor: str, rate: float
+) -> tuple[float, ...]:
+    """A rate of unit ends for other scripts and for each of ``routes`` (as ``stage.scripts``), so
+    that every language's text gets as many units as the anchor's does at ``rate`` (least squares of
+    the relative differences; MAGNET, 2407.08818, sets rates by bytes per word).
+
+    Raises ConfigError for an anchor that is not there.
+    """
+    if anchor not in texts:
+        raise ConfigError(f"no language {anchor!r}; there are {', '.join(texts)}.")
+    index = {name: i for i, name in enumerate(scripts.names())}
+    shares = []
+    for found in texts.values():
+        counts = sum(np.bincount(scripts.scripts_of(line), minlength=len(index)) for line in found)
+        of_routes = [sum(counts[index[name]] for name in group.split("+")) for group in routes]
+        shares.append([counts.sum() - sum(of_routes), *of_routes])
+    wanted = rate * sum(shares[list(texts).index(anchor)])
+    bytes_of = np.array(shares, float)
+    # A script that hardly occurs gets the anchor's rate.
+    weight = 0.03
+    system = np.concatenate([bytes_of / wanted, weight * np.eye(bytes_of.shape[1])])
+    target = np.append(np.ones(len(shares)), np.full(bytes_of.shape[1], weight * rate))
+    solved = lsq_linear(system, target, bounds=(0.01, 0.5)).x
+    return tuple(round(float(x), 3) for x in solved)
+
+
+def written_in(texts: dict[str, list[bytes]], least: float = 0.02) -> tuple[str, ...]:
+    """Scripts that hold a ``least`` share of some language's bytes."""
+    found = set()
+    for lines in texts.values():
+        counts = np.bincount(
+            np.concatenate([scripts.scripts_of(line) for line in lines]),
+            minlength=len(scripts.names()),
+        )
+        found |= set(np.flatnonzero(counts > least * counts.sum()))
+    return tuple(scripts.names()[i] for i in sorted(found - {0}))
+
+
+if __name__ == "__main__":
+    cli.run(main)

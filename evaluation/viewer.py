@@ -1,0 +1,118 @@
+"""A page that shows text as models cut it: units in alternating colours, and on hover what the
+model thought of each byte. One file, no network."""
+
+import html
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+import numpy as np
+
+from octavo.evaluation.score import predictions
+from octavo.tokenizers.interface import Tokenizer
+
+PAGE = Path(__file__).with_name("viewer.html")
+
+
+@dataclass(frozen=True)
+class View:
+    """One model's reading of a text: arrays over its bytes."""
+
+    name: str
+    bits: np.ndarray
+    """Surprisal of each byte; of an id that stands for several, spread over them."""
+    ends: np.ndarray
+    """Booleans: a unit ends with this byte."""
+    probability: np.ndarray
+    """What a learned segmenter gave an end here; NaN without one."""
+
+
+def view(run, name: str, text: bytes, settings: dict) -> View:
+    """How an opened run reads ``text``."""
+    ids = run.tokenizer.encode(text)
+    (found,) = predictions(
+        run.definition.bind, run.params, [ids], run.tokenizer, run.marker, run.mesh, **settings
+    )
+    return View(name, *over_bytes(ids, found, run.tokenizer, len(text)))
+
+
+def over_bytes(ids, found, tokenizer: Tokenizer, size: int) -> tuple[np.ndarray, ...]:
+    """Predictions of ids as bits, ends and probabilities of the ``size`` bytes they stand for. What
+    ids without bytes cost, and the ends they mark, go to the byte before (at first, the one
+    after)."""
+    sizes = tokenizer.bytes_per_id()[ids]
+    # A byte that had to be escaped stands for itself, and the escape for nothing.
+    stops = np.minimum(np.cumsum(sizes), size)
+    starts = np.minimum(stops - sizes, size - 1)
+    bits, ends = np.zeros(size), np.zeros(size, bool)
+    probability = np.full(size, np.nan)
+    for start, stop, nats, end, p in zip(
+        starts, stops, found.nats, found.ends, found.probability, strict=False
+    ):
+        last = max(stop - 1, 0)
+        first = min(start, last)
+        bits[first : last + 1] += nats / math.log(2) / (last + 1 - first)
+        ends[last] |= end
+        probability[last] = np.fmax(probability[last], p)
+    return bits, ends, probability
+
+
+def characters(text: bytes) -> list[tuple[str, int, int]]:
+    """The characters of a text with their first byte and how many they have; a byte that is no
+    UTF-8 is one of its own."""
+    found, at = [], 0
+    while at < len(text):
+        for size in (1, 2, 3, 4):
+            try:
+                found.append((text[at : at + size].decode(), at, size))
+                break
+            except UnicodeDecodeError:
+                continue
+        else:
+            found.append(("\N{REPLACEMENT CHARACTER}", at, size := 1))
+        at += size
+    return found
+
+
+def page(text: bytes, views: list[View]) -> str:
+    """The whole HTML page."""
+    pieces = characters(text)
+    columns = []
+    for number, shown in enumerate(views):
+        unit_of = np.cumsum(shown.ends) - shown.ends
+        units = int(unit_of[-1]) + 1
+        spans = []
+        for i, (character, at, size) in enumerate(pieces):
+            # Cuts inside a character show as a bar on it.
+            inside = bool(shown.ends[at : at + size - 1].any())
+            kind = f"u{unit_of[at] % 2}" + (" cut" if inside else "")
+            mark = {"\n": "\u21b5\n", "\t": "\u2192\t"}.get(character, character)
+            spans.append(f'<span class="{kind}" data-i="{i}">{html.escape(mark)}</span>')
+        about = (
+            f"{shown.bits.sum() / len(text):.3f} bits/byte · {len(text) / units:.2f} bytes/unit · "
+            f"{units} units"
+        )
+        columns.append(
+            f'<section data-model="{number}"><h2>{html.escape(shown.name)}</h2>'
+            f"<p>{about}</p><pre>{''.join(spans)}</pre></section>"
+        )
+    data = {
+        "bytes": list(text),
+        "characters": [[at, size] for _, at, size in pieces],
+        "models": [
+            {
+                "name": shown.name,
+                "bits": np.round(shown.bits, 3).tolist(),
+                "ends": shown.ends.astype(int).tolist(),
+                "probability": [
+                    None if np.isnan(p) else round(float(p), 4) for p in shown.probability
+                ],
+            }
+            for shown in views
+        ],
+    }
+    # "</" would end the script early.
+    told = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
+    return Template(PAGE.read_text()).substitute(columns="\n".join(columns), data=told)
