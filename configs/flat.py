@@ -10,7 +10,11 @@ flat-100m: 85M parameters for a pod. On 16 v5e chips, 4.3 GiB a chip (compiled, 
     python prepare.py my-texts/ --out corpora/bytes
     python train.py flat-100m
     python -m octavo.launch.compile flat-100m --topology v5e-16
+
+flat-1b: 1.0B parameters.
 """
+
+from dataclasses import replace
 
 from octavo.configs.schema import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 
@@ -25,4 +29,9 @@ def presets() -> dict[str, Config]:
             steps=100_000, compute_dtype="bfloat16", z_loss=1e-4, checkpoint_every=1000
         ),
     )
-    return {"flat": flat, "flat-100m": flat_100m}
+    flat_1b = replace(
+        flat_100m,
+        model=replace(flat_100m.model, width=2048, layers=20, heads=16),
+        optimizer=replace(flat_100m.optimizer, learning_rate=4e-4),
+    )
+    return {"flat": flat, "flat-100m": flat_100m, "flat-1b": flat_1b}

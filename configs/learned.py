@@ -10,6 +10,9 @@ toucan: Toucan (Fleshman & Van Durme 2023, 2311.08620): units decoded whole, end
 
     python train.py pooling-gumbel
 
+Each comes in three sizes of equal training FLOPs per byte with the flat model of that size: as it
+is, for a laptop, and as ``NAME-100m`` and ``NAME-1b``, for pods (docs/models.md has the table).
+
 magnet wants text in many scripts; its rates come from parallel text (docs/models.md):
 
     python prepare.py my-texts/ --out corpora/multilingual
@@ -18,6 +21,7 @@ magnet wants text in many scripts; its rates come from parallel text (docs/model
 
 from dataclasses import replace
 
+from octavo.configs.flat import presets as flat_presets
 from octavo.configs.schema import Config, DataConfig, ModelConfig, StageConfig
 
 GUMBEL = StageConfig(
@@ -33,40 +37,74 @@ RATES = (0.2, 0.18, 0.1, 0.1, 0.1, 0.07, 0.07, 0.06, 0.23, 0.13, 0.18)
 """Of other scripts, then of each. Latin, Greek, Cyrillic, Khmer, Tibetan, Han, kana and Hangul as
 fitted to parallel text (python -m octavo.evaluation.rates); the others by bytes per word."""
 
+ROUTING = replace(
+    GUMBEL, segmenter="routing", supervision="ratio", supervision_weight=0.3, pool="last",
+    unpool="smooth", projection="learned_pad",
+)  # fmt: skip
+ROUTING_THIRD = replace(ROUTING, rates=(1 / 3,), capacity=0.6)
 
-def presets() -> dict[str, Config]:
-    gumbel = Config(
-        model=ModelConfig(width=128, layers=3, heads=4, stages=(GUMBEL,)),
-        data=DataConfig(length=512, batch_size=8),
-    )
-
-    def with_stage(**changes) -> Config:
-        stage = replace(GUMBEL, **changes)
-        return replace(gumbel, model=replace(gumbel.model, stages=(stage,)))
-
-    routing = {
-        "segmenter": "routing", "supervision": "ratio", "supervision_weight": 0.03, "pool": "last",
-        "unpool": "smooth", "projection": "learned_pad",
-    }  # fmt: skip
-    hnet = with_stage(**routing)
-    two_stages = tuple(
-        replace(GUMBEL, **routing, width=width, rates=(1 / 3,), capacity=0.6)
-        for width in (96, 128)
-    )
-    magnet = with_stage(scripts=SCRIPTS, rates=RATES, predictor_width=64)
-    return {
-        "pooling-gumbel": gumbel,
-        "magnet": replace(
-            magnet, data=replace(gumbel.data, source="corpora/multilingual")
-        ),
-        "manta": with_stage(segmenter="frontier", pool="soft", window=64),
-        "hnet": replace(hnet, model=replace(hnet.model, width=160, heads=5)),
-        "hnet-2stage": replace(
-            hnet, model=ModelConfig(width=160, layers=3, heads=5, stages=two_stages)
-        ),
-        "mrt5": with_stage(
-            segmenter="deletion", supervision="controller", rates=(0.5,), pool="last",
+STAGES = {
+    "pooling-gumbel": (GUMBEL,),
+    "magnet": (replace(GUMBEL, scripts=SCRIPTS, rates=RATES, predictor_width=64),),
+    "manta": (replace(GUMBEL, segmenter="frontier", pool="soft", window=64),),
+    "hnet": (ROUTING,),
+    "hnet-2stage": (replace(ROUTING_THIRD, width=96), ROUTING_THIRD),
+    "mrt5": (
+        replace(
+            GUMBEL, segmenter="deletion", supervision="controller", rates=(0.5,), pool="last",
             capacity=0.75,
         ),
-        "toucan": with_stage(unpool="prefix", decoder_scope="unit", predict_ends=True),
-    }  # fmt: skip
+    ),
+    "toucan": (replace(GUMBEL, unpool="prefix", decoder_scope="unit", predict_ends=True),),
+}  # fmt: skip
+
+# Inner layers (and, for a laptop, the inner width) that give a system the FLOPs of the flat model.
+LAPTOP = {
+    "pooling-gumbel": (128, 3), "magnet": (128, 3), "manta": (160, 3), "hnet": (160, 2),
+    "hnet-2stage": (160, 2), "mrt5": (128, 2), "toucan": (128, 3),
+}  # fmt: skip
+LAYERS = {
+    "100m": {
+        "pooling-gumbel": 20, "magnet": 21, "manta": 23, "hnet": 20, "hnet-2stage": 35, "mrt5": 5,
+        "toucan": 21,
+    },
+    "1b": {
+        "pooling-gumbel": 28, "magnet": 28, "manta": 29, "hnet": 28, "hnet-2stage": 44, "mrt5": 7,
+        "toucan": 28,
+    },
+}  # fmt: skip
+WIDTHS = {"100m": (768, 896, 1024), "1b": (2048, 2560, 3072)}
+"""Of bytes, of a stage between, and of units; heads have 128."""
+ROOM = {0.4: 0.25, 0.6: 0.4, 0.75: 0.55}
+"""Capacity of long rows for that of short ones: rates of long rows vary less."""
+
+
+def _laptop(name: str) -> Config:
+    width, layers = LAPTOP[name]
+    source = "corpora/multilingual" if name == "magnet" else "stdlib"
+    model = ModelConfig(width=width, layers=layers, heads=width // 32, stages=STAGES[name])
+    return Config(model=model, data=DataConfig(source=source, length=512, batch_size=8))
+
+
+def _big(name: str, size: str) -> Config:
+    flat, stages = flat_presets()[f"flat-{size}"], STAGES[name]
+    outer, middle, inner = WIDTHS[size]
+    layers = 2 if len(stages) == 1 else 1
+    stages = tuple(
+        replace(
+            stage, width=width, heads=width // 128, capacity=ROOM[stage.capacity],
+            encoder_layers=layers, decoder_layers=layers, window=stage.window and 512,
+        )
+        for stage, width in zip(stages, (outer, middle), strict=False)
+    )  # fmt: skip
+    model = replace(
+        flat.model, width=inner, heads=inner // 128, layers=LAYERS[size][name], stages=stages
+    )
+    source = "corpora/multilingual" if name == "magnet" else flat.data.source
+    return replace(flat, model=model, data=replace(flat.data, source=source))
+
+
+def presets() -> dict[str, Config]:
+    return {name: _laptop(name) for name in STAGES} | {
+        f"{name}-{size}": _big(name, size) for size in LAYERS for name in STAGES
+    }

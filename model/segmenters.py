@@ -230,14 +230,16 @@ class DeleteGate(nnx.Module):
 
     def __init__(self, stage: StageConfig, rngs: nnx.Rngs):
         self.norm = RMSNorm(stage.width)
-        self.out = Linear(stage.width, 1, ("embed", None), jnp.float32, rngs)
+        self.out = Linear(stage.width, 1, ("embed", None), jnp.float32, rngs, stage.width**0.5)
+        self.scale = stage.width**-0.5  # an update moves the gate by little, however wide
         self.bias = parameter(jnp.ones((1,)), None)
 
     def init_carry(self, batch: int) -> dict:
         return {}
 
     def decide(self, x, layout, carry, valid=None, noise=None) -> tuple[Decision, dict]:
-        log_odds = self.out(self.norm(x.astype(jnp.float32)))[..., 0] + self.bias[...]
+        normed = self.norm(x.astype(jnp.float32))
+        log_odds = self.out(normed)[..., 0] * self.scale + self.bias[...]
         ends, bias = log_odds > 0, GATE * jax.nn.sigmoid(-log_odds)
         return Decision(ends, log_odds, ends * 1.0, key_bias=bias), carry
 

@@ -6,7 +6,9 @@ import jax
 import pytest
 
 from helpers import batch_of, random_text
-from octavo.model.flops import forward_flops, peak_flops
+from octavo.configs import presets
+from octavo.configs.learned import STAGES
+from octavo.model.flops import forward_flops, peak_flops, training_flops
 from octavo.training.state import define
 
 
@@ -26,6 +28,18 @@ def test_of_every_preset(preset):
     counted = forward.lower(definition.abstract, batch).compile().cost_analysis()["flops"]
     expected = forward_flops(model, 256, 64) * 128
     assert 0.95 < counted / expected < 1.15
+
+
+@pytest.mark.parametrize("size", ["", "-100m", "-1b"], ids=["laptop", "100m", "1b"])
+def test_sizes_match(size):
+    """Every size of a learned system trains at about the flat model's FLOPs per byte."""
+    known = presets()
+    flat = known[f"flat{size}"]
+    wanted = training_flops(flat.model, 256, flat.data.length)
+    for name in STAGES:
+        config = known[name + size]
+        found = training_flops(config.model, 256, config.data.length)
+        assert 0.9 < found / wanted < 1.2 if not size else 0.95 < found / wanted < 1.05, name
 
 
 @pytest.mark.parametrize(("kind", "peak"), [("TPU v5 lite", 197e12), ("cpu", None)])

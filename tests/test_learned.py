@@ -25,7 +25,7 @@ from octavo.model.segmenters import (
     passing,
 )
 from octavo.tokenizers.scripts import names, scripts_of
-from octavo.training.objective import binomial_nats, controlled, rates, ratio_loss
+from octavo.training.objective import binomial_nats, deletion_weight, rates, ratio_loss
 
 LEARNED = ["pooling-gumbel", "magnet", "manta", "hnet", "hnet-2stage", "mrt5", "toucan"]
 
@@ -378,11 +378,10 @@ def test_delete_gate():
 
 
 def test_controller():
-    """Two steps by hand; then, in a loop, it finds the weight that keeps the rate."""
-    one = controlled(jnp.zeros(2), jnp.float32(0.9), 0.5)
-    np.testing.assert_allclose(one, [0.1 * 0.5 * 0.4, 5e-5 * 0.4], rtol=1e-5)
-    two = controlled(one, jnp.float32(0.3), 0.5)
-    np.testing.assert_allclose(two, [0.9 * 0.02 - 0.01, 5e-5 * 0.2], rtol=1e-4)
+    """Deletion weighs more the more is kept, and the other way round; no slope flows through it."""
+    weigh = lambda share: deletion_weight(share, 0.5, 0.01)  # noqa: E731
+    np.testing.assert_allclose([weigh(0.9), weigh(0.5), weigh(0.3)], [0.21, 0.01, -0.09], rtol=1e-5)
+    assert jax.grad(weigh)(0.9) == 0
 
 
 def test_collapse_is_told():

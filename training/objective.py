@@ -25,14 +25,14 @@ def objective(
     batch: Batch,
     bytes_per_id: jax.Array,
     config: Config,
-    deletion_weight: jax.Array | float = 0.0,
+    integral: jax.Array | float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Sum over targets of cross-entropy, plus ``z_loss`` x log-normalizer squared (PaLM, Chowdhery
     et al. 2022), plus what learned segmenters are held to; and the sums ``nats``, ``targets``,
     UTF-8 ``bytes``, for each learned level ``positions``, ``ends`` and ``collapsed`` positions, and
     the model's own statistics.
 
-    deletion_weight: of the controller, for a delete gate.
+    integral: of the controller of a delete gate.
     """
     nats, log_normalizer = cross_entropy(output.logits, batch.targets)
     weights = batch.loss_weights
@@ -62,7 +62,9 @@ def objective(
             mean = ratio_loss(found.ends, found.probability, level.real, stage.rates[0])
             loss_here = mean * jnp.sum(weights)
         elif stage.supervision == "controller":
-            loss_here = deletion_weight * jnp.sum(found.key_bias * level.real)
+            share = sums[f"ends/{i}"] / jnp.maximum(sums[f"positions/{i}"], 1)
+            weight = deletion_weight(share, stage.rates[0], integral)
+            loss_here = weight * jnp.sum(found.key_bias * level.real)
         else:
             target = batch.marks > 0
             if stage.supervision == "entropy":
@@ -117,12 +119,18 @@ def ratio_loss(ends: jax.Array, p: jax.Array, real: jax.Array, rate: float) -> j
     return N / (N - 1) * ((N - 1) * F * G + (1 - F) * (1 - G))
 
 
-def controlled(control: jax.Array, kept_share: jax.Array, rate: float) -> jax.Array:
-    """MrT5's controller (2410.20771, section 3.3), ``[proportional, integral]``, one step on: their
-    sum, if positive, weighs deletion, and grows while more than ``rate`` of the positions are
-    kept."""
-    error = kept_share - rate
-    return jnp.stack([0.9 * control[0] + 0.1 * 0.5 * error, control[1] + 5e-5 * error])
+PROPORTIONAL, INTEGRAL = 0.5, 5e-5
+
+
+def deletion_weight(kept_share: jax.Array, rate: float, integral: jax.Array) -> jax.Array:
+    """Weight of deletion by a controller (MrT5, 2410.20771, section 3.3): more while more than
+    ``rate`` of the positions are kept; ``integral``, from earlier steps, removes what is left.
+
+    The paper smooths the proportional part over steps and keeps the weight above 0, which serves a
+    pretrained model. From scratch that delay makes the gate shut and open entirely, in turns; here
+    the proportional part is this step's, and the weight may fall below 0.
+    """
+    return jax.lax.stop_gradient(PROPORTIONAL * (kept_share - rate)) + integral
 
 
 def boundary_nats(logits: jax.Array, target: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
 """The model as the trainer sees it: a definition and a plain pytree.
 
-``state = {"step", "params", "opt", "skipped"}`` of dicts and arrays, and "control" for a model
-whose delete gate is steered. Flax's modules describe the parameters and run the forward pass;
-per-variable bookkeeping in a step costs ten times a dict's.
+``state = {"step", "params", "opt", "skipped"}`` of dicts and arrays, and "integral" for a model
+whose delete gate a controller steers. Flax's modules describe the parameters and run the forward
+pass; per-variable bookkeeping in a step costs ten times a dict's.
 """
 
 from dataclasses import dataclass
@@ -109,8 +109,8 @@ def abstract_state(
 
     opt = jax.eval_shape(optimizer.init, definition.abstract)
     counter = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
-    control = jax.ShapeDtypeStruct((2,), jnp.float32, sharding=everywhere)
-    return ({"control": control} if definition.controlled else {}) | {
+    integral = jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere)
+    return ({"integral": integral} if definition.controlled else {}) | {
         "step": counter,
         "params": params,
         "opt": _described(opt, jax.tree.map_with_path(opt_sharding, opt)),
@@ -127,7 +127,7 @@ def fresh_state(
         params = definition.init(key)
         zero = jnp.zeros((), jnp.int32)
         state = {"step": zero, "params": params, "opt": optimizer.init(params), "skipped": zero}
-        return state | ({"control": jnp.zeros(2)} if definition.controlled else {})
+        return state | ({"integral": jnp.zeros(())} if definition.controlled else {})
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))

@@ -12,7 +12,7 @@ from jax import lax
 from octavo.configs.schema import Config
 from octavo.model.batch import Batch
 from octavo.model.layers import constrain
-from octavo.training.objective import controlled, objective
+from octavo.training.objective import INTEGRAL, objective
 from octavo.training.state import Definition
 
 
@@ -31,28 +31,28 @@ def make_step(
     gate = next((s for s in config.model.stages if s.supervision == "controller"), None)
     learned = any(stage.supervision != "none" for stage in config.model.stages)
 
-    def loss(params, batch_and_noise, weight):
+    def loss(params, batch_and_noise, integral):
         batch, noise = batch_and_noise
         output = definition.bind(params)(batch, noise)
-        return objective(output, batch, jnp.asarray(bytes_per_id), config, weight)
+        return objective(output, batch, jnp.asarray(bytes_per_id), config, integral)
 
     gradient = jax.value_and_grad(loss, has_aux=True)
 
-    def summed(params, batch, weight):
+    def summed(params, batch, integral):
         """Loss, sums and gradient over the whole batch, ``parts`` equal parts at a time."""
         if parts == 1:
-            return gradient(params, batch, weight)
+            return gradient(params, batch, integral)
         # Row i goes to part i mod parts: every device keeps the rows it has.
         split = jax.tree.map(
             lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
         )
 
         def add(total, part):
-            return jax.tree.map(jnp.add, total, gradient(params, part, weight)), None
+            return jax.tree.map(jnp.add, total, gradient(params, part, integral)), None
 
         zeros = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-            jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], split), weight),
+            jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], split), integral),
         )
         return lax.scan(add, zeros, split)[0]
 
@@ -63,9 +63,8 @@ def make_step(
         if learned:  # drawn for the whole batch: the same on any mesh, in any number of parts
             key = jax.random.fold_in(jax.random.key(config.train.seed), state["step"])
             noise = constrain(jax.random.logistic(key, batch.tokens.shape))
-        control = state.get("control")
-        weight = 0.0 if control is None else jnp.maximum(jnp.sum(control), 0)
-        (total, sums), grads = summed(state["params"], (batch, noise), weight)
+        integral = state.get("integral", 0.0)
+        (total, sums), grads = summed(state["params"], (batch, noise), integral)
         scale = 1 / jnp.maximum(sums["targets"], 1)
         grads = jax.tree.map(lambda g: g * scale, grads)
         norm = optax.tree.norm(grads)
@@ -90,7 +89,7 @@ def make_step(
         if gate is not None:
             last = len(config.model.stages) - 1
             share = sums[f"ends/{last}"] / jnp.maximum(sums[f"positions/{last}"], 1)
-            new["control"] = keep(controlled(control, share, gate.rates[0]), control)
+            new["integral"] = keep(integral + INTEGRAL * (share - gate.rates[0]), integral)
         metrics = sums | {"loss": total * scale, "grad_norm": norm, "skipped": skipped}
         return new, metrics
 

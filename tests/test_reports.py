@@ -1,0 +1,159 @@
+"""What people look at: the fairness report, and the page of units in a real browser."""
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import arguments_of, run, words
+from octavo.evaluation.score import Predictions
+from octavo.evaluation.viewer import View, characters, over_bytes, page
+from octavo.tokenizers.words import WordTokenizer
+
+
+@pytest.fixture(scope="module")
+def learned(tiny, tmp_path_factory):
+    """A run of a few steps of magnet."""
+    workdir = tmp_path_factory.mktemp("learned")
+    config = dataclasses.replace(
+        tiny, train=dataclasses.replace(tiny.train, steps=3, evaluation_bytes=0, sample_bytes=0)
+    )
+    stage = ("--model.stages.0.width", "32", "--model.stages.0.heads", "2",
+             "--model.stages.0.scripts", "latin", "greek",
+             "--model.stages.0.rates", "0.2", "0.2", "0.1")  # fmt: skip
+    done = run("train.py", "magnet", *arguments_of(config, workdir), *stage)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def test_metrics_of_a_learned_segmenter(learned):
+    row = json.loads((learned / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0.05 < row["rate/0"] < 0.5 and row["collapsed/0"] <= 1
+    assert row["units/0"] > 0 and row["boundary_loss/0"] > 0
+
+
+def test_fairness_report(learned, tmp_path):
+    for name, letter in (("eng", "a"), ("ell", "\u03b1")):
+        lines = [f"{letter * 3} {letter * 5} {letter * i}" for i in range(1, 9)]
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
+    out, plot = tmp_path / "rows.json", tmp_path / "plot.svg"
+    done = run("evaluate.py", str(learned), "fairness", "--parallel", str(tmp_path),
+               "--json", str(out), "--plot", str(plot))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = {(r["system"], r["language"]): r for r in json.loads(out.read_text())["fairness"]}
+    assert {system for system, _ in rows} == {learned.name, "bytes", "whitespace", "bpe"}
+    assert rows["bytes", "ell"]["units_per_sentence"] == pytest.approx(2 * 12.5 + 2)
+    assert rows["bytes", "ell"]["premium"] == pytest.approx(27 / 14.5)
+    assert rows["whitespace", "ell"]["units_per_sentence"] == 3
+    assert rows["whitespace", "spread"]["units_per_sentence"] == 1
+    assert rows[learned.name, "ell"]["script"] == "greek"
+    mine = rows[learned.name, "eng"]
+    assert mine["bits_per_sentence"] == pytest.approx(mine["bits_per_byte"] * 14.5)
+    assert "<svg" in plot.read_text() and "ell" in plot.read_text()
+    for wrong, message in (
+        (("fairness",), "fairness needs --parallel DIR"),
+        (("fairness", "--parallel", str(tmp_path), "--anchor", "deu"), "no language 'deu'"),
+        (("fairness", "--parallel", str(tmp_path / "none")), "needs a file LANGUAGE.txt"),
+    ):
+        done = run("evaluate.py", str(learned), *wrong)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_predictions_over_bytes():
+    """Ids without bytes (here the ends of words) go with the byte before them."""
+    tokenizer = WordTokenizer()
+    text = b"ab cd"
+    ids = tokenizer.encode(text)
+    n = len(ids)
+    found = Predictions(
+        nats=np.ones(n + 1, np.float32), correct=np.ones(n + 1, bool),
+        ends=tokenizer.bytes_per_id()[ids] == 0, probability=np.linspace(0, 1, n),
+    )  # fmt: skip
+    bits, ends, probability = over_bytes(ids, found, tokenizer, len(text))
+    assert bits.sum() == pytest.approx(n / math.log(2))
+    assert ends.sum() == n - len(text) > 0 and np.nanmax(probability) == 1
+
+
+def test_characters():
+    text = "aé日".encode() + b"\xe6\x97" + "𐌰".encode()
+    assert characters(text) == [
+        ("a", 0, 1), ("é", 1, 2), ("日", 3, 3), ("\ufffd", 6, 1), ("\ufffd", 7, 1), ("𐌰", 8, 4),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("no chromium and chromedriver here")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+                 "--disable-background-networking", "--disable-component-update", "--disable-sync",
+                 "--window-size=1200,800"):  # fmt: skip
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield opened
+    opened.quit()
+
+
+def hover(browser, selector):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+
+    target = browser.find_element(By.CSS_SELECTOR, selector)
+    ActionChains(browser).move_to_element(target).perform()
+    return browser.find_element(By.ID, "tip").text
+
+
+def test_page_in_a_browser(browser, tmp_path):
+    from selenium.webdriver.common.by import By
+
+    text = "ab <b>&\n日本".encode()
+    n = len(text)
+    ends = np.zeros(n, bool)
+    ends[[2, 9]] = True  # after the space, and inside the first ideograph
+    learned = View("first <i>", np.arange(n) / 2, ends, np.linspace(0, 0.9, n))
+    plain = View("flat", np.ones(n), np.ones(n, bool), np.full(n, np.nan))
+    out = tmp_path / "units.html"
+    out.write_text(page(text, [learned, plain]), encoding="utf-8")
+    browser.get(f"file://{out}")
+    sections = browser.find_elements(By.TAG_NAME, "section")
+    assert [s.find_element(By.TAG_NAME, "h2").text for s in sections] == ["first <i>", "flat"]
+    spans = sections[0].find_elements(By.CSS_SELECTOR, "pre span")
+    assert [s.get_attribute("textContent") for s in spans] == list("ab <b>&") + ["↵\n", "日", "本"]
+    colours = [s.value_of_css_property("background-color") for s in spans]
+    assert colours[0] == colours[2] != colours[3] == colours[8] != colours[9]
+    assert "cut" in spans[8].get_attribute("class")
+    tip = hover(browser, 'section[data-model="0"] span[data-i="2"]')
+    assert "first <i> 20 1.00 bits p(end) 0.14 ends" in tip and "flat 20 1.00 bits" in tip
+    # A character of three bytes shows each, and is marked in both columns.
+    assert hover(browser, 'section[data-model="1"] span[data-i="9"]').count("bits") == 6
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".here")) == 2
+    browser.find_element(By.ID, "heat").click()
+    assert spans[0].value_of_css_property("background-color") != colours[0]
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
+def test_view_command(learned, trained, browser, tmp_path):
+    from selenium.webdriver.common.by import By
+
+    text = tmp_path / "text.txt"
+    text.write_bytes(words(0, 150) + "\n</script> αβγ".encode())
+    out = tmp_path / "page.html"
+    runs = (str(learned), str(trained[0]))
+    done = run("view.py", *runs, "--text", str(text), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "http" not in out.read_text()
+    browser.get(f"file://{out}")
+    assert len(browser.find_elements(By.TAG_NAME, "section")) == 2
+    assert "p(end)" in hover(browser, 'span[data-i="5"]')
+    missing = run("view.py", *runs, "--text", str(Path(text).with_suffix(".none")))
+    assert missing.returncode == 2 and "cannot be read" in missing.stderr
