@@ -38,7 +38,7 @@ RATES = (0.2, 0.18, 0.1, 0.1, 0.1, 0.07, 0.07, 0.06, 0.23, 0.13, 0.18)
 fitted to parallel text (python -m octavo.evaluation.rates); the others by bytes per word."""
 
 ROUTING = replace(
-    GUMBEL, segmenter="routing", supervision="ratio", supervision_weight=0.3, pool="last",
+    GUMBEL, segmenter="routing", supervision="ratio", supervision_weight=0.5, pool="last",
     unpool="smooth", projection="learned_pad",
 )  # fmt: skip
 ROUTING_THIRD = replace(ROUTING, rates=(1 / 3,), capacity=0.6)
@@ -55,7 +55,12 @@ STAGES = {
             capacity=0.75,
         ),
     ),
-    "toucan": (replace(GUMBEL, unpool="prefix", decoder_scope="unit", predict_ends=True),),
+    "toucan": (
+        replace(
+            GUMBEL, supervision_weight=2.0, unpool="prefix", decoder_scope="unit",
+            predict_ends=True,
+        ),
+    ),
 }  # fmt: skip
 
 # Inner layers (and, for a laptop, the inner width) that give a system the FLOPs of the flat model.

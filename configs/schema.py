@@ -256,6 +256,12 @@ class ModelConfig:
                     "only the first of model.stages reads bytes; set segmenter stride or routing "
                     "further in."
                 )
+        if any(s.predict_ends for s in self.stages[1:]):
+            raise ConfigError("stage.predict_ends goes with the first of model.stages.")
+        if self.embedding.startswith("ngram") and any(s.predict_ends for s in self.stages):
+            raise ConfigError(
+                f"stage.predict_ends needs embeddings of single ids, not {self.embedding}."
+            )
         for stage in self.stages[:-1]:
             if stage.segmenter == "deletion":
                 raise ConfigError("segmenter deletion goes with the last of model.stages.")

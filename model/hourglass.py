@@ -247,6 +247,10 @@ class Hourglass(nnx.Module):
         more = {}
         if self.segmenter is not None:
             more["segmenter"] = self.segmenter.init_carry(batch)
+        if self.foreseer is not None:
+            # The decoder's newest state, and the first of the newest positions that ended a unit.
+            more["newest"] = jnp.zeros((batch, stage.width), self.dtype)
+            more["first_end"] = none
         if self.pool.soft is not None:
             more["sums"] = jnp.zeros((batch, SoftPool.REACH + 1, stage.width + 1))
         return more | {
@@ -354,6 +358,9 @@ class Hourglass(nnx.Module):
             return take(values, jnp.maximum(valid - 1, 0)[:, None])[:, 0]
 
         moved = valid > 0
+        if self.foreseer is not None:
+            cache["newest"] = jnp.where(moved[:, None], last(x), cache["newest"])
+            cache["first_end"] = jnp.where(jnp.any(boundary, 1), jnp.argmax(boundary, 1), N)
         newest_grant = jnp.max(jnp.where(granted & real, t + 1, 0), axis=1)
         any_granted = newest_grant > 0
         newest = jnp.max(jnp.where(boundary, t + 1, 0), axis=1)
@@ -367,6 +374,17 @@ class Hourglass(nnx.Module):
             "open_since": jnp.where(any_granted, valid - newest_grant, cache["open_since"] + valid),
             "since": jnp.where(moved, last(since), cache["since"]),
         }
+
+    def foresee(self, x: jax.Array, cache: dict) -> tuple[jax.Array, jax.Array, dict]:
+        """Take embeddings x ``[B, 1, d]`` to stand in the unit that is open, without the encoder:
+        the decoder's states ``[B, 1, d]``, equal to ``extend`` unless the unit ends there; whether
+        it is foreseen to, booleans ``[B]``; and what goes in place of the cache to foresee on."""
+        ends = self.foreseer(cache["newest"][:, None], x)[:, 0] > 0
+        length = cache["decoded"]
+        first = cache["follows_from"][:, None]
+        x, decoder = self.decoder.extend(x, cache["decoder"], length, first)
+        ahead = {"decoder": decoder, "decoded": length + 1, "newest": x[:, 0]}
+        return x, ends, cache | ahead
 
     def _open_sums(self, x, window, decision, layout, boundary, real, most, cache):
         """Sums of the soft pool ``[B, most + REACH + 3, d + 1]``: of the open unit, those after it,

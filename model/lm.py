@@ -148,3 +148,28 @@ class ByteLM(nnx.Module):
             "script": script,
             "trunk": trunk,
         }
+
+    @property
+    def drafts(self) -> bool:
+        """Whether the model can draft the rest of a unit (``StageConfig.predict_ends``)."""
+        return bool(self.config.stages) and self.config.stages[0].predict_ends
+
+    def draft(
+        self, logits: jax.Array, cache: dict, choose, most: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """Ids ``[B, most]`` that may continue the cache, up to a foreseen end of the unit, and how
+        many, ``[B]``; by the decoder alone (Toucan, 2311.08620).
+
+        logits ``[B, V]``: of the first; ``choose(i, logits)`` picks the i-th. What ``choose`` sees
+        is what ``extend`` would give, up to and with the first id that really ends the unit.
+        """
+        trunk, position = cache["trunk"], cache["length"]
+        ids, counts, going = [], jnp.zeros_like(position), jnp.ones_like(position, bool)
+        for i in range(most):
+            ids.append(choose(i, logits))
+            counts += going
+            x = self.embedding(ids[-1][:, None], position[:, None] + i)
+            x, ends, trunk = self.trunk.foresee(x, trunk)
+            going &= ~ends
+            logits = self._logits(x)[:, 0]
+        return jnp.stack(ids, axis=1), counts

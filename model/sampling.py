@@ -72,11 +72,15 @@ def _keep_mass(logits: jax.Array, rank: jax.Array, mass: float) -> jax.Array:
     return jnp.where(keep, logits, HIDDEN)
 
 
-def draw(key: jax.Array, logits: jax.Array, sampling: Sampling) -> jax.Array:
-    """One id per row of ``[B, V]`` logits."""
+def draw(key: jax.Array, logits: jax.Array, sampling: Sampling, at: jax.Array) -> jax.Array:
+    """One id per row of ``[B, V]`` logits; ``at [B]``: which of the row's draws this is. The same
+    row, draw and logits give the same id, however many are drawn at a time."""
     if sampling.temperature == 0:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    return jax.random.categorical(key, filtered(logits, sampling)).astype(jnp.int32)
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    keys = jax.vmap(jax.random.fold_in)(fold(key, jnp.arange(len(logits))), at)
+    drawn = jax.vmap(jax.random.categorical)(keys, filtered(logits, sampling))
+    return drawn.astype(jnp.int32)
 
 
 def generate(
@@ -123,7 +127,7 @@ def generate(
     def proceed(params, logits, caches, ended, key, at):
         def one(carry, i):
             logits, caches, ended = carry
-            ids = draw(jax.random.fold_in(key, at + i), logits, sampling)
+            ids = draw(key, logits, sampling, jnp.full(rows, at + i))
             ids = jnp.where(ended, eos_id, ids)
             logits, caches = extend(params, ids[:, None], caches, jnp.ones(rows, jnp.int32))
             return (logits[:, 0], caches, ended | (ids == eos_id)), ids
@@ -134,11 +138,66 @@ def generate(
     params = (params, marker.params)
     logits, caches = start(params, tokens, jnp.asarray(lengths, jnp.int32), slots)
     ended, key = jnp.zeros(rows, bool), jax.random.key(seed)
+    if bind(params[0]).drafts:
+        yield from _by_units(
+            bind, extend, params, logits, caches, key, count, sampling, eos_id, chunk
+        )
+        return
     for at in range(0, count, chunk):
         logits, caches, ended, ids = proceed(params, logits, caches, ended, key, at)
         yield np.asarray(ids)[:, : count - at]
         if bool(ended.all()):
             return
+
+
+DRAFT = 8
+"""Ids drafted at a time, at most."""
+
+
+def _by_units(bind, extend, params, logits, caches, key, count, sampling, eos_id, chunk):
+    """The same ids as one at a time, but a unit of each row at a time: the decoder alone drafts up
+    to where it foresees the unit's end, then one pass of the whole model takes them in. Ids behind
+    the first that really ended the unit were drafted from what was then out of date, and are
+    dropped; so every id kept was chosen from the model's own logits."""
+    rows = len(logits)
+
+    @functools.partial(jax.jit, donate_argnums=(1, 2))
+    def proceed(params, logits, caches, key, done):
+        def choose(i, logits):
+            return draw(key, logits, sampling, done + i)
+
+        ids, drafted = bind(params[0]).draft(logits, caches[0], choose, DRAFT)
+        is_end = ids == eos_id
+        drafted = jnp.where(is_end.any(1), jnp.minimum(drafted, is_end.argmax(1) + 1), drafted)
+        drafted = jnp.where(done < count, jnp.minimum(drafted, count - done), 0)
+
+        def take_in(number):
+            return extend(params, ids, caches, number)
+
+        found, longer = take_in(drafted)
+        kept = jnp.minimum(drafted, longer[0]["trunk"]["first_end"] + 1)
+        found, longer = lax.cond(
+            jnp.all(kept == drafted), lambda: (found, longer), lambda: take_in(kept)
+        )
+        last = jnp.maximum(kept - 1, 0)[:, None, None]
+        new = jnp.take_along_axis(found, last, axis=1)[:, 0]
+        ended = jnp.any(is_end & (jnp.arange(DRAFT) < kept[:, None]), axis=1)
+        new = jnp.where((kept > 0)[:, None], new, logits)
+        # A row that ended its document is filled up with ends.
+        return new, longer, ids, kept, jnp.where(ended, count, done + kept)
+
+    told, shown = [np.zeros(0, np.int32)] * rows, 0
+    done = jnp.zeros(rows, jnp.int32)
+    while shown < count:
+        logits, caches, ids, kept, done = proceed(params, logits, caches, key, done)
+        for row, (mine, number) in enumerate(zip(np.asarray(ids), np.asarray(kept), strict=True)):
+            told[row] = np.append(told[row], mine[:number])
+            if int(done[row]) == count and len(told[row]) < count:
+                told[row] = np.append(told[row], np.full(count - len(told[row]), eos_id, np.int32))
+        ready = min(map(len, told))
+        while ready - shown >= chunk or shown < ready == count:
+            yield np.stack([ids[shown : shown + chunk][: ready - shown] for ids in told])
+            shown = min(shown + chunk, ready)
 
 
 def plain_text(
