@@ -74,7 +74,7 @@ def main() -> None:
     )
     rng = np.random.default_rng(0)
     shape = (a.batch, a.length)
-    kinds = (np.uint8, np.uint8, np.uint16, np.uint16, np.uint8)
+    kinds = (np.uint8, np.uint8, np.uint16, np.uint16, np.uint8, np.uint8)
     batch = {name: np.ones(shape, kind) for name, kind in zip(FIELDS, kinds, strict=True)}
     batch |= {name: rng.integers(0, 256, shape, np.uint8) for name in ("tokens", "targets")}
     batch["positions"] *= np.arange(a.length, dtype=np.uint16)

@@ -74,3 +74,10 @@ def test_an_hourglass():
     assert "tpu_custom_call" in found.text
     for length in (config.data.length, config.model.stages[0].units(config.data.length)):
         assert not re.search(rf"\[(\d+,)*{length},{length}(,\d+)*\]", found.text)
+
+
+@pytest.mark.parametrize("name", ["magnet", "manta", "hnet-2stage", "mrt5"])
+def test_learned_boundaries(name):
+    """Noise, routes, scans and soft pools; the delete gate's trunk has no kernel of its own."""
+    found = compile_step(presets()[name], "v5e-4")
+    assert "tpu_custom_call" in found.text
