@@ -150,6 +150,8 @@ class StageConfig:
             _positive(self, "predictor_width")
         if self.pool == "soft" and self.segmenter != "frontier":
             raise ConfigError("stage.pool soft needs segmenter frontier.")
+        if self.pool == "soft" and self.max_unit < 2:
+            raise ConfigError("stage.pool soft needs a max_unit of 2 or more.")
         if self.unpool == "smooth" and self.segmenter != "routing":
             raise ConfigError("stage.unpool smooth needs segmenter routing.")
         if self.segmenter == "routing" and self.pool != "last":

@@ -17,9 +17,9 @@ import numpy as np
 
 from octavo.evaluation.run import Run
 
-MAGIC = b"OCT1"
-HEADER = 12
-"""Bytes before the coder's: magic, checksum of the parameters, checksum of the text."""
+MAGIC = b"OCT2"
+HEADER = 16
+"""Bytes before the coder's: magic, checksums of the parameters and of the text, number of ids."""
 
 
 class CodecError(Exception):
@@ -88,8 +88,8 @@ def compress(
         coder.encode(np.array([id_], np.int32), _CATEGORICAL, p[None])
         p = predictor.send(id_)
         progress(done)
-    sums = checkpoint_checksum(run.params), google_crc32c.value(text)
-    header = MAGIC + b"".join(value.to_bytes(4, "big") for value in sums)
+    about = checkpoint_checksum(run.params), google_crc32c.value(text), len(targets)
+    header = MAGIC + b"".join(value.to_bytes(4, "big") for value in about)
     return header + coder.get_compressed().astype("<u4").tobytes()
 
 
@@ -101,7 +101,7 @@ def decompress(
     if len(data) < HEADER or not data.startswith(MAGIC) or len(data) % 4:
         raise CodecError("it was not made by compress.py, or was cut off")
     run = model.run
-    made_with, text_sum = (int.from_bytes(data[at : at + 4], "big") for at in (4, 8))
+    made_with, text_sum, count = (int.from_bytes(data[at : at + 4], "big") for at in (4, 8, 12))
     if made_with != checkpoint_checksum(run.params):
         raise CodecError("it was made with another checkpoint; name the run that made it")
     words = np.frombuffer(data[HEADER:], "<u4").astype(np.uint32)
@@ -109,15 +109,14 @@ def decompress(
     predictor = model()
     p = next(predictor)
     ids: list[int] = []
-    # A damaged file may decode for ever: no id costs less than its smallest possible share.
-    most = 64 + len(words) * 32 * 2**16
+    # The end of the document stands last, and nowhere else: a damaged file is soon known.
     while True:
         id_ = int(coder.decode(_CATEGORICAL, p[None])[0])
+        if (id_ == run.tokenizer.eos_id) != (len(ids) + 1 == count):
+            raise CodecError("it is damaged: its text and its length do not agree")
         if id_ == run.tokenizer.eos_id:
             break
         ids.append(id_)
-        if len(ids) > most:
-            raise CodecError("it is damaged: it has no end")
         p = predictor.send(id_)
         progress(len(ids))
     text = run.tokenizer.decode(np.array(ids, np.int64))

@@ -49,9 +49,10 @@ def marker_for(model: ModelConfig, tokenizer: Tokenizer, folder: Path) -> NoMark
             f"the model's units end at marks among the ids, but {folder} was made by "
             f"{tokenizer.name}: use python prepare.py SOURCE --out DIR --tokenizer words."
         )
-    if segmenter in ("whitespace", "spacelike") and not isinstance(tokenizer, ByteTokenizer):
+    by_bytes = segmenter in ("whitespace", "spacelike") or any(s.scripts for s in model.stages)
+    if by_bytes and not isinstance(tokenizer, ByteTokenizer):
         raise ConfigError(
-            f"the model's units end at bytes ({segmenter}), but {folder} was made by "
+            f"the model's units end by bytes ({segmenter}), but {folder} was made by "
             f"{tokenizer.name}: use a corpus of bytes."
         )
     if segmenter != "marks":

@@ -63,8 +63,13 @@ def test_files_that_cannot_be_decompressed(tiny, tiny_run):
         codec.decompress(other, packed)
     damaged = bytearray(packed)
     damaged[codec.HEADER + 3] ^= 0x40  # a high bit of the first word: the last ones may be unused
-    with pytest.raises(codec.CodecError, match="does not match its checksum|has no end"):
+    with pytest.raises(codec.CodecError, match="its checksum|length do not agree"):
         codec.decompress(tiny_run, bytes(damaged))
+    for at in (codec.HEADER - 4, codec.HEADER - 1):  # far too many ids, or a few more
+        damaged = bytearray(packed)
+        damaged[at] += 1
+        with pytest.raises(codec.CodecError, match="length do not agree"):
+            codec.decompress(tiny_run, bytes(damaged))
 
 
 def test_from_the_command_line(trained, tmp_path):
