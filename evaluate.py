@@ -81,9 +81,7 @@ def evaluate(arguments: Arguments) -> dict:
     overlap = length // 2 if arguments.overlap is None else arguments.overlap
     if not 0 <= overlap < length:
         raise ConfigError(f"--overlap lies in [0, {length}), the row length, not {overlap}.")
-    source = (
-        arguments.text or arguments.data or arguments.parallel or run.config.data.source
-    )
+    source = arguments.text or arguments.data or arguments.parallel or run.config.data.source
     if arguments.parallel:
         documents = read_parallel(arguments.parallel, arguments.sentences)
     elif documents is None:

@@ -35,7 +35,7 @@ SCRIPTS = (
 )  # fmt: skip
 RATES = (0.2, 0.18, 0.1, 0.1, 0.1, 0.07, 0.07, 0.06, 0.23, 0.13, 0.18)
 """Of other scripts, then of each. Latin, Greek, Cyrillic, Khmer, Tibetan, Han, kana and Hangul as
-fitted to parallel text (python -m octavo.evaluation.rates); the others by bytes per word."""
+fitted to parallel text (rates.py); the others by bytes per word."""
 
 ROUTING = replace(
     GUMBEL, segmenter="routing", supervision="ratio", supervision_weight=0.5, pool="last",

@@ -1,44 +1,10 @@
-"""Rates of unit ends that treat scripts alike, from parallel text:
-
-    python -m octavo.evaluation.rates DIR --anchor eng --rate 0.2
-
-DIR holds a file LANGUAGE.txt for each language, where line i says the same in all. Prints the flags
-that give MAGNET's predictors these rates.
-"""
-
-from dataclasses import dataclass
-from typing import Annotated
+"""Rates of unit ends that treat scripts alike, from parallel text."""
 
 import numpy as np
-import tyro
 from scipy.optimize import lsq_linear
 
-from octavo import cli
 from octavo.configs.schema import ConfigError
-from octavo.evaluation.parallel import read_parallel
 from octavo.tokenizers import scripts
-
-
-@dataclass(frozen=True)
-class Arguments:
-    parallel: Annotated[str, tyro.conf.Positional]
-    """Folder of parallel text."""
-    anchor: str = "eng"
-    """The language whose rate is given."""
-    rate: float = 0.2
-    """Units of the anchor's text, per byte."""
-    scripts: tuple[str, ...] = ()
-    """Scripts with a predictor of their own, as han+hiragana. None: those that the text has."""
-
-
-def main() -> None:
-    arguments = cli.parse(Arguments, "python -m octavo.evaluation.rates", __doc__)
-    if not 0 < arguments.rate < 1:
-        raise ConfigError(f"--rate lies between 0 and 1, not {arguments.rate}.")
-    texts = read_parallel(arguments.parallel)
-    routes = arguments.scripts or written_in(texts)
-    found = fair_rates(texts, routes, arguments.anchor, arguments.rate)
-    print("--model.stages.0.scripts", *routes, "--model.stages.0.rates", *found)
 
 
 def fair_rates(
@@ -78,7 +44,3 @@ def written_in(texts: dict[str, list[bytes]], least: float = 0.02) -> tuple[str,
         )
         found |= set(np.flatnonzero(counts > least * counts.sum()))
     return tuple(scripts.names()[i] for i in sorted(found - {0}))
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -4,6 +4,7 @@ A document longer than a row is scored in windows that overlap: each begins ``ov
 the first id it scores, so that every id but the first few has at least that much context.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,6 +51,21 @@ class Score:
         return self.nats / math.log(2) / self.bytes
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _predict(bind: Callable, mesh: Mesh, params: dict, arrays: dict) -> tuple[jax.Array, ...]:
+    """The fields of ``Predictions`` by position ``[B, T]``, whole on every device. Compiled once
+    for all that a run is asked."""
+    batch = Batch(**arrays).widen()
+    output = bind(params)(batch)
+    nats, _ = cross_entropy(output.logits, batch.targets)
+    correct = jnp.argmax(output.logits, axis=-1) == batch.targets
+    ends, p = jnp.ones_like(correct), None
+    if output.levels:
+        ends, p = output.levels[0].boundary, output.levels[0].decision.probability
+    found = nats, correct, ends, jnp.full_like(nats, jnp.nan) if p is None else p
+    return jax.lax.with_sharding_constraint(found, NamedSharding(mesh, jax.P()))
+
+
 def predictions(
     bind: Callable,
     params: dict,
@@ -75,24 +91,11 @@ def predictions(
     # A mesh needs rows for each of its devices.
     devices = mesh.shape["replica"] * mesh.shape["fsdp"]
     batch_size = -(-batch_size // devices) * devices
-    everywhere = NamedSharding(mesh, jax.P())
-
-    def predict(params, arrays):
-        batch = Batch(**arrays).widen()
-        output = bind(params)(batch)
-        nats, _ = cross_entropy(output.logits, batch.targets)
-        correct = jnp.argmax(output.logits, axis=-1) == batch.targets
-        ends, p = jnp.ones_like(correct), None
-        if output.levels:
-            ends, p = output.levels[0].boundary, output.levels[0].decision.probability
-        return nats, correct, ends, jnp.full_like(nats, jnp.nan) if p is None else p
-
-    predict = jax.jit(predict, out_shardings=everywhere)
 
     def evaluate(part: np.ndarray):
         arrays = {name: part[:, i] for i, name in enumerate(FIELDS)}
         placed = place_batch(sharding, arrays, np.arange(batch_size), batch_size)
-        return jax.device_get(predict(params, placed))
+        return jax.device_get(_predict(bind, mesh, params, placed))
 
     found = over_documents(evaluate, rows, places, len(encoded), batch_size, progress)
     # Position i reads id i - 1: what it says of the cut behind that id stands one further on.

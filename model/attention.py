@@ -52,8 +52,12 @@ def attention(
 
 
 def attend(
-    q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array,
-    key_bias: jax.Array | None = None, plus_one: bool = False,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    visible: jax.Array,
+    key_bias: jax.Array | None = None,
+    plus_one: bool = False,
 ) -> jax.Array:
     """Dense attention of a few queries: q ``[B, N, H, D]``, k and v ``[B, S, K, D]``, visible
     boolean, ``[B or 1, N, S]``, key_bias ``[B, S]`` and plus_one as in MaskSpec. Used block by

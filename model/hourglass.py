@@ -113,8 +113,8 @@ class Hourglass(nnx.Module):
         self.level, self.dtype = level, dtype
         inner_width = config.widths[level + 1]
         self.per_unit = stage.slots if stage.pool == "prefix" else 1
-        learned = SEGMENTERS.get(stage.segmenter)
-        self.segmenter = None if learned is None else learned(stage, rngs)
+        decider = SEGMENTERS.get(stage.segmenter)
+        self.segmenter = None if decider is None else decider(stage, rngs)
 
         def stack(layers, scope, **kind):
             return Transformer(config.blocks(stage, layers, scope), backend, dtype, rngs, **kind)
@@ -158,7 +158,7 @@ class Hourglass(nnx.Module):
             f"merged/{self.level}": jnp.sum(decision.ends & real & ~units.boundary),
         }
 
-        reads, since = units.available, units.since
+        reads = units.available
         if stage.segmenter == "deletion" and noise is not None:
             # Training hides what it deletes softly: the inner trunk sees every position.
             z, inner_told, levels = self.inner(
@@ -185,7 +185,7 @@ class Hourglass(nnx.Module):
             made = self.unpool.smoothed(made, share, jnp.zeros_like(made[:, 0]))
         memory = constrain(jnp.concatenate([self.unpool.before_any(len(x)), made], axis=1))
         start = x if stage.decoder_scope == "unit" else encoded
-        start = self.unpool(start, memory, reads, units.boundary, since, decision.probability)
+        start = self.unpool(start, memory, reads, units.boundary, units.since, decision.probability)
         decoded = self._decoded(start, memory, units, layout)
         foreseen = None
         if self.foreseer is not None:

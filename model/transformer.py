@@ -175,9 +175,7 @@ class Transformer(nnx.Module):
         self.config, self.dtype, self.plus_one = config, dtype, plus_one
         keys = jax.random.split(rngs.params(), max(config.layers, 1))
         make = nnx.vmap(
-            lambda key: Block(
-                config, backend, causal, reads, plus_one, dtype, nnx.Rngs(params=key)
-            )
+            lambda key: Block(config, backend, causal, reads, plus_one, dtype, nnx.Rngs(params=key))
         )
         self.blocks = make(keys) if config.layers else None
 

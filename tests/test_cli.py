@@ -69,7 +69,7 @@ def test_help(script):
 
 def test_every_field_has_help():
     """tyro reads field docstrings; a field without one would show no help."""
-    done = run("train.py", "words", "--help", COLUMNS="200")
+    done = run("train.py", "words", "--help", COLUMNS="600")
 
     def check(config):
         for field in dataclasses.fields(config):

@@ -414,9 +414,7 @@ def test_causal_in_training(name):
     first = run(batch_of([text], 64))
     for t in (0, 3, 17, 30, 45, 62):
         changed = text[:t] + bytes([text[t] ^ 0x11]) + other[t + 1 :]
-        np.testing.assert_array_equal(
-            first[0, : t + 1], run(batch_of([changed], 64))[0, : t + 1]
-        )
+        np.testing.assert_array_equal(first[0, : t + 1], run(batch_of([changed], 64))[0, : t + 1])
 
 
 @pytest.mark.parametrize(

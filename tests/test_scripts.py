@@ -73,7 +73,7 @@ def test_fair_rates(parallel):
     assert found["latin"] == pytest.approx(0.3, rel=0.05)
     assert found["cyrillic"] == pytest.approx(0.15, rel=0.05)
     assert found["khmer"] == pytest.approx(0.1, rel=0.05)
-    done = run("evaluation/rates.py", str(parallel), "--rate", "0.3")
+    done = run("rates.py", str(parallel), "--rate", "0.3")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("--model.stages.0.scripts cyrillic khmer latin --model.stages.0")
 

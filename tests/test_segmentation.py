@@ -227,8 +227,8 @@ def test_interleaving():
     ("changes", "message"),
     [
         ({"heads": 5}, "heads 5 does not divide"),
-        ({"segmenter": "predicted"}, "supervision goes with"),
-        ({"supervision": "marks"}, "supervision goes with"),
+        ({"segmenter": "predicted"}, "binomial or marks or entropy, not none"),
+        ({"supervision": "marks"}, "is none, not marks"),
         ({"slots": 2}, "slots above 1"),
         ({"pool": "prefix"}, "prefix needs stage.encoder_scope unit"),
         ({"encoder_scope": "unit"}, "looks ahead inside a unit"),

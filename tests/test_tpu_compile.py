@@ -18,7 +18,7 @@ HBM = 15.75 * 2**30
 """What a v5e chip leaves to a program."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def compiled():
     return compile_step(presets()["flat-100m"], "v5e-16")
 

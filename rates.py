@@ -1,0 +1,47 @@
+"""Rates that treat scripts alike: python rates.py DIR --anchor eng --rate 0.2
+
+DIR holds a file LANGUAGE.txt for each language, where line i says the same in all. Prints the flags
+that give magnet's predictors these rates.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from octavo import cli
+from octavo.configs.schema import ConfigError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    parallel: Annotated[str, tyro.conf.Positional]
+    """Folder of parallel text."""
+    anchor: str = "eng"
+    """The language whose rate is given."""
+    rate: float = 0.2
+    """Units of the anchor's text, per byte."""
+    scripts: tuple[str, ...] = ()
+    """Scripts with a predictor of their own, as han+hiragana. None: those that the text has."""
+
+
+def main() -> None:
+    arguments = cli.parse(Arguments, "rates.py", __doc__.split("\n\n")[1])
+    if not 0 < arguments.rate < 1:
+        raise ConfigError(f"--rate lies between 0 and 1, not {arguments.rate}.")
+
+    from octavo.evaluation.parallel import read_parallel
+    from octavo.evaluation.rates import fair_rates, written_in
+
+    texts = read_parallel(arguments.parallel)
+    routes = arguments.scripts or written_in(texts)
+    found = fair_rates(texts, routes, arguments.anchor, arguments.rate)
+    print("--model.stages.0.scripts", *routes, "--model.stages.0.rates", *found)
+
+
+def cli_main() -> None:
+    cli.run(main)
+
+
+if __name__ == "__main__":
+    cli_main()
