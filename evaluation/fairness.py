@@ -103,7 +103,7 @@ def plot(rows: list[dict], anchor: str, out: Path) -> None:
     axes.set_xticks(np.arange(len(languages)), languages)
     axes.set_ylabel(f"units per sentence, {anchor} = 1")
     axes.axhline(1, color="black", linewidth=0.8)
-    axes.legend(frameon=False, ncols=len(systems), loc="upper left")
+    figure.legend(frameon=False, ncols=len(systems), loc="outside upper left")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.savefig(out)

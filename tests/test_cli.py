@@ -61,7 +61,10 @@ def test_a_mesh_that_does_not_divide(arguments, said, devices, tmp_path):
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "generate.py", "prepare.py"])
+@pytest.mark.parametrize(
+    "script",
+    ["train.py", "evaluate.py", "generate.py", "prepare.py", "compress.py", "view.py", "rates.py"],
+)
 def test_help(script):
     done = run(script, "--help")
     assert done.returncode == 0 and "usage:" in done.stdout
