@@ -36,7 +36,7 @@ def train(config: Config, preset: str = "custom") -> dict:
     from octavo.training import sharding
     from octavo.training.checkpoint import Checkpoints, differences
     from octavo.training.lifecycle import StopSignal, Watchdog, start_hosts
-    from octavo.training.metrics import MetricsLog, Progress, human, of_levels
+    from octavo.training.metrics import MetricsLog, Progress, human, of_parts
     from octavo.training.optimizer import make_optimizer
     from octavo.training.state import abstract_state, define, fresh_state
     from octavo.training.step import make_step
@@ -111,7 +111,7 @@ def train(config: Config, preset: str = "custom") -> dict:
 
     def report(step: int, metrics: dict, data_wait: float) -> None:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        cut = of_levels(values)
+        cut = of_parts(values)
         bits = values["nats"] / math.log(2) / max(values["bytes"], 1)
         speed = progress.update(step, bits, values["grad_norm"], values["bytes"])
         if log:

@@ -194,6 +194,34 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class MTPConfig:
+    """Multi-token prediction: what positions predict beyond the next id, in training."""
+
+    kind: Literal["none", "heads", "modules", "registers", "lookahead"] = "none"
+    """heads: a block of its own for each id, all on the trunk's states (Gloeckle et al.). modules:
+    a chain of blocks, each fed by the one before and the next id (DeepSeek-V3). registers: extra
+    positions that see what stands before them and predict further ahead, unseen by all others
+    (MuToR). lookahead: runs of extra positions that predict one id each and see those before them
+    (PaSS)."""
+    count: int = 8
+    """How many ids ahead are predicted, the next one included."""
+    weight: float = 1.0
+    """Weight of each further id's cross-entropy; that of the next id is 1."""
+    every: int = 8
+    """registers, lookahead: after how many positions they stand; must divide data.length."""
+
+    def __post_init__(self):
+        _positive(self, "count", "weight", "every")
+        if self.count < 2 and self.kind not in ("none", "heads"):
+            raise ConfigError(f"mtp.count of mtp.kind {self.kind} is 2 or more, not {self.count}.")
+
+    @property
+    def aside(self) -> bool:
+        """Whether extra positions predict."""
+        return self.kind in ("registers", "lookahead")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A decoder-only language model. Without stages: a flat transformer. With: an hourglass, whose
     innermost trunk the other fields describe."""
@@ -235,6 +263,7 @@ class ModelConfig:
     """Attention kernel. auto: splash on TPU, cudnn on GPU, reference elsewhere."""
     stages: tuple[StageConfig, ...] = ()
     """Levels around the trunk, outermost (bytes) first."""
+    mtp: MTPConfig = field(default_factory=MTPConfig)
 
     def __post_init__(self):
         _positive(self, "width", "heads", "rope_base", "hash_rows")
@@ -252,6 +281,11 @@ class ModelConfig:
             _positive(self, "mlp_width")
         if self.window is not None:
             _positive(self, "window")
+        if self.mtp.aside and self.stages:
+            if not self.stages[0].decoder_layers:
+                raise ConfigError(f"mtp.kind {self.mtp.kind} needs decoder_layers of 1 or more.")
+            if self.stages[0].unpool == "prefix" and self.stages[0].slots > 1:
+                raise ConfigError(f"mtp.kind {self.mtp.kind} needs units of one vector (slots 1).")
         for stage in self.stages[1:]:
             if stage.segmenter not in ("stride", "routing"):
                 raise ConfigError(
@@ -297,6 +331,12 @@ class ModelConfig:
             self, width=stage.width, heads=stage.heads, layers=layers, window=window,
             kv_heads=None, mlp_width=None, stages=(),
         )  # fmt: skip
+
+    def outermost(self, layers: int) -> "ModelConfig":
+        """A flat stack of ``layers`` beside the outermost level: over bytes, as wide."""
+        if self.stages:
+            return self.blocks(self.stages[0], layers, "causal")
+        return dataclasses.replace(self, layers=layers)
 
     @property
     def head_size(self) -> int:
@@ -455,6 +495,12 @@ class Config:
     """Folder of the run; a run found there is continued. None: a new one under runs/."""
 
     def __post_init__(self):
+        if self.model.mtp.aside and self.data.length % self.model.mtp.every:
+            raise ConfigError(
+                f"model.mtp.every {self.model.mtp.every} does not divide data.length "
+                f"{self.data.length}; nearest that does: "
+                f"{nearest_divisors(self.data.length, self.model.mtp.every)}."
+            )
         if self.data.batch_size % self.train.accumulation:
             raise ConfigError(
                 f"train.accumulation {self.train.accumulation} does not divide data.batch_size "
@@ -476,7 +522,8 @@ def from_json(data: dict) -> Config:
             StageConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in stage.items()})
             for stage in data["model"]["stages"]
         )
-        data = data | {"model": data["model"] | {"stages": stages}}
+        mtp = MTPConfig(**data["model"].get("mtp", {}))
+        data = data | {"model": data["model"] | {"stages": stages, "mtp": mtp}}
         sections = {k: parts[k](**v) for k, v in data.items() if isinstance(v, dict)}
         return Config(**data | sections)
     except (KeyError, TypeError, AttributeError) as error:

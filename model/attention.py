@@ -27,7 +27,9 @@ class MaskSpec:
     causal: query t sees keys at or before t. window: and only those at distances below ``window``
     (to both sides if not causal). segment_ids ``[B, T]`` integers: and only keys of its own
     segment. key_bias ``[B, T]`` float32: added to every score of a key. plus_one: softmax with 1
-    added to the denominator (softmax1), so that a query may attend to nothing.
+    added to the denominator (softmax1), so that a query may attend to nothing. asides (every,
+    count, alone): after every ``every`` positions stand ``count`` that are seen by none but
+    themselves and, unless alone, the later ones of the same place; windows do not count them.
     """
 
     segment_ids: jax.Array | None = None
@@ -35,6 +37,7 @@ class MaskSpec:
     window: int | None = None
     key_bias: jax.Array | None = None
     plus_one: bool = False
+    asides: tuple[int, int, bool] | None = None
 
 
 def attention(
@@ -130,10 +133,11 @@ def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Ar
     for start in range(0, T, block):
         stop = min(start + block, T)
         reach = T if spec.window is None else spec.window - 1
+        if spec.asides is not None:
+            every, count, _ = spec.asides
+            reach += (reach // every + 2) * count
         low, high = max(0, start - reach), stop if spec.causal else min(T, stop + reach)
-        distance = np.arange(start, stop)[:, None] - np.arange(low, high)[None]
-        visible = distance >= 0 if spec.causal else np.ones_like(distance, bool)
-        visible &= np.abs(distance) <= reach
+        visible = _visible(np.arange(start, stop)[:, None], np.arange(low, high)[None], spec)
         visible = jnp.asarray(visible[None])
         if spec.segment_ids is not None:
             ids = spec.segment_ids
@@ -142,6 +146,27 @@ def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Ar
         keys = k[:, low:high], v[:, low:high]
         outputs.append(attend(q[:, start:stop], *keys, visible, bias, spec.plus_one))
     return jnp.concatenate(outputs, axis=1) if len(outputs) > 1 else outputs[0]
+
+
+def _visible(query, key, spec: MaskSpec):
+    """Which keys queries see by their places alone; integer arrays that broadcast."""
+    distance = query - key
+    visible = distance >= 0 if spec.causal else distance == distance
+    if spec.asides is not None:
+        every, count, alone = spec.asides
+        place, seen_place = query // (every + count), key // (every + count)
+        inside, seen = query - place * (every + count), key - seen_place * (every + count)
+        own = (place == seen_place) & (inside == seen) if alone else place == seen_place
+        visible &= (seen < every) | own
+        # An aside stands where the last position before it stands.
+        before, seen_before = (
+            n * every + i - (i - every + 1) * (i >= every)
+            for n, i in ((place, inside), (seen_place, seen))
+        )
+        distance = before - seen_before
+    if spec.window is not None:
+        visible &= abs(distance) < spec.window
+    return visible
 
 
 def _plain_only(backend: str, spec: MaskSpec) -> None:

@@ -87,7 +87,24 @@ def forward_flops(
     one_hot_tied = model.embedding == "one_hot" and model.tied_embeddings
     head = 0 if one_hot_tied else 2 * d * vocab_size
     convolutions = 2 * 9 * d * d if model.embedding == "ngram_conv" else 0
-    return _stage_flops(model, 0, length, training) / length + head + convolutions
+    trunk = _stage_flops(model, 0, length, training) / length
+    return trunk + head + convolutions + _mtp_flops(model, head, length, training)
+
+
+def _mtp_flops(model: ModelConfig, head: float, length: int, training: bool) -> float:
+    """What multi-token prediction adds, per position. Only training predicts further ahead."""
+    mtp, further = model.mtp, model.mtp.count - 1
+    block = _stack_flops(model.outermost(1), length) / length
+    if mtp.kind == "heads":
+        return block + training * further * (block + head)
+    if mtp.kind == "modules":
+        return training * further * (block + head + 4 * model.widths[0] ** 2)
+    if mtp.aside:
+        count = 1 if mtp.kind == "registers" else further
+        stack = _coders(model, model.stages[0])[1] if model.stages else model
+        through = _stack_flops(stack, length) / length
+        return training * count / mtp.every * (through + head)
+    return 0
 
 
 def training_flops(model: ModelConfig, vocab_size: int, length: int) -> float:

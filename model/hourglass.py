@@ -17,6 +17,7 @@ from jax import lax
 
 from octavo.configs.schema import ModelConfig, StageConfig
 from octavo.model.layers import Linear, RMSNorm, constrain, parameter
+from octavo.model.mtp import Asides
 from octavo.model.pooling import Pool, SoftPool, Unpool, interleave
 from octavo.model.segmentation import Layout, Segmentation, bounded, segment, starts_of, take
 from octavo.model.segmenters import SEGMENTERS, Decision, membership
@@ -61,10 +62,15 @@ class Trunk(nnx.Module):
         self.biased = biased
 
     def __call__(
-        self, x: jax.Array, layout: Layout, noise=None, key_bias: jax.Array | None = None
-    ) -> tuple[jax.Array, dict, tuple]:
-        """x ``[B, T, d]`` to ``[B, T, d]``, and what a trunk has to tell: nothing."""
-        return self.stack(x, layout.positions, layout.segment_ids, key_bias=key_bias), {}, ()
+        self, x: jax.Array, layout: Layout, noise=None, key_bias: jax.Array | None = None,
+        asides: Asides | None = None,
+    ) -> tuple[jax.Array, dict, tuple]:  # fmt: skip
+        """x ``[B, T, d]`` to ``[B, T, d]``, and what a trunk has to tell: nothing. asides: their
+        states follow in the rows."""
+        places = layout.positions, layout.segment_ids
+        if asides is not None:
+            return asides.through(self.stack, x, asides.inputs(x), *places), {}, ()
+        return self.stack(x, *places, key_bias=key_bias), {}, ()
 
     def init_cache(self, batch: int, slots: int) -> dict:
         stack = self.stack.init_cache(batch, slots)
@@ -133,11 +139,13 @@ class Hourglass(nnx.Module):
         self.foreseer = Foreseer(stage, rngs) if stage.predict_ends else None
 
     def __call__(
-        self, x: jax.Array, layout: Layout, noise: jax.Array | None = None
-    ) -> tuple[jax.Array, dict, tuple[Level, ...]]:
+        self, x: jax.Array, layout: Layout, noise: jax.Array | None = None,
+        asides: Asides | None = None,
+    ) -> tuple[jax.Array, dict, tuple[Level, ...]]:  # fmt: skip
         """x ``[B, T, d]`` to ``[B, T, d]``: row t depends on positions up to t of its document.
 
         noise ``[B, T]``: standard logistic, in training only; only the first level draws with it.
+        asides: go through the decoder; their states follow in the rows.
 
         Also what happened, sums over the batch: ``units/LEVEL`` (units that ended),
         ``merged/LEVEL`` (ends asked for and not granted), and how each level cut.
@@ -185,11 +193,16 @@ class Hourglass(nnx.Module):
             made = self.unpool.smoothed(made, share, jnp.zeros_like(made[:, 0]))
         memory = constrain(jnp.concatenate([self.unpool.before_any(len(x)), made], axis=1))
         start = x if stage.decoder_scope == "unit" else encoded
-        start = self.unpool(start, memory, reads, units.boundary, units.since, decision.probability)
-        decoded = self._decoded(start, memory, units, layout)
+        told_by = reads, units.boundary, units.since, decision.probability
+        start, beside = self.unpool(start, memory, *told_by), None
+        if asides is not None:
+            at = asides.anchors(x.shape[1])
+            told_by = (v if v is None else v[:, at] for v in told_by)
+            beside = self.unpool.aside(asides.inputs(x), memory, *told_by)
+        decoded = self._decoded(start, memory, units, layout, asides, beside)
         foreseen = None
         if self.foreseer is not None:
-            before = jnp.pad(decoded, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+            before = jnp.pad(decoded, ((0, 0), (1, 0), (0, 0)))[:, : x.shape[1]]
             before = jnp.where((layout.positions > 0)[..., None], before, 0)
             foreseen = self.foreseer(before, x)
         own = Level(units.boundary, decision, real, foreseen)
@@ -217,10 +230,16 @@ class Hourglass(nnx.Module):
         states = take(self.encoder(both, order(both), ids), learned_at.reshape(B, -1))
         return self.pool(states.reshape(learned.shape), units)
 
-    def _decoded(self, x, memory, units: Segmentation, layout: Layout) -> jax.Array:
+    def _decoded(self, x, memory, units: Segmentation, layout: Layout, asides, beside):
         reads = (memory, units.available) if self.stage.unpool == "cross" else None
-        if self.stage.decoder_scope == "causal":
-            return self.decoder(x, layout.positions, layout.segment_ids, reads)
+        causal = self.stage.decoder_scope == "causal"
+        places = layout.positions, layout.segment_ids
+        if asides is not None:
+            if not causal:
+                places = jnp.arange(x.shape[1])[None], units.follows
+            return asides.through(self.decoder, x, beside, *places, reads)
+        if causal:
+            return self.decoder(x, *places, reads)
         ids = units.follows
         at = None
         if self._led > 0:

@@ -1,5 +1,6 @@
 """The language model: embedding, trunk, head."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import jax
@@ -12,6 +13,7 @@ from octavo.model.batch import Batch
 from octavo.model.embedding import EMBEDDINGS
 from octavo.model.hourglass import Level, make_trunk
 from octavo.model.layers import Linear, RMSNorm, constrain
+from octavo.model.mtp import MTP, Heads
 from octavo.model.segmentation import Layout, rule_ends, take
 from octavo.tokenizers import scripts
 
@@ -26,6 +28,10 @@ class Output:
     segment, and on nothing else."""
     levels: tuple[Level, ...] = ()
     """How each level of an hourglass cut its positions into units, outermost first."""
+    states: jax.Array | None = None
+    """What further ids are predicted from: the trunk's states ``[B, T, d]``."""
+    beside: jax.Array | None = None
+    """States of asides, ``[B, G * L, d]``."""
     statistics: dict[str, jax.Array] = field(default_factory=dict)
     """Sums over the batch, by name."""
 
@@ -46,6 +52,8 @@ class ByteLM(nnx.Module):
         untied = not config.tied_embeddings
         shape = (width, vocab_size)
         self.head = Linear(*shape, ("embed", "vocab"), dtype, rngs, 0.1) if untied else None
+        kind = config.mtp.kind
+        self.mtp = MTP[kind](config, backend, dtype, rngs) if kind in MTP else None
         self.routed = any(stage.scripts for stage in config.stages)
         # How many ids before the new ones the embedding, the segmenter's rule and characters reach.
         self.history = max(1, self.embedding.reach, 3 if self.routed else 0)
@@ -84,8 +92,11 @@ class ByteLM(nnx.Module):
         taken_up = jnp.where(documents[:, 3:] == documents[:, :1], before[:, None], 0)
         return jnp.where((newest >= 0) & same, take(own, at), taken_up)
 
-    def __call__(self, batch: Batch, noise: jax.Array | None = None) -> Output:
-        """noise ``[B, T]``: standard logistic, in training; without, all is deterministic."""
+    def __call__(
+        self, batch: Batch, noise: jax.Array | None = None, ahead: jax.Array | None = None
+    ) -> Output:
+        """noise ``[B, T]``: standard logistic, in training; without, all is deterministic. ahead
+        ``[L]``: for asides, which only training has, how far they predict."""
         tokens, positions = batch.tokens, batch.positions
         shifted = jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1]
         ends = self._ends(tokens, jnp.where(positions > 0, shifted, -1), batch.marks)
@@ -98,8 +109,32 @@ class ByteLM(nnx.Module):
             written = self._scripts(known, documents, written[:, 0])
         layout = Layout(positions, batch.segment_ids, ends, written)
         x = constrain(self.embedding(tokens, positions))
-        x, told, levels = self.trunk(x, layout, noise)
-        return Output(self._logits(x), levels, told)
+        asides = None if ahead is None else self.mtp.asides(ahead)
+        x, told, levels = self.trunk(x, layout, noise, asides=asides)
+        states, beside = jnp.split(x, [tokens.shape[1]], axis=1)
+        x = states
+        if isinstance(self.mtp, Heads):
+            x = self.mtp.first(x, positions, batch.segment_ids)
+        return Output(self._logits(x), levels, states, beside, told)
+
+    def further(
+        self, batch: Batch, output: Output, ahead: jax.Array | None, each: Callable
+    ) -> dict | None:
+        """``each(k, places, logits)`` for every k ids after the next one that are predicted,
+        stacked; None if none are. logits ``[B, P, V]``: at positions ``places [P]`` of the rows,
+        or at all (None). No two of them exist at a time."""
+        if ahead is not None:
+            L = len(ahead)
+            B, P, d = output.beside.shape
+            places = self.mtp.asides(ahead).anchors(batch.tokens.shape[1])[::L]
+            states = jnp.moveaxis(output.beside.reshape(B, P // L, L, d), 2, 0)
+            return jax.lax.map(lambda of: each(of[0], places, self._logits(of[1])), (ahead, states))
+        if self.mtp is None or self.config.mtp.count == 1:
+            return None
+        embedded = self.embedding(batch.tokens, batch.positions)
+        return self.mtp.further(
+            output.states, embedded, batch, lambda k, x: each(k, None, self._logits(x))
+        )
 
     def init_cache(self, batch: int, slots: int) -> dict:
         """An empty cache for documents of up to ``slots`` ids, one a row."""

@@ -282,6 +282,13 @@ class Unpool(nnx.Module):
             read += _pick(memory, reads, 1 + since % DISTANCES)
         return x + read
 
+    def aside(self, x, memory, reads, boundary, since, p=None) -> jax.Array:
+        """The same for asides x ``[B, P, d]``, from what holds where each stands. They never are
+        the boundary's own position, which a piece or the unit's vector may fill."""
+        if self.stage.unpool in ("split", "prefix"):
+            boundary = jnp.zeros_like(boundary)
+        return self(x, memory, reads, boundary, since, p)
+
 
 def _pick(memory, reads, which):
     """``memory[b, reads[b, t], which[b, t]]``."""

@@ -24,14 +24,11 @@ ACTIVATIONS = {
 class Attention(nnx.Module):
     """Multi-head self-attention with rotary positions and optional grouped queries and QK norm."""
 
-    def __init__(
-        self, config: ModelConfig, backend: str, causal: bool, plus_one: bool, dtype,
-        rngs: nnx.Rngs,
-    ):  # fmt: skip
+    def __init__(self, config: ModelConfig, backend: str, plus_one: bool, dtype, rngs: nnx.Rngs):
         d, D = config.width, config.head_size
         self.plus_one = plus_one
         self.heads, self.kv_heads, self.head_size = config.heads, config.key_value_heads, D
-        self.window, self.backend, self.causal = config.window, backend, causal
+        self.window, self.backend = config.window, backend
         self.query = Linear(d, self.heads * D, ("embed", "heads"), dtype, rngs)
         self.key = Linear(d, self.kv_heads * D, ("embed", "kv_heads"), dtype, rngs)
         self.value = Linear(d, self.kv_heads * D, ("embed", "kv_heads"), dtype, rngs)
@@ -50,15 +47,15 @@ class Attention(nnx.Module):
             q, k = self.query_norm(q), self.key_norm(k)
         return rotate(q, angles), rotate(k, angles), v
 
-    def __call__(self, x, angles, segment_ids, key_bias):
+    def __call__(self, x, angles, spec: MaskSpec):
         q, k, v = self._project(x, angles)
-        spec = MaskSpec(segment_ids, self.causal, self.window, key_bias, self.plus_one)
         mixed = attention(q, k, v, spec, self.backend)
         return self.out(mixed.reshape(*x.shape[:2], -1))
 
-    def extend(self, x, angles, cache, length, first, key_bias):
+    def extend(self, x, angles, cache, length, first, key_bias, alone):
         """x ``[B, N, d]`` continues rows that hold ``length [B]`` positions in the cache; each of
-        its positions sees from ``first [B, N]`` on. key_bias: of the whole cache, or None."""
+        its positions sees from ``first [B, N]`` on; alone: and of the N, itself only. key_bias: of
+        the whole cache, or None."""
         q, k, v = self._project(x, angles)
         write = jax.vmap(lambda slots, new, at: lax.dynamic_update_slice(slots, new, (at, 0, 0)))
         keys = write(cache["key"], k, length)
@@ -66,6 +63,8 @@ class Attention(nnx.Module):
         query_at = (length[:, None] + jnp.arange(x.shape[1])[None])[:, :, None]
         key_at = jnp.arange(keys.shape[1])[None, None]
         visible = (key_at <= query_at) & (key_at >= first[:, :, None])
+        if alone:
+            visible &= (key_at < length[:, None, None]) | (key_at == query_at)
         if self.window is not None:
             visible &= query_at - key_at < self.window
         mixed = attend(q, keys, values, visible, key_bias, self.plus_one)
@@ -125,27 +124,27 @@ class Block(nnx.Module):
     """Pre-norm residual block; ``reads`` puts attention to a unit's slots first."""
 
     def __init__(
-        self, config: ModelConfig, backend: str, causal: bool, reads: bool, plus_one: bool, dtype,
+        self, config: ModelConfig, backend: str, reads: bool, plus_one: bool, dtype,
         rngs: nnx.Rngs,
     ):  # fmt: skip
         self.reader = UnitAttention(config, dtype, rngs) if reads else None
         self.attention_norm = RMSNorm(config.width)
-        self.attention = Attention(config, backend, causal, plus_one, dtype, rngs)
+        self.attention = Attention(config, backend, plus_one, dtype, rngs)
         self.mlp_norm = RMSNorm(config.width)
         self.mlp = MLP(config, dtype, rngs)
 
     def _read(self, x, memory):
         return x if self.reader is None else x + self.reader(x, *memory)
 
-    def __call__(self, x, angles, segment_ids, memory, key_bias):
+    def __call__(self, x, angles, spec, memory):
         x = self._read(x, memory)
-        x = x + self.attention(self.attention_norm(x), angles, segment_ids, key_bias)
+        x = x + self.attention(self.attention_norm(x), angles, spec)
         return x + self.mlp(self.mlp_norm(x))
 
-    def extend(self, x, angles, cache, length, first, memory, key_bias):
+    def extend(self, x, angles, cache, length, first, memory, key_bias, alone):
         x = self._read(x, memory)
         mixed, cache = self.attention.extend(
-            self.attention_norm(x), angles, cache, length, first, key_bias
+            self.attention_norm(x), angles, cache, length, first, key_bias, alone
         )
         x = x + mixed
         return x + self.mlp(self.mlp_norm(x)), cache
@@ -172,37 +171,44 @@ class Transformer(nnx.Module):
         self, config: ModelConfig, backend: str, dtype, rngs: nnx.Rngs,
         causal: bool = True, reads: bool = False, plus_one: bool = False,
     ):  # fmt: skip
-        self.config, self.dtype, self.plus_one = config, dtype, plus_one
+        self.config, self.dtype, self.causal, self.plus_one = config, dtype, causal, plus_one
         keys = jax.random.split(rngs.params(), max(config.layers, 1))
         make = nnx.vmap(
-            lambda key: Block(config, backend, causal, reads, plus_one, dtype, nnx.Rngs(params=key))
+            lambda key: Block(config, backend, reads, plus_one, dtype, nnx.Rngs(params=key))
         )
         self.blocks = make(keys) if config.layers else None
 
     def __call__(
         self, x: jax.Array, positions: jax.Array, segment_ids: jax.Array, memory=None,
-        key_bias=None,
+        key_bias=None, asides=None,
     ) -> jax.Array:  # fmt: skip
         """x ``[B, T, d]``, positions and segment_ids ``[B, T]`` integers; returns ``[B, T, d]``.
 
         memory: for blocks that read units, their slots ``[B, U, slots, d]`` and which unit each
-        position reads, ``[B, T]``. key_bias ``[B, T]``: see MaskSpec.
+        position reads, ``[B, T]``. key_bias ``[B, T]``, asides: see MaskSpec.
         """
         if self.blocks is None:
             return x
-        angles = rotary_angles(positions, self.config.head_size, self.config.rope_base)
-        definition, layers = nnx.split(self.blocks)
-
-        @REMAT[self.config.remat]
-        def apply(layer, x):
-            block = nnx.merge(definition, layer)
-            return constrain(block(x, angles, segment_ids, memory, key_bias))
-
+        apply, layers = self.applied(positions, segment_ids, memory, key_bias, asides)
+        apply = REMAT[self.config.remat](apply)
         if self.config.scan_layers:
             return lax.scan(lambda x, layer: (apply(layer, x), None), x, layers)[0]
         for i in range(self.config.layers):
             x = apply(jax.tree.map(lambda stacked, i=i: stacked[i], layers), x)
         return x
+
+    def applied(self, positions, segment_ids, memory=None, key_bias=None, asides=None):
+        """``apply(layer, x)``, one block, and the layers to scan it over."""
+        angles = rotary_angles(positions, self.config.head_size, self.config.rope_base)
+        spec = MaskSpec(
+            segment_ids, self.causal, self.config.window, key_bias, self.plus_one, asides
+        )
+        definition, layers = nnx.split(self.blocks)
+
+        def apply(layer, x):
+            return constrain(nnx.merge(definition, layer)(x, angles, spec, memory))
+
+        return apply, layers
 
     def init_cache(self, batch: int, slots: int) -> dict:
         """An empty cache for ``slots`` positions of each of ``batch`` rows."""
@@ -212,25 +218,30 @@ class Transformer(nnx.Module):
 
     def extend(
         self, x: jax.Array, cache: dict, length: jax.Array, first: jax.Array, memory=None,
-        positions=None, key_bias=None,
+        positions=None, key_bias=None, alone=False,
     ) -> tuple[jax.Array, dict]:  # fmt: skip
         """Continue rows that already hold ``length [B]`` positions by x ``[B, N, d]``.
 
         Equal to the parallel pass over the whole rows, read at the last N positions, where each
         sees from position ``first [B, N]`` on. The cache must have room for ``length + N``; what
         lies beyond is overwritten before it is read. positions ``[B, N]``: where they are not
-        ``length`` and on. key_bias ``[B, slots]``: of the whole cache.
+        ``length`` and on. key_bias ``[B, slots]``: of the whole cache. alone: of the N, each sees
+        itself only.
         """
         if self.blocks is None:
             return x, cache
         if positions is None:
             positions = length[:, None] + jnp.arange(x.shape[1])[None]
+        extended, layers = self.extended(positions, length, first, memory, key_bias, alone)
+        return lax.scan(lambda x, scanned: extended(scanned[0], x, scanned[1]), x, (layers, cache))
+
+    def extended(self, positions, length, first, memory=None, key_bias=None, alone=False):
+        """``extend(layer, x, cache of the layer)``, one block, and the layers to scan it over."""
         angles = rotary_angles(positions, self.config.head_size, self.config.rope_base)
         definition, layers = nnx.split(self.blocks)
 
-        def apply(x, scanned):
-            layer, cache = scanned
+        def extend(layer, x, cache):
             block = nnx.merge(definition, layer)
-            return block.extend(x, angles, cache, length, first, memory, key_bias)
+            return block.extend(x, angles, cache, length, first, memory, key_bias, alone)
 
-        return lax.scan(apply, x, (layers, cache))
+        return extend, layers

@@ -57,15 +57,18 @@ def _keep_until(path: Path, step: int) -> None:
     os.replace(partial, path)
 
 
-def of_levels(values: dict[str, float]) -> dict[str, float]:
-    """How the levels of an hourglass cut, from a step's sums: ``units/L`` and ``merged/L`` per
-    target, and of learned segmenters, per position, ``rate/L`` (ends asked for) and
+def of_parts(values: dict[str, float]) -> dict[str, float]:
+    """What parts of a model did, from a step's sums. Multi-token prediction: ``mtp_nats/K`` per
+    target, of the K-th next id. Levels of an hourglass: ``units/L`` and ``merged/L`` per target,
+    and of learned segmenters, per position, ``rate/L`` (ends asked for) and
     ``collapsed/L`` (positions in rows with hardly any ends, or hardly anything else)."""
     found = {}
     for name, value in values.items():
         kind, _, level = name.partition("/")
         if kind in ("units", "merged", "foreseen_nats", "boundary_loss"):
             found[name] = value / max(values["targets"], 1)
+        elif kind == "mtp_nats" and values[f"mtp_targets/{level}"]:
+            found[name] = value / values[f"mtp_targets/{level}"]
         elif kind in ("ends", "collapsed"):
             name = f"{'rate' if kind == 'ends' else kind}/{level}"
             found[name] = value / max(values[f"positions/{level}"], 1)

@@ -6,11 +6,13 @@ parts (accumulation, devices) and give the same loss.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import gammaln
 
 from octavo.configs.schema import Config
 from octavo.model.batch import Batch
 from octavo.model.lm import Output
+from octavo.model.mtp import targets_ahead
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -26,13 +28,16 @@ def objective(
     bytes_per_id: jax.Array,
     config: Config,
     integral: jax.Array | float = 0.0,
+    further: tuple[jax.Array, jax.Array, jax.Array] | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Sum over targets of cross-entropy, plus ``z_loss`` x log-normalizer squared (PaLM, Chowdhery
-    et al. 2022), plus what learned segmenters are held to; and the sums ``nats``, ``targets``,
-    UTF-8 ``bytes``, for each learned level ``positions``, ``ends`` and ``collapsed`` positions, and
-    the model's own statistics.
+    et al. 2022), plus what learned segmenters are held to, plus ``mtp.weight`` x cross-entropy of
+    further ids; and the sums ``nats``, ``targets``, UTF-8 ``bytes``, ``mtp_nats/K`` and
+    ``mtp_targets/K`` of the K-th next id, for each learned level ``positions``, ``ends`` and
+    ``collapsed`` positions, and the model's own statistics.
 
-    integral: of the controller of a delete gate.
+    integral: of the controller of a delete gate. further: ``nats_ahead`` of all predictions beyond
+    the next id, stacked.
     """
     nats, log_normalizer = cross_entropy(output.logits, batch.targets)
     weights = batch.loss_weights
@@ -44,6 +49,13 @@ def objective(
     loss = sums["nats"]
     if config.train.z_loss:
         loss += config.train.z_loss * jnp.sum(jnp.square(log_normalizer) * weights)
+    if further is not None:
+        mtp, (ahead, ahead_nats, targets) = config.model.mtp, further
+        # An aside stands for as many positions as lie between two of them.
+        loss += mtp.weight * (mtp.every if mtp.aside else 1) * jnp.sum(ahead_nats)
+        for k in range(0 if mtp.kind == "registers" else 1, mtp.count):
+            sums[f"mtp_nats/{k + 1}"] = jnp.sum(jnp.where(ahead == k, ahead_nats, 0))
+            sums[f"mtp_targets/{k + 1}"] = jnp.sum(jnp.where(ahead == k, targets, 0))
     for i, (stage, level) in enumerate(zip(config.model.stages, output.levels, strict=True)):
         found = level.decision
         if level.end_log_odds is not None:
@@ -73,6 +85,16 @@ def objective(
         sums[f"boundary_loss/{i}"] = loss_here
         loss += stage.supervision_weight * loss_here
     return loss, sums
+
+
+def nats_ahead(
+    batch: Batch, ahead: jax.Array, places: np.ndarray | None, logits: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``ahead``, and sums of cross-entropy and of targets of what lies that far after the next id,
+    in the same document; ``ByteLM.further`` calls it."""
+    targets, weights = targets_ahead(batch, ahead, places)
+    nats, _ = cross_entropy(logits, targets)
+    return ahead, jnp.sum(nats * weights), jnp.sum(weights)
 
 
 def rates(ends: jax.Array, real: jax.Array, least: float) -> dict[str, jax.Array]:

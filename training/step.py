@@ -12,7 +12,8 @@ from jax import lax
 from octavo.configs.schema import Config
 from octavo.model.batch import Batch
 from octavo.model.layers import constrain
-from octavo.training.objective import INTEGRAL, objective
+from octavo.model.mtp import aheads
+from octavo.training.objective import INTEGRAL, nats_ahead, objective
 from octavo.training.state import Definition
 
 
@@ -31,40 +32,42 @@ def make_step(
     gate = next((s for s in config.model.stages if s.supervision == "controller"), None)
     learned = any(stage.supervision != "none" for stage in config.model.stages)
 
-    def loss(params, batch_and_noise, integral):
+    def loss(params, batch_and_noise, integral, ahead):
         batch, noise = batch_and_noise
-        output = definition.bind(params)(batch, noise)
-        return objective(output, batch, jnp.asarray(bytes_per_id), config, integral)
+        model = definition.bind(params)
+        output = model(batch, noise, ahead)
+        further = model.further(batch, output, ahead, functools.partial(nats_ahead, batch))
+        return objective(output, batch, jnp.asarray(bytes_per_id), config, integral, further)
 
     gradient = jax.value_and_grad(loss, has_aux=True)
 
-    def summed(params, batch, integral):
+    def summed(params, batch, *rest):
         """Loss, sums and gradient over the whole batch, ``parts`` equal parts at a time."""
         if parts == 1:
-            return gradient(params, batch, integral)
+            return gradient(params, batch, *rest)
         # Row i goes to part i mod parts: every device keeps the rows it has.
         split = jax.tree.map(
             lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
         )
 
         def add(total, part):
-            return jax.tree.map(jnp.add, total, gradient(params, part, integral)), None
+            return jax.tree.map(jnp.add, total, gradient(params, part, *rest)), None
 
         zeros = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-            jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], split), integral),
+            jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], split), *rest),
         )
         return lax.scan(add, zeros, split)[0]
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: dict, arrays: dict) -> tuple[dict, dict]:
         batch = Batch(**arrays).widen()
-        noise = None
-        if learned:  # drawn for the whole batch: the same on any mesh, in any number of parts
-            key = jax.random.fold_in(jax.random.key(config.train.seed), state["step"])
-            noise = constrain(jax.random.logistic(key, batch.tokens.shape))
+        # Drawn for the whole batch: the same on any mesh, in any number of parts.
+        key = jax.random.fold_in(jax.random.key(config.train.seed), state["step"])
+        noise = constrain(jax.random.logistic(key, batch.tokens.shape)) if learned else None
+        ahead = aheads(config.model, jax.random.fold_in(key, 1))
         integral = state.get("integral", 0.0)
-        (total, sums), grads = summed(state["params"], (batch, noise), integral)
+        (total, sums), grads = summed(state["params"], (batch, noise), integral, ahead)
         scale = 1 / jnp.maximum(sums["targets"], 1)
         grads = jax.tree.map(lambda g: g * scale, grads)
         norm = optax.tree.norm(grads)
