@@ -62,14 +62,13 @@ def attend(
     key_bias: jax.Array | None = None,
     plus_one: bool = False,
 ) -> jax.Array:
-    """Dense attention of a few queries: q ``[B, N, H, D]``, k and v ``[B, S, K, D]``, visible
-    boolean, ``[B or 1, N, S]``, key_bias ``[B, S]`` and plus_one as in MaskSpec. Used block by
-    block here, and by decoding."""
+    """Dense attention of a few queries: q ``[B, N, H, D]``, k and v heads first, ``[B, K, S, D]``,
+    visible boolean, ``[B or 1, N, S]``, key_bias ``[B, S]`` and plus_one as in MaskSpec. Used block
+    by block here, and by decoding."""
     B, N, H, D = q.shape
-    K, G = k.shape[2], H // k.shape[2]
+    K, G = k.shape[1], H // k.shape[1]
     # Heads first; the G query heads of a key head become rows of one product.
     q = q.reshape(B, N, K, G, D).transpose(0, 2, 3, 1, 4).reshape(B, K, G * N, D)
-    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
     visible = jnp.tile(visible, (1, G, 1))[:, None]
     if key_bias is not None:
         key_bias = key_bias[:, None, None]
@@ -143,7 +142,7 @@ def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Ar
             ids = spec.segment_ids
             visible &= ids[:, start:stop, None] == ids[:, None, low:high]
         bias = None if spec.key_bias is None else spec.key_bias[:, low:high]
-        keys = k[:, low:high], v[:, low:high]
+        keys = (x[:, low:high].transpose(0, 2, 1, 3) for x in (k, v))
         outputs.append(attend(q[:, start:stop], *keys, visible, bias, spec.plus_one))
     return jnp.concatenate(outputs, axis=1) if len(outputs) > 1 else outputs[0]
 

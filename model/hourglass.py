@@ -78,19 +78,35 @@ class Trunk(nnx.Module):
         return cache | ({"bias": jnp.zeros((batch, slots))} if self.biased else {})
 
     def slots(self, cache: dict) -> int:
-        return cache["stack"]["key"].shape[2]
+        return cache["stack"]["key"].shape[3]
 
-    def extend(self, x, layout: Layout, cache, valid, context, key_bias=None):
-        """See ``Hourglass.extend``. key_bias ``[B, N]``: of the new positions."""
+    def advance(self, x, layout: Layout, cache, valid, context, key_bias=None):
+        """See ``Hourglass.advance``. key_bias ``[B, N]``: of the new positions."""
         length, new = cache["length"], {}
         if self.biased:
             write = jax.vmap(lambda all_, some, at: lax.dynamic_update_slice(all_, some, (at,)))
             key_bias = new["bias"] = write(cache["bias"], key_bias, length)
-        first = _first_seen(length, x.shape[1], context)
+        first = first_seen(length, x.shape[1], context)
         x, stack = self.stack.extend(
             x, cache["stack"], length, first, positions=layout.positions, key_bias=key_bias
         )
-        return x, new | {"stack": stack, "length": length + valid}
+        return x, new | {"stack": stack, "length": length}
+
+    def idle(self, pending_like: dict, cache: dict) -> dict:
+        """See ``Hourglass.idle``."""
+        return cache
+
+    def settle(self, pending: dict, kept: jax.Array) -> dict:
+        """See ``Hourglass.settle``."""
+        return pending | {"length": pending["length"] + kept}
+
+    def aside(self, x, ahead, cache, context, alone: bool) -> jax.Array:
+        """See ``Hourglass.aside``."""
+        newest = cache["length"] - 1
+        first = jnp.repeat(first_seen(newest, 1, context), x.shape[1], axis=1)
+        return self.stack.extend(
+            x, cache["stack"], newest + 1, first, positions=newest[:, None] + ahead, alone=alone
+        )[0]
 
 
 class Foreseer(nnx.Module):
@@ -267,9 +283,7 @@ class Hourglass(nnx.Module):
         if self.segmenter is not None:
             more["segmenter"] = self.segmenter.init_carry(batch)
         if self.foreseer is not None:
-            # The decoder's newest state, and the first of the newest positions that ended a unit.
-            more["newest"] = jnp.zeros((batch, stage.width), self.dtype)
-            more["first_end"] = none
+            more["newest"] = jnp.zeros((batch, stage.width), self.dtype)  # the decoder's state
         if self.pool.soft is not None:
             more["sums"] = jnp.zeros((batch, SoftPool.REACH + 1, stage.width + 1))
         return more | {
@@ -289,35 +303,34 @@ class Hourglass(nnx.Module):
 
     def slots(self, cache: dict) -> int:
         led = self._led * (self.inner.slots(cache["inner"]) // self.per_unit)
-        return cache["decoder"]["key"].shape[2] - led
+        return cache["decoder"]["key"].shape[3] - led
 
-    def extend(
+    def advance(
         self, x: jax.Array, layout: Layout, cache: dict, valid: jax.Array, context: int | None
     ) -> tuple[jax.Array, dict]:
         """Continue each row's document by x ``[B, N, d]``, of which ``valid [B]`` positions count.
 
-        Returns ``[B, N, d]``, equal to the parallel pass, and the longer cache. The inner trunk
-        runs only if a unit of any row ends. context: see no further back than this many positions.
+        Returns ``[B, N, d]``, equal to the parallel pass, and what ``settle`` makes the longer
+        cache of. The inner trunk runs only if a unit of any row ends. context: see no further back
+        than this many positions.
         """
         stage, (B, N, _) = self.stage, x.shape
         t = jnp.arange(N)[None]
         real = t < valid[:, None]
-        length, cache = cache["length"], dict(cache)
-        first = _first_seen(length, N, context)
-        encoded = x
+        length = cache["length"]
+        first = first_seen(length, N, context)
+        encoded, encoder = x, cache["encoder"]
         if not self.whole_units:
-            encoded, cache["encoder"] = self.encoder.extend(x, cache["encoder"], length, first)
+            encoded, encoder = self.encoder.extend(x, encoder, length, first)
         decision = Decision(layout.ends)
         if self.segmenter is not None:
-            decision, cache["segmenter"] = self.segmenter.decide(
-                encoded, layout, cache["segmenter"], valid
-            )
+            decision, _ = self.segmenter.decide(encoded, layout, cache["segmenter"], valid)
         nothing = jnp.zeros((B, N), bool)
         boundary, granted = bounded(
             decision.ends & real, stage, length[:, None] + t, cache["used"], cache["open_since"],
             nothing,
         )  # fmt: skip
-        boundary &= real
+        boundary, granted = boundary & real, granted & real
         ended = jnp.cumsum(boundary, axis=1)
         count = ended[:, -1]
 
@@ -333,8 +346,6 @@ class Hourglass(nnx.Module):
         if self.pool.soft is not None:
             sums = self._open_sums(encoded, window, decision, layout, boundary, real, most, cache)
             softly = self.pool.soft.means(sums[:, : units.last.shape[1]])[:, :, None]
-            keep = jax.vmap(lambda rows, by: lax.dynamic_slice_in_dim(rows, by, SoftPool.REACH + 1))
-            cache["sums"] = keep(sums, count)
         # Where the units that end now lie among the new positions; the first is unit 0 there.
         ends_at = units.last[:, 1 : most + 1] - M
 
@@ -352,16 +363,19 @@ class Hourglass(nnx.Module):
                 places = take(jnp.broadcast_to(layout.positions, (B, N)), at)
                 inner_layout = dataclasses.replace(inner_layout, positions=places)
                 biases["key_bias"] = take(decision.key_bias, at)
-            z, inner = self.inner.extend(
+            z, pending = self.inner.advance(
                 new, inner_layout, inner, count * self.per_unit, within, **biases
             )
-            return self.unpool.memory(z.reshape(B, most, self.per_unit, -1)), inner
+            return self.unpool.memory(z.reshape(B, most, self.per_unit, -1)), pending
+
+        shapes = jax.eval_shape(complete, cache["inner"])
 
         def wait(inner):
-            return jnp.zeros((B, most, *cache["memory"].shape[2:]), self.dtype), inner
+            made, pending = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            return made, self.inner.idle(pending, inner)
 
         number = cache["inner"]["length"][:, None] + jnp.arange(most)
-        made, cache["inner"] = lax.cond(jnp.any(boundary), complete, wait, cache["inner"])
+        made, inner = lax.cond(jnp.any(boundary), complete, wait, cache["inner"])
         if stage.unpool == "smooth":
             share = take(_clipped(decision.probability), jnp.clip(ends_at, 0, N - 1))
             share = jnp.where(number == 0, 1, share)
@@ -371,27 +385,65 @@ class Hourglass(nnx.Module):
         since = t - opened_at
         start = x if stage.decoder_scope == "unit" else encoded
         start = self.unpool(start, memory, ended, boundary, since, decision.probability)
-        x, cache = self._decode_on(start, memory, ended, boundary, valid, first, cache)
+        decoded, decoder, begins = self._decode_on(start, memory, ended, boundary, first, cache)
+        heavy = {"encoder": encoder, "decoder": decoder, "inner": inner}
+        found = {
+            "encoded": encoded, "layout": layout, "decision": decision, "boundary": boundary,
+            "granted": granted, "memory": memory, "since": since, "decoded": decoded,
+            "begins": begins,
+        }  # fmt: skip
+        return decoded, {"before": cache | heavy, "found": found}
+
+    def idle(self, pending_like: dict, cache: dict) -> dict:
+        """What ``advance`` gives where nothing was added: like ``pending_like``, of zeros."""
+        heavy = {"inner": self.inner.idle(pending_like["before"]["inner"], cache["inner"])}
+        return pending_like | {"before": cache | heavy}
+
+    def settle(self, pending: dict, kept: jax.Array) -> dict:
+        """The cache after the first ``kept [B]`` of the positions that counted in ``advance``: as
+        if no others had come."""
+        stage, cache, found = self.stage, dict(pending["before"]), pending["found"]
+        encoded, layout, decision = found["encoded"], found["layout"], found["decision"]
+        B, N, _ = encoded.shape
+        t = jnp.arange(N)[None]
+        real = t < kept[:, None]
+        boundary, granted = found["boundary"] & real, found["granted"] & real
+        count = jnp.sum(boundary, axis=1)
+        window = jnp.concatenate([cache["recent"], encoded], axis=1)
+        shift = jax.vmap(lax.dynamic_slice_in_dim, (0, 0, None))
+        if self.segmenter is not None:
+            carry = cache["segmenter"]
+            _, cache["segmenter"] = self.segmenter.decide(encoded, layout, carry, kept)
+        if self.pool.soft is not None:
+            sums = self._open_sums(encoded, window, decision, layout, boundary, real, N, cache)
+            cache["sums"] = shift(sums, count, SoftPool.REACH + 1)
 
         def last(values):
-            return take(values, jnp.maximum(valid - 1, 0)[:, None])[:, 0]
+            return take(values, jnp.maximum(kept - 1, 0)[:, None])[:, 0]
 
-        moved = valid > 0
+        moved = kept > 0
         if self.foreseer is not None:
-            cache["newest"] = jnp.where(moved[:, None], last(x), cache["newest"])
-            cache["first_end"] = jnp.where(jnp.any(boundary, 1), jnp.argmax(boundary, 1), N)
-        newest_grant = jnp.max(jnp.where(granted & real, t + 1, 0), axis=1)
-        any_granted = newest_grant > 0
+            newest = last(found["decoded"])
+            cache["newest"] = jnp.where(moved[:, None], newest, cache["newest"])
+        newest_grant = jnp.max(jnp.where(granted, t + 1, 0), axis=1)
         newest = jnp.max(jnp.where(boundary, t + 1, 0), axis=1)
-        shift = jax.vmap(lambda rows, by: lax.dynamic_slice_in_dim(rows, by, M))
-        return x, cache | {
-            "recent": shift(window, valid),
-            "memory": take(memory, count[:, None]),
-            "length": length + valid,
-            "used": cache["used"] + jnp.sum(granted & real, axis=1),
-            "open": jnp.where(count > 0, valid - newest, cache["open"] + valid),
-            "open_since": jnp.where(any_granted, valid - newest_grant, cache["open_since"] + valid),
-            "since": jnp.where(moved, last(since), cache["since"]),
+        ended = count > 0
+        if found["begins"] is not None:
+            begins = take(found["begins"], count[:, None])[:, 0]
+            cache["follows_from"] = jnp.where(ended, begins, cache["follows_from"])
+        memory = take(found["memory"], count[:, None])
+        return cache | {
+            "inner": self.inner.settle(cache["inner"], count * self.per_unit),
+            "recent": shift(window, kept, stage.max_unit),
+            "memory": jnp.where(ended[:, None, None, None], memory, cache["memory"]),
+            "length": cache["length"] + kept,
+            "decoded": cache["decoded"] + kept + self._led * count,
+            "used": cache["used"] + jnp.sum(granted, axis=1),
+            "open": jnp.where(ended, kept - newest, cache["open"] + kept),
+            "open_since": jnp.where(
+                newest_grant > 0, kept - newest_grant, cache["open_since"] + kept
+            ),
+            "since": jnp.where(moved, last(found["since"]), cache["since"]),
         }
 
     def foresee(self, x: jax.Array, cache: dict) -> tuple[jax.Array, jax.Array, dict]:
@@ -415,14 +467,14 @@ class Hourglass(nnx.Module):
         sums = soft.sums(values, decision, unit_of, most + soft.REACH + 3, counts)
         return sums.at[:, : soft.REACH + 1].add(cache["sums"])
 
-    def _decode_on(self, x, memory, ended, boundary, valid, first, cache):
-        """The decoder's part of ``extend``."""
+    def _decode_on(self, x, memory, ended, boundary, first, cache):
+        """The decoder's part of ``advance``: its states, its cache, and where each unit's part
+        begins, if only that is seen."""
         B, N, _ = x.shape
         reads = (memory, ended) if self.stage.unpool == "cross" else None
         length = cache["decoded"]
         if self.stage.decoder_scope == "causal":
-            x, decoder = self.decoder.extend(x, cache["decoder"], length, first, reads)
-            return x, cache | {"decoder": decoder, "decoded": length + valid}
+            return *self.decoder.extend(x, cache["decoder"], length, first, reads), None
         led, at, group = self._led, jnp.broadcast_to(jnp.arange(N), (B, N)), ended
         U = memory.shape[1]
         if led:
@@ -434,15 +486,26 @@ class Hourglass(nnx.Module):
         put = jax.vmap(lambda begins, unit, place: begins.at[unit].set(place, mode="drop"))
         begins = put(begins, jnp.where(boundary, ended, U), length[:, None] + at - led)
         x, decoder = self.decoder.extend(x, cache["decoder"], length, take(begins, group), reads)
-        count = ended[:, -1]
-        return take(x, at), cache | {
-            "decoder": decoder,
-            "decoded": length + valid + led * count,
-            "follows_from": take(begins, count[:, None])[:, 0],
-        }
+        return take(x, at), decoder, begins
+
+    def aside(self, x, ahead, cache, context, alone: bool) -> jax.Array:
+        """States ``[B, L, d]`` of asides x ``[B, L, d]`` behind the newest position, which predict
+        ``ahead [L]`` after the next id; the cache stays. alone: see Asides."""
+        causal, L = self.stage.decoder_scope == "causal", x.shape[1]
+        repeated = jnp.zeros((len(x), L), jnp.int32)
+        since = cache["since"][:, None] + repeated
+        # What became of the newest position's probability no unpool asks in decoding.
+        x = self.unpool.aside(x, cache["memory"], repeated, since == 0, since, since * 0.0)
+        newest = cache["decoded"] - 1
+        first = first_seen(newest, 1, context) if causal else cache["follows_from"][:, None]
+        reads = (cache["memory"], repeated) if self.stage.unpool == "cross" else None
+        return self.decoder.extend(
+            x, cache["decoder"], newest + 1, jnp.repeat(first, L, axis=1), reads,
+            positions=newest[:, None] + ahead, alone=alone,
+        )[0]  # fmt: skip
 
 
-def _first_seen(length, count: int, context: int | None):
+def first_seen(length, count: int, context: int | None):
     """``[B, count]``: the first position that each new one may see."""
     at = length[:, None] + jnp.arange(count)[None]
     return jnp.zeros_like(at) if context is None else jnp.maximum(at - context + 1, 0)

@@ -11,7 +11,7 @@ from jax import lax
 from octavo.configs.schema import ModelConfig
 from octavo.model.batch import Batch
 from octavo.model.embedding import EMBEDDINGS
-from octavo.model.hourglass import Level, make_trunk
+from octavo.model.hourglass import Level, first_seen, make_trunk
 from octavo.model.layers import Linear, RMSNorm, constrain
 from octavo.model.mtp import MTP, Heads
 from octavo.model.segmentation import Layout, rule_ends, take
@@ -58,7 +58,8 @@ class ByteLM(nnx.Module):
         # How many ids before the new ones the embedding, the segmenter's rule and characters reach.
         self.history = max(1, self.embedding.reach, 3 if self.routed else 0)
 
-    def _logits(self, x: jax.Array) -> jax.Array:
+    def logits(self, x: jax.Array) -> jax.Array:
+        """Float32 ``[..., V]`` of states ``[..., d]`` of the trunk, or of what predicts further."""
         x = self.norm(x)
         if self.head is None:
             return self.embedding.logits(x)
@@ -115,7 +116,7 @@ class ByteLM(nnx.Module):
         x = states
         if isinstance(self.mtp, Heads):
             x = self.mtp.first(x, positions, batch.segment_ids)
-        return Output(self._logits(x), levels, states, beside, told)
+        return Output(self.logits(x), levels, states, beside, told)
 
     def further(
         self, batch: Batch, output: Output, ahead: jax.Array | None, each: Callable
@@ -128,33 +129,36 @@ class ByteLM(nnx.Module):
             B, P, d = output.beside.shape
             places = self.mtp.asides(ahead).anchors(batch.tokens.shape[1])[::L]
             states = jnp.moveaxis(output.beside.reshape(B, P // L, L, d), 2, 0)
-            return jax.lax.map(lambda of: each(of[0], places, self._logits(of[1])), (ahead, states))
+            return jax.lax.map(lambda of: each(of[0], places, self.logits(of[1])), (ahead, states))
         if self.mtp is None or self.config.mtp.count == 1:
             return None
         embedded = self.embedding(batch.tokens, batch.positions)
         return self.mtp.further(
-            output.states, embedded, batch, lambda k, x: each(k, None, self._logits(x))
+            output.states, embedded, batch, lambda k, x: each(k, None, self.logits(x))
         )
 
     def init_cache(self, batch: int, slots: int) -> dict:
         """An empty cache for documents of up to ``slots`` ids, one a row."""
-        return {
+        cache = {
             "length": jnp.zeros((batch,), jnp.int32),
             "ids": jnp.full((batch, self.history), -1, jnp.int32),
             "script": jnp.zeros((batch,), jnp.int32),
             "trunk": self.trunk.init_cache(batch, slots),
         }
+        if isinstance(self.mtp, Heads):
+            cache["head"] = self.mtp.first.init_cache(batch, slots)
+        return cache
 
-    def extend(
+    def advance(
         self,
         tokens: jax.Array,
         cache: dict,
         marks: jax.Array | None = None,
         valid: jax.Array | None = None,
         context: int | None = None,
-    ) -> tuple[jax.Array, dict]:
-        """Continue each row of the cache by tokens ``[B, N]``: float32 logits
-        ``[B, N, vocab_size]``, equal to the parallel pass, and the longer cache.
+    ) -> tuple[Output, dict]:
+        """Continue each row of the cache by tokens ``[B, N]``: an output equal to the parallel
+        pass (logits and states), and what ``settle`` makes the longer cache of.
 
         marks ``[B, N]``: stored unit ends, for a segmenter that reads them. valid ``[B]``: how many
         of the N count, for rows of unequal length; all by default. context: how far back to look at
@@ -168,43 +172,38 @@ class ByteLM(nnx.Module):
         ends = self._ends(tokens, known[:, self.history - 1 : -1], marks)
         at = length[:, None] + jnp.arange(-self.history, N)[None]
         x = self.embedding(known, at)[:, self.history :]
-        written, script = jnp.zeros_like(tokens), cache["script"]
+        written = jnp.zeros_like(tokens)
         if self.routed:
             recent = known[:, self.history - 3 :]
-            written = self._scripts(recent, jnp.zeros_like(recent), script)
-            newest = take(written, jnp.maximum(valid - 1, 0)[:, None])[:, 0]
-            script = jnp.where(valid > 0, newest, script)
+            written = self._scripts(recent, jnp.zeros_like(recent), cache["script"])
         layout = Layout(at[:, self.history :], jnp.ones_like(tokens), ends, written)
-        x, trunk = self.trunk.extend(x, layout, cache["trunk"], valid, context)
+        states, trunk = self.trunk.advance(x, layout, cache["trunk"], valid, context)
+        x, pending = states, {"known": known, "written": written}
+        if isinstance(self.mtp, Heads):
+            first = first_seen(length, N, context)
+            x, pending["head"] = self.mtp.first.extend(x, cache["head"], length, first)
+        pending["before"] = cache | {"trunk": trunk}
+        return Output(self.logits(x), states=states), pending
+
+    def settle(self, pending: dict, kept: jax.Array) -> dict:
+        """The cache after the first ``kept [B]`` of the tokens that counted in ``advance``: as if
+        no others had come."""
+        before, written = pending["before"], pending["written"]
         keep = jax.vmap(lambda ids, n: lax.dynamic_slice_in_dim(ids, n, self.history))
-        return self._logits(x), {
-            "length": length + valid,
-            "ids": keep(known, valid),
-            "script": script,
-            "trunk": trunk,
+        newest = take(written, jnp.maximum(kept - 1, 0)[:, None])[:, 0]
+        cache = {
+            "length": before["length"] + kept,
+            "ids": keep(pending["known"], kept),
+            "script": jnp.where(kept > 0, newest, before["script"]),
+            "trunk": self.trunk.settle(before["trunk"], kept),
         }
+        return cache | ({"head": pending["head"]} if "head" in pending else {})
 
-    @property
-    def drafts(self) -> bool:
-        """Whether the model can draft the rest of a unit (``StageConfig.predict_ends``)."""
-        return bool(self.config.stages) and self.config.stages[0].predict_ends
-
-    def draft(
-        self, logits: jax.Array, cache: dict, choose, most: int
-    ) -> tuple[jax.Array, jax.Array]:
-        """Ids ``[B, most]`` that may continue the cache, up to a foreseen end of the unit, and how
-        many, ``[B]``; by the decoder alone (Toucan, 2311.08620).
-
-        logits ``[B, V]``: of the first; ``choose(i, logits)`` picks the i-th. What ``choose`` sees
-        is what ``extend`` would give, up to and with the first id that really ends the unit.
-        """
-        trunk, position = cache["trunk"], cache["length"]
-        ids, counts, going = [], jnp.zeros_like(position), jnp.ones_like(position, bool)
-        for i in range(most):
-            ids.append(choose(i, logits))
-            counts += going
-            x = self.embedding(ids[-1][:, None], position[:, None] + i)
-            x, ends, trunk = self.trunk.foresee(x, trunk)
-            going &= ~ends
-            logits = self._logits(x)[:, 0]
-        return jnp.stack(ids, axis=1), counts
+    def extend(
+        self, tokens: jax.Array, cache: dict, marks=None, valid=None, context=None
+    ) -> tuple[jax.Array, dict]:
+        """``advance``, all that counts kept: float32 logits ``[B, N, vocab_size]``, and the longer
+        cache."""
+        output, pending = self.advance(tokens, cache, marks, valid, context)
+        kept = jnp.full(len(tokens), tokens.shape[1], jnp.int32) if valid is None else valid
+        return output.logits, self.settle(pending, kept)

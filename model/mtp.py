@@ -89,7 +89,7 @@ class Beside(nnx.Module):
     Monea et al. 2023, 2311.13581)."""
 
     def __init__(self, config: ModelConfig, backend: str, dtype, rngs: nnx.Rngs):
-        self.config = config.mtp
+        self.config, self.dtype = config.mtp, dtype
         count = 1 if config.mtp.kind == "registers" else config.mtp.count - 1
         vectors = jax.random.normal(rngs.params(), (count, config.widths[0]))
         self.vectors = parameter(vectors, None, "embed")

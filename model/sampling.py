@@ -1,7 +1,12 @@
-"""Drawing text from a model: filters over logits, and a jitted loop with a cache."""
+"""Drawing text from a model: filters over logits, and a jitted loop with a cache.
+
+The loop is that of speculative decoding (model/drafting.py): an id is drawn, a drafter guesses what
+follows, one pass of the model reads all of it, and the guesses that prove right stay. What comes
+out is what would come without a drafter: the same ids, or under rejection sampling the same
+distribution.
+"""
 
 import codecs
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from octavo.model.drafting import Draft, Drafter, Now, Seen, put
+from octavo.model.segmentation import take
 
 HIDDEN = -jnp.inf
 
@@ -45,7 +53,10 @@ class Sampling:
 
 def filtered(logits: jax.Array, sampling: Sampling) -> jax.Array:
     """Log-probabilities ``[..., V]`` of what may be drawn; ``-inf`` for the rest."""
-    logits = jax.nn.log_softmax(logits / max(sampling.temperature, 1e-6), axis=-1)
+    if sampling.temperature == 0:
+        best = jnp.argmax(logits, axis=-1, keepdims=True)
+        return jnp.where(jnp.arange(logits.shape[-1]) == best, 0.0, HIDDEN)
+    logits = jax.nn.log_softmax(logits / sampling.temperature, axis=-1)
     if sampling.top_k:
         kth = lax.top_k(logits, min(sampling.top_k, logits.shape[-1]))[0][..., -1:]
         logits = jnp.where(logits >= kth, logits, HIDDEN)
@@ -72,15 +83,41 @@ def _keep_mass(logits: jax.Array, rank: jax.Array, mass: float) -> jax.Array:
     return jnp.where(keep, logits, HIDDEN)
 
 
-def draw(key: jax.Array, logits: jax.Array, sampling: Sampling, at: jax.Array) -> jax.Array:
-    """One id per row of ``[B, V]`` logits; ``at [B]``: which of the row's draws this is. The same
-    row, draw and logits give the same id, however many are drawn at a time."""
-    if sampling.temperature == 0:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    fold = jax.vmap(jax.random.fold_in, (None, 0))
-    keys = jax.vmap(jax.random.fold_in)(fold(key, jnp.arange(len(logits))), at)
-    drawn = jax.vmap(jax.random.categorical)(keys, filtered(logits, sampling))
-    return drawn.astype(jnp.int32)
+def draw(key: jax.Array, log_p: jax.Array, at: jax.Array) -> jax.Array:
+    """Ids ``[B, N]`` from log-probabilities ``[B, N, V]``; at ``[B, N]``: which of the row's draws
+    each is. The same row, draw and distribution give the same id, however many are drawn at a
+    time."""
+    rows = jnp.broadcast_to(jnp.arange(len(at))[:, None], at.shape)
+    return _keyed(jax.random.categorical, key, rows, at, log_p).astype(jnp.int32)
+
+
+def _keyed(function, key, rows, at, *arrays):
+    """``function(key of a row and a draw, ...)`` for each of ``[B, N]``."""
+
+    def one(row, at, *arrays):
+        return function(jax.random.fold_in(jax.random.fold_in(key, row), at), *arrays)
+
+    return jax.vmap(jax.vmap(one))(rows, at, *arrays)
+
+
+@dataclass
+class Acceptance:
+    """How drafting went, over all rows."""
+
+    passes: int = 0
+    """Passes of the model, the prompt's not counted."""
+    drafted: int = 0
+    """Ids guessed."""
+    accepted: int = 0
+    """Guesses that stayed."""
+    ids: int = 0
+    """Ids drawn."""
+
+    def __str__(self):
+        return (
+            f"{self.ids} ids in {self.passes} passes, {self.ids / max(self.passes, 1):.2f} a pass; "
+            f"{self.accepted} of {self.drafted} guesses accepted"
+        )
 
 
 def generate(
@@ -96,108 +133,176 @@ def generate(
     marker,
     context: int | None = None,
     chunk: int = 32,
+    drafter: Drafter | None = None,
+    acceptance: Acceptance | None = None,
 ) -> Iterator[np.ndarray]:
     """Continue each prompt (1-d ids) by ``count`` ids, in pieces ``[rows, <= chunk]`` int32.
 
     bind: ``bind(params)`` is the model. A row that ended its document goes on with ``eos_id``;
     when all have, this stops early. marker: gives each id its stored mark (evaluation/marks.py).
-    context: see no further back than this many positions.
+    context: see no further back than this many positions. drafter: guesses ids ahead; acceptance:
+    is told how that goes.
     """
     rows = len(prompts)
-    lengths = np.array([len(p) + 1 for p in prompts])
+    lengths = np.array([len(p) + 1 for p in prompts], np.int32)
+    drafter = _Nothing() if drafter is None else drafter
     # Power-of-two shapes, so that prompts of many lengths share few compilations.
     width = 1 << int(lengths.max() - 1).bit_length()
+    longest = int(lengths.max()) + count + drafter.size + 1
+    slots = max(width, 1 << (longest - 1).bit_length())
     tokens = np.full((rows, width), bos_id, np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
         row[1 : len(prompt) + 1] = prompt
-    slots = max(width, 1 << int(lengths.max() + count + chunk - 1).bit_length())
-
-    def extend(params, tokens, caches, valid):
-        marks, marked = marker.extend(params[1], tokens, caches[1], valid)
-        logits, cache = bind(params[0]).extend(tokens, caches[0], marks, valid, context)
-        return logits, (cache, marked)
-
-    @functools.partial(jax.jit, static_argnames="slots")
-    def start(params, tokens, lengths, slots):
-        empty = bind(params[0]).init_cache(rows, slots), marker.init_cache(rows, slots)
-        logits, caches = extend(params, tokens, empty, lengths)
-        return jnp.take_along_axis(logits, lengths[:, None, None] - 1, axis=1)[:, 0], caches
-
-    @functools.partial(jax.jit, donate_argnums=(1, 2))
-    def proceed(params, logits, caches, ended, key, at):
-        def one(carry, i):
-            logits, caches, ended = carry
-            ids = draw(key, logits, sampling, jnp.full(rows, at + i))
-            ids = jnp.where(ended, eos_id, ids)
-            logits, caches = extend(params, ids[:, None], caches, jnp.ones(rows, jnp.int32))
-            return (logits[:, 0], caches, ended | (ids == eos_id)), ids
-
-        (logits, caches, ended), ids = lax.scan(one, (logits, caches, ended), jnp.arange(chunk))
-        return logits, caches, ended, ids.T
-
-    params = (params, marker.params)
-    logits, caches = start(params, tokens, jnp.asarray(lengths, jnp.int32), slots)
-    ended, key = jnp.zeros(rows, bool), jax.random.key(seed)
-    if bind(params[0]).drafts:
-        yield from _by_units(
-            bind, extend, params, logits, caches, key, count, sampling, eos_id, chunk
+    loop = Loop(bind, marker, drafter, sampling, eos_id, context, count, slots)
+    params = (params, marker.params, drafter.params)
+    state = loop.start(params, tokens, lengths, jax.random.key(seed))
+    for begin in range(0, count, chunk):
+        end = min(begin + chunk, count)
+        state = loop.proceed(params, state, end)
+        ids, done, ended, told = jax.device_get(
+            [state[k] for k in ("ids", "done", "ended", "told")]
         )
-        return
-    for at in range(0, count, chunk):
-        logits, caches, ended, ids = proceed(params, logits, caches, ended, key, at)
-        yield np.asarray(ids)[:, : count - at]
-        if bool(ended.all()):
+        if acceptance is not None:
+            acceptance.passes, acceptance.drafted, acceptance.accepted = map(int, told)
+            acceptance.ids = int(done.sum())
+        at = lengths[:, None] + np.arange(begin, end)
+        piece = np.take_along_axis(ids, at, axis=1)
+        yield np.where(at < (lengths + done)[:, None], piece, eos_id)
+        if ended.all() and (done <= end).all():
             return
 
 
-DRAFT = 8
-"""Ids drafted at a time, at most."""
+class _Nothing(Drafter):
+    """No guesses: an id a pass."""
+
+    size = 0
+
+    def draft(self, model, params, carry, now):
+        return Draft(jnp.zeros((len(now.first), 0), jnp.int32)), carry
 
 
-def _by_units(bind, extend, params, logits, caches, key, count, sampling, eos_id, chunk):
-    """The same ids as one at a time, but a unit of each row at a time: the decoder alone drafts up
-    to where it foresees the unit's end, then one pass of the whole model takes them in. Ids behind
-    the first that really ended the unit were drafted from what was then out of date, and are
-    dropped; so every id kept was chosen from the model's own logits."""
-    rows = len(logits)
+class Loop:
+    """The jitted parts of ``generate``. Parameters are those of the model, the marker and the
+    drafter, in a tuple. The state is a dict: among others ``ids [B, slots]``, the prompts' and
+    those drawn, ``done [B]``, how many were drawn, and ``told``, passes, guesses and accepted ones.
 
-    @functools.partial(jax.jit, donate_argnums=(1, 2))
-    def proceed(params, logits, caches, key, done):
-        def choose(i, logits):
-            return draw(key, logits, sampling, done + i)
+    ``start(params, tokens [B, width], lengths [B], key)`` reads the prompts; ``proceed(params,
+    state, until)`` draws until every row has that many ids, or ended.
+    """
 
-        ids, drafted = bind(params[0]).draft(logits, caches[0], choose, DRAFT)
-        is_end = ids == eos_id
-        drafted = jnp.where(is_end.any(1), jnp.minimum(drafted, is_end.argmax(1) + 1), drafted)
-        drafted = jnp.where(done < count, jnp.minimum(drafted, count - done), 0)
+    def __init__(self, bind, marker, drafter, sampling, eos_id, context, count, slots):
+        self.bind, self.marker, self.drafter, self.sampling = bind, marker, drafter, sampling
+        self.eos_id, self.context, self.count, self.slots = eos_id, context, count, slots
+        self.start = jax.jit(self._start)
+        self.proceed = jax.jit(self._proceed, donate_argnums=1)
 
-        def take_in(number):
-            return extend(params, ids, caches, number)
+    def _read(self, params, state, tokens, valid, verify):
+        """A pass over tokens ``[B, N]``, ``valid [B]`` of them: what ``verify(log_p)`` keeps of it,
+        and the caches then."""
+        model, own = self.bind(params[0]), state["marked"]
+        marks, _ = self.marker.extend(params[1], tokens, own, valid)
+        output, pending = model.advance(tokens, state["cache"], marks, valid, self.context)
+        kept, log_p, rest = verify(output.logits)
+        write = jax.vmap(lambda ids, new, at: lax.dynamic_update_slice(ids, new, (at,)))
+        ids = write(state["ids"], tokens, state["length"])
+        seen = Seen(tokens, output, kept, ids, state["length"], self.context)
+        return state | rest | {
+            "cache": model.settle(pending, kept),
+            "marked": self.marker.extend(params[1], tokens, own, kept)[1],
+            "drafter": self.drafter.observe(model, params[2], state["drafter"], seen),
+            "ids": ids,
+            "length": state["length"] + kept,
+            "next": jnp.where((kept > 0)[:, None], log_p, state["next"]),
+        }  # fmt: skip
 
-        found, longer = take_in(drafted)
-        kept = jnp.minimum(drafted, longer[0]["trunk"]["first_end"] + 1)
-        found, longer = lax.cond(
-            jnp.all(kept == drafted), lambda: (found, longer), lambda: take_in(kept)
-        )
-        last = jnp.maximum(kept - 1, 0)[:, None, None]
-        new = jnp.take_along_axis(found, last, axis=1)[:, 0]
-        ended = jnp.any(is_end & (jnp.arange(DRAFT) < kept[:, None]), axis=1)
-        new = jnp.where((kept > 0)[:, None], new, logits)
-        # A row that ended its document is filled up with ends.
-        return new, longer, ids, kept, jnp.where(ended, count, done + kept)
+    def _start(self, params, tokens, lengths, key):
+        model, rows = self.bind(params[0]), len(tokens)
+        none = jnp.zeros(rows, jnp.int32)
+        state = {
+            "key": key,
+            "cache": model.init_cache(rows, self.slots),
+            "marked": self.marker.init_cache(rows, self.slots),
+            "drafter": self.drafter.init(model, params[2], rows, self.slots),
+            "ids": jnp.zeros((rows, self.slots), jnp.int32),
+            "length": none,
+            "done": none,
+            "ended": none > 0,
+            "next": jnp.zeros((rows, model.vocab_size)),  # log-probabilities of the next id
+            "told": jnp.zeros(3, jnp.int32),  # passes, guesses, accepted ones
+        }
 
-    told, shown = [np.zeros(0, np.int32)] * rows, 0
-    done = jnp.zeros(rows, jnp.int32)
-    while shown < count:
-        logits, caches, ids, kept, done = proceed(params, logits, caches, key, done)
-        for row, (mine, number) in enumerate(zip(np.asarray(ids), np.asarray(kept), strict=True)):
-            told[row] = np.append(told[row], mine[:number])
-            if int(done[row]) == count and len(told[row]) < count:
-                told[row] = np.append(told[row], np.full(count - len(told[row]), eos_id, np.int32))
-        ready = min(map(len, told))
-        while ready - shown >= chunk or shown < ready == count:
-            yield np.stack([ids[shown : shown + chunk][: ready - shown] for ids in told])
-            shown = min(shown + chunk, ready)
+        def verify(logits):
+            newest = take(logits, lengths[:, None] - 1)[:, 0]
+            return lengths, filtered(newest, self.sampling), {}
+
+        return self._read(params, state, tokens, lengths, verify)
+
+    def _proceed(self, params, state, until):
+        def going(state):
+            return jnp.any((state["done"] < until) & ~state["ended"])
+
+        return lax.while_loop(going, lambda state: self._one_pass(params, state), state)
+
+    def _one_pass(self, params, state):
+        model, done, rows = self.bind(params[0]), state["done"], len(state["done"])
+        noise, own_noise, coin = (jax.random.fold_in(state["key"], i) for i in range(3))
+
+        def chooser(key):
+            def choose(i, logits):
+                log_p = filtered(logits, self.sampling)
+                at = done[:, None] + i + jnp.arange(logits.shape[1])
+                return draw(key, log_p, at), log_p
+
+            return choose
+
+        choose, sample = chooser(noise), chooser(own_noise)
+        first = draw(noise, state["next"][:, None], done[:, None])[:, 0]
+        now = Now(
+            state["cache"], put(state["ids"], state["length"], first), state["length"], first,
+            lambda i, logits: choose(i, logits)[0], sample, self.context,
+        )  # fmt: skip
+        draft, remembered = self.drafter.draft(model, params[2], state["drafter"], now)
+        state = state | {"drafter": remembered}
+        tokens = jnp.concatenate([first[:, None], draft.ids], axis=1)
+        D = draft.ids.shape[1]
+        guessed = jnp.full(rows, D) if draft.count is None else draft.count
+        live = (done < self.count) & ~state["ended"]
+        guessed = jnp.where(live, guessed, 0)
+        at = done[:, None] + 1 + jnp.arange(D)
+
+        def verify(logits):
+            log_p = filtered(logits, self.sampling)
+            if draft.log_q is None:
+                agree = draw(noise, log_p[:, :-1], at) == draft.ids
+            else:
+                p, q = (
+                    jnp.take_along_axis(x, draft.ids[..., None], axis=2)[..., 0]
+                    for x in (log_p[:, :-1], draft.log_q)
+                )
+                numbers = jnp.broadcast_to(jnp.arange(rows)[:, None], at.shape)
+                agree = jnp.log(_keyed(jax.random.uniform, coin, numbers, at)) < p - q
+            agree &= jnp.arange(D) < guessed[:, None]
+            accepted = jnp.sum(jnp.cumprod(agree, axis=1), axis=1)
+            is_end = tokens == self.eos_id
+            end = jnp.where(is_end.any(1), is_end.argmax(1) + 1, D + 2)
+            kept = jnp.minimum(1 + accepted, jnp.minimum(end, self.count - done))
+            kept = jnp.where(live, kept, 0)
+            newest = jnp.maximum(kept - 1, 0)[:, None]
+            log_next = take(log_p, newest)[:, 0]
+            if draft.log_q is not None and D:
+                # Behind a guess that was refused comes what the guesses had too little of.
+                refused = (newest[:, 0] == accepted) & (accepted < guessed)
+                log_q = take(draft.log_q, jnp.minimum(newest, D - 1))[:, 0]
+                rest = jnp.log(jnp.maximum(jnp.exp(log_next) - jnp.exp(log_q), 0))
+                log_next = jnp.where(refused[:, None], jax.nn.log_softmax(rest), log_next)
+            told = jnp.stack([jnp.sum(live), jnp.sum(guessed), jnp.sum(jnp.maximum(kept - 1, 0))])
+            ended = state["ended"] | ((kept == end) & live)
+            return kept, log_next, {
+                "done": done + kept, "ended": ended,
+                "told": state["told"] + told,
+            }  # fmt: skip
+
+        return self._read(params, state, tokens, jnp.where(live, 1 + guessed, 0), verify)
 
 
 def plain_text(

@@ -13,6 +13,7 @@ from jax import lax
 from octavo.configs.schema import ModelConfig
 from octavo.model.attention import MaskSpec, attend, attention
 from octavo.model.layers import Linear, RMSNorm, constrain, rotary_angles, rotate
+from octavo.model.segmentation import take
 
 ACTIVATIONS = {
     "relu2": lambda x: jnp.square(jax.nn.relu(x)),
@@ -52,23 +53,41 @@ class Attention(nnx.Module):
         mixed = attention(q, k, v, spec, self.backend)
         return self.out(mixed.reshape(*x.shape[:2], -1))
 
-    def extend(self, x, angles, cache, length, first, key_bias, alone):
-        """x ``[B, N, d]`` continues rows that hold ``length [B]`` positions in the cache; each of
-        its positions sees from ``first [B, N]`` on; alone: and of the N, itself only. key_bias: of
-        the whole cache, or None."""
-        q, k, v = self._project(x, angles)
-        write = jax.vmap(lambda slots, new, at: lax.dynamic_update_slice(slots, new, (at, 0, 0)))
-        keys = write(cache["key"], k, length)
-        values = write(cache["value"], v, length)
+    def extend(self, x, angles, cache, layer, length, first, key_bias, alone, asks):
+        """x ``[B, N, d]`` continues rows that hold ``length [B]`` positions in the cache of all
+        layers, of which this is number ``layer``; each of its positions sees from ``first [B, N]``
+        on; alone: and of the N, itself only. key_bias: of the whole cache, or None. asks ``[B,
+        1]``: the only position whose result is wanted, or None: all."""
+        q, *new = self._project(x, angles)
+        # Written in place, whatever scans over the layers: a copy of the cache costs more than all
+        # else that decoding does.
+        cache = {
+            name: _written(cache[name], values.swapaxes(1, 2), layer, length)
+            for name, values in zip(("key", "value"), new, strict=True)
+        }
+        slots = cache["key"].shape[3]
         query_at = (length[:, None] + jnp.arange(x.shape[1])[None])[:, :, None]
-        key_at = jnp.arange(keys.shape[1])[None, None]
+        key_at = jnp.arange(slots)[None, None]
+        if asks is not None:
+            q, query_at, first = (take(v, asks) for v in (q, query_at, first))
         visible = (key_at <= query_at) & (key_at >= first[:, :, None])
         if alone:
             visible &= (key_at < length[:, None, None]) | (key_at == query_at)
         if self.window is not None:
             visible &= query_at - key_at < self.window
+        keys, values = (lax.dynamic_index_in_dim(cache[name], layer, 0, False) for name in cache)
         mixed = attend(q, keys, values, visible, key_bias, self.plus_one)
-        return self.out(mixed.reshape(*x.shape[:2], -1)), {"key": keys, "value": values}
+        return self.out(mixed.reshape(*mixed.shape[:2], -1)), cache
+
+
+def _written(cache, values, layer, length):
+    """The cache ``[layers, B, K, S, D]`` with values ``[B, K, N, D]`` of a layer at ``length``."""
+
+    def write(b, cache):
+        row = lax.dynamic_index_in_dim(values, b, 0)
+        return lax.dynamic_update_slice(cache, row[None], (layer, b, 0, length[b], 0))
+
+    return lax.fori_loop(0, len(values), write, cache)
 
 
 class UnitAttention(nnx.Module):
@@ -141,12 +160,12 @@ class Block(nnx.Module):
         x = x + self.attention(self.attention_norm(x), angles, spec)
         return x + self.mlp(self.mlp_norm(x))
 
-    def extend(self, x, angles, cache, length, first, memory, key_bias, alone):
+    def extend(self, x, angles, cache, layer, length, first, memory, key_bias, alone, asks):
         x = self._read(x, memory)
         mixed, cache = self.attention.extend(
-            self.attention_norm(x), angles, cache, length, first, key_bias, alone
+            self.attention_norm(x), angles, cache, layer, length, first, key_bias, alone, asks
         )
-        x = x + mixed
+        x = (x if asks is None else take(x, asks)) + mixed
         return x + self.mlp(self.mlp_norm(x)), cache
 
 
@@ -213,7 +232,7 @@ class Transformer(nnx.Module):
     def init_cache(self, batch: int, slots: int) -> dict:
         """An empty cache for ``slots`` positions of each of ``batch`` rows."""
         config = self.config
-        shape = (config.layers, batch, slots, config.key_value_heads, config.head_size)
+        shape = (config.layers, batch, config.key_value_heads, slots, config.head_size)
         return {name: jnp.zeros(shape, self.dtype) for name in ("key", "value")}
 
     def extend(
@@ -232,16 +251,24 @@ class Transformer(nnx.Module):
             return x, cache
         if positions is None:
             positions = length[:, None] + jnp.arange(x.shape[1])[None]
-        extended, layers = self.extended(positions, length, first, memory, key_bias, alone)
-        return lax.scan(lambda x, scanned: extended(scanned[0], x, scanned[1]), x, (layers, cache))
+        extend, layers = self.extended(positions, length, first, memory, key_bias, alone)
 
-    def extended(self, positions, length, first, memory=None, key_bias=None, alone=False):
-        """``extend(layer, x, cache of the layer)``, one block, and the layers to scan it over."""
+        def one(carry, scanned):
+            return extend(*scanned, *carry), None
+
+        return lax.scan(one, (x, cache), (jnp.arange(self.config.layers), layers))[0]
+
+    def extended(
+        self, positions, length, first, memory=None, key_bias=None, alone=False, asks=None
+    ):
+        """``extend(number, layer, x, cache) -> (x, cache)``, one block with the cache of all, and
+        the layers to scan it over. asks ``[B, 1]``: the only position whose x is wanted."""
         angles = rotary_angles(positions, self.config.head_size, self.config.rope_base)
         definition, layers = nnx.split(self.blocks)
 
-        def extend(layer, x, cache):
+        def extend(number, layer, x, cache):
             block = nnx.merge(definition, layer)
-            return block.extend(x, angles, cache, length, first, memory, key_bias, alone)
+            seen = length, first, memory, key_bias, alone, asks
+            return block.extend(x, angles, cache, number, *seen)
 
         return extend, layers
