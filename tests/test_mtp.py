@@ -34,8 +34,10 @@ def offsets(config: Config) -> list:
 
 
 @functools.cache
-def _logits_ahead(definition):
-    def run(params, batch, ahead):
+def _logits_ahead(config):
+    definition, params = defined(config)
+
+    def run(batch, ahead):
         model = definition.bind(params)
         output = model(batch, None, ahead)
         return model.further(batch, output, ahead, lambda k, places, logits: (k, logits))
@@ -44,11 +46,14 @@ def _logits_ahead(definition):
 
 
 def logits_ahead(config, batch, ahead):
-    """How far, ``[K]``, and float32 ``[K, B, P, V]``; at which positions, ``[P]``."""
-    definition, params = defined(config)
-    k, logits = _logits_ahead(definition)(params, batch, ahead)
+    """How far, and logits ``[B, P, V]``, of each prediction further ahead."""
+    return zip(*map(np.asarray, _logits_ahead(config)(batch, ahead)), strict=True)
+
+
+def places_of(config) -> np.ndarray:
+    """Where further ids are predicted, ``[P]``."""
     every = config.model.mtp.every if config.model.mtp.aside else 1
-    return np.asarray(k), np.asarray(logits), np.arange(every - 1, LENGTH, every)
+    return np.arange(every - 1, LENGTH, every)
 
 
 @pytest.mark.parametrize("trunk", TRUNKS)
@@ -58,22 +63,20 @@ def test_causality(kind, trunk):
     it was; behind another document, too, which sees nothing of it. And what may be seen, is."""
     config = predicting(trunk, kind)
     before, text = random_text(2, 20), random_text(3, LENGTH - 22)
-    start, at = len(before) + 1, (0, 1, 6, 13, 20, 40)
+    start, at = len(before) + 1, (0, 1, 6, 13, 20, 30)
     changed = [text[:t] + bytes([text[t] ^ 0x11]) + random_text(4, len(text))[t + 1 :] for t in at]
     batch = batch_of([part for row in (text, *changed) for part in (before, row)], LENGTH)
     assert len(batch.tokens) == 1 + len(at)
+    # Position p of the second document predicts byte p + k, from bytes before p; a module is fed
+    # the bytes before p + k.
+    p = places_of(config) - start
     for ahead in offsets(config):
-        for k, logits, places in zip(*logits_ahead(config, batch, ahead)[:2], [None] * 9):
-            places = logits_ahead(config, batch, ahead)[2] if places is None else places
-            # Position p of the second document predicts byte p + k, from bytes before p; a module
-            # is fed the bytes before p + k.
-            p = places - start
-            fed = k if kind == "modules" else 0
-            for t, other in zip(at, logits[1:], strict=True):
-                kept = p + fed <= t
-                np.testing.assert_array_equal(logits[0][kept], other[kept])
-                just_behind = (p + fed > t) & (p + fed < len(text)) & (p >= 0)
-                assert (logits[0][just_behind] != other[just_behind]).any(-1).mean() > 0.9
+        for k, (first, *others) in logits_ahead(config, batch, ahead):
+            sees = p + (k if kind == "modules" else 0)
+            for t, other in zip(at, others, strict=True):
+                np.testing.assert_array_equal(first[sees <= t], other[sees <= t])
+                behind = (sees > t) & (p + k < len(text)) & (p >= 0)
+                assert (first[behind] != other[behind]).any(-1).mean() > 0.9
 
 
 @pytest.mark.parametrize("trunk", ["flat", "words", "hnet-2stage"])
@@ -152,7 +155,7 @@ def test_modules_by_the_formula():
     batch = batch_of([random_text(7, LENGTH - 1)], LENGTH)
     model = definition.bind(params)
     h, rms = model(batch).states, lambda x: x / jnp.sqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-6)
-    _, logits, _ = logits_ahead(config, batch, None)
+    logits = [logits for _, logits in logits_ahead(config, batch, None)]
     embedded, joins = model.embedding(batch.tokens, batch.positions), params["mtp"]["joins"]
     apply, layers = model.mtp.stack.applied(batch.positions, batch.segment_ids)
     for k in range(1, COUNT):
