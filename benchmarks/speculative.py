@@ -22,6 +22,7 @@ from octavo.data.pipeline import parse_source
 from octavo.data.shards import Corpus, heldout_documents
 from octavo.evaluation.run import open_run
 from octavo.generate import drafter_for
+from octavo.model.drafting import Plain
 from octavo.model.sampling import Loop, Sampling
 
 PROMPT = 200
@@ -46,10 +47,11 @@ def main() -> None:
         try:
             asked = SimpleNamespace(speculative=name, draft=7, run=given.run)
             drafter = drafter_for(asked, run) if name else None
+            drafter = Plain() if name == "none" else drafter
         except ConfigError as error:
             print(f"left out {name}: {error}")
             continue
-        if drafter is None and name != "none":
+        if drafter is None:
             continue
         slots = 1 << (PROMPT + 1 + given.bytes + 8).bit_length()
         loops[name] = loop, params = (
@@ -57,7 +59,7 @@ def main() -> None:
                 run.definition.bind, run.marker, drafter, Sampling(given.temperature), -1,
                 run.config.data.length, given.bytes, slots,
             ),
-            (run.params, run.marker.params, drafter.params if drafter else {}),
+            (run.params, run.marker.params, drafter.params),
         )  # fmt: skip
 
     def decode(loop, params, prompt):

@@ -93,6 +93,15 @@ class Drafter:
         return carry
 
 
+class Plain(Drafter):
+    """No guesses: an id a pass."""
+
+    size = 0
+
+    def draft(self, model, params, carry, now):
+        return Draft(jnp.zeros((len(now.first), 0), jnp.int32)), carry
+
+
 class FromHeads(Drafter):
     """The further of parallel heads (Gloeckle et al. 2024, 2404.19737, section 4)."""
 

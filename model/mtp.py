@@ -39,8 +39,19 @@ class Heads(nnx.Module):
         apply, layers = self.others.applied(batch.positions, batch.segment_ids)
         # The states are an argument: what is closed over would be kept for every head.
         one = jax.checkpoint(lambda states, ahead, layer: each(ahead, apply(layer, states)))
-        aheads = 1 + jnp.arange(self.others.config.layers)
-        return lax.map(lambda scanned: one(states, *scanned), (aheads, layers))
+        count = self.others.config.layers
+        if count > 1:
+            return lax.map(lambda head: one(states, *head), (1 + jnp.arange(count), layers))
+        # A loop of one would be unrolled, and its block's memory come on top of the first head's.
+        twice = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), layers)
+        empty = jax.eval_shape(one, states, 1, jax.tree.map(lambda leaf: leaf[0], layers))
+
+        def first_only(head):
+            skip = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), empty)
+            return lax.cond(head[0] == 1, lambda: one(states, *head), lambda: skip)
+
+        found = lax.map(first_only, (jnp.arange(1, 3), twice))
+        return jax.tree.map(lambda leaf: leaf[:1], found)
 
 
 class Join(nnx.Module):

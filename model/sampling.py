@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from octavo.model.drafting import Draft, Drafter, Now, Seen, put
+from octavo.model.drafting import Drafter, Now, Plain, Seen, put
 from octavo.model.segmentation import take
 
 HIDDEN = -jnp.inf
@@ -145,7 +145,7 @@ def generate(
     """
     rows = len(prompts)
     lengths = np.array([len(p) + 1 for p in prompts], np.int32)
-    drafter = _Nothing() if drafter is None else drafter
+    drafter = Plain() if drafter is None else drafter
     # Power-of-two shapes, so that prompts of many lengths share few compilations.
     width = 1 << int(lengths.max() - 1).bit_length()
     longest = int(lengths.max()) + count + drafter.size + 1
@@ -170,15 +170,6 @@ def generate(
         yield np.where(at < (lengths + done)[:, None], piece, eos_id)
         if ended.all() and (done <= end).all():
             return
-
-
-class _Nothing(Drafter):
-    """No guesses: an id a pass."""
-
-    size = 0
-
-    def draft(self, model, params, carry, now):
-        return Draft(jnp.zeros((len(now.first), 0), jnp.int32)), carry
 
 
 class Loop:

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from octavo.configs import presets
-from octavo.configs.schema import ConfigError
+from octavo.configs.schema import ConfigError, MTPConfig
 
 pytest.importorskip("libtpu", reason="libtpu is not installed: pip install -e '.[tpu-compile]'")
 from octavo.launch.compile import compile_step
@@ -81,3 +81,17 @@ def test_learned_boundaries(name):
     """Noise, routes, scans and soft pools; the delete gate's trunk has no kernel of its own."""
     found = compile_step(presets()[name], "v5e-4")
     assert "tpu_custom_call" in found.text
+
+
+def test_memory_of_heads_does_not_grow_with_their_number():
+    """Parallel heads, at 100M parameters and length 4096: one head's logits at a time."""
+    flat = presets()["flat-100m"]
+    needed = []
+    for count in (1, 2, 4, 8):
+        model = dataclasses.replace(
+            flat.model, layers=flat.model.layers - 1, mtp=MTPConfig("heads", count=count)
+        )
+        found = compile_step(dataclasses.replace(flat, model=model), "v5e-16")
+        needed.append(found.peak_bytes - found.argument_bytes)
+    logits = flat.data.batch_size // 16 * flat.data.length * 256 * 4
+    assert max(needed) - min(needed) < logits
