@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import tempfile
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests compile far more than they compute.
@@ -14,6 +15,7 @@ os.environ["TPU_SKIP_MDS_QUERY"] = "1"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), "octavo-tests-jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
+import jax
 import pytest
 
 from helpers import arguments_of, run, shrink, words
@@ -30,6 +32,16 @@ _PRESETS = [
     for name in presets()
     if name == "flat-100m" or not name.endswith(("-100m", "-1b"))
 ]
+
+
+@pytest.fixture(autouse=True)
+def room_for_programs():
+    """Linux gives a process 65,530 memory maps. Compiled programs use them up, and where there are
+    no more, the compiler crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
 
 
 @pytest.fixture(params=_PRESETS)

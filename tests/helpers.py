@@ -106,16 +106,19 @@ def words(seed: int, size: int) -> bytes:
 
 def arguments_of(config: Config, workdir) -> list[str]:
     """The command line that gives ``config``, on top of the default preset."""
-    found = ["--workdir", str(workdir)]
-    for section in dataclasses.fields(config):
-        values = getattr(config, section.name)
-        if dataclasses.is_dataclass(values):
-            for name, value in dataclasses.asdict(values).items():
-                if name == "stages":
-                    assert not value, "name the preset that has them"
-                    continue
-                found += [f"--{section.name}.{name}", str(value)]
-    return found
+
+    def flags(values: dict, prefix: str) -> list[str]:
+        found = []
+        for name, value in values.items():
+            if isinstance(value, dict):
+                found += flags(value, f"{prefix}{name}.")
+            elif name == "stages":
+                assert not value, "name the preset that has them"
+            elif name != "workdir":
+                found += [f"--{prefix}{name}", str(value)]
+        return found
+
+    return ["--workdir", str(workdir), *flags(dataclasses.asdict(config), "")]
 
 
 def metrics_of(workdir) -> dict[int, dict]:
