@@ -234,6 +234,11 @@ class Loop:
 
         return lax.while_loop(going, lambda state: self._one_pass(params, state), state)
 
+    def _draw(self, key, log_p, at):
+        if self.sampling.temperature == 0:  # one is certain: no noise is made
+            return jnp.argmax(log_p, axis=-1).astype(jnp.int32)
+        return draw(key, log_p, at)
+
     def _one_pass(self, params, state):
         model, done, rows = self.bind(params[0]), state["done"], len(state["done"])
         noise, own_noise, coin = (jax.random.fold_in(state["key"], i) for i in range(3))
@@ -242,12 +247,12 @@ class Loop:
             def choose(i, logits):
                 log_p = filtered(logits, self.sampling)
                 at = done[:, None] + i + jnp.arange(logits.shape[1])
-                return draw(key, log_p, at), log_p
+                return self._draw(key, log_p, at), log_p
 
             return choose
 
         choose, sample = chooser(noise), chooser(own_noise)
-        first = draw(noise, state["next"][:, None], done[:, None])[:, 0]
+        first = self._draw(noise, state["next"][:, None], done[:, None])[:, 0]
         now = Now(
             state["cache"], put(state["ids"], state["length"], first), state["length"], first,
             lambda i, logits: choose(i, logits)[0], sample, self.context,
@@ -264,7 +269,7 @@ class Loop:
         def verify(logits):
             log_p = filtered(logits, self.sampling)
             if draft.log_q is None:
-                agree = draw(noise, log_p[:, :-1], at) == draft.ids
+                agree = self._draw(noise, log_p[:, :-1], at) == draft.ids
             else:
                 p, q = (
                     jnp.take_along_axis(x, draft.ids[..., None], axis=2)[..., 0]
