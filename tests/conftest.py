@@ -34,6 +34,11 @@ _PRESETS = [
 ]
 
 
+def pytest_collection_modifyitems(items):
+    """What one worker must do alone and takes longest begins first."""
+    items.sort(key=lambda item: item.path.name != "test_tpu_compile.py")
+
+
 @pytest.fixture(autouse=True)
 def room_for_programs():
     """Linux gives a process 65,530 memory maps. Compiled programs use them up, and where there are
