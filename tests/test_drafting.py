@@ -218,7 +218,7 @@ def test_a_model_accepts_itself():
     definition, params = tiny(0)
     same = Smaller(definition.bind, params, 64, 5)
     _, acceptance = drawn(definition, params, same, 4, Sampling(1.0), count=30)
-    assert acceptance.accepted == acceptance.drafted - 0 and acceptance.passes == 4 * 5
+    assert acceptance.accepted == acceptance.drafted and acceptance.passes == 4 * 5
 
 
 def test_greedy_rejection_is_greedy():
