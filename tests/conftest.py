@@ -1,6 +1,7 @@
 """Eight simulated devices, and every preset in a size for tests."""
 
 import dataclasses
+import gc
 import itertools
 import os
 import tempfile
@@ -8,13 +9,14 @@ from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests compile far more than they compute.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
+    ]
 )
 os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-# Processes that tests start compile the same programs again and again.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), "octavo-tests-jax")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import pytest
@@ -25,6 +27,13 @@ from octavo.configs.schema import Config, DataConfig, ModelConfig, OptimizerConf
 from octavo.data.prepare import prepare
 from octavo.data.sources import find_units
 from octavo.tokenizers.bytes import ByteTokenizer
+
+# Processes that tests start compile the same programs again and again; tests themselves do not.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), "octavo-tests-jax")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+# Tracing makes many objects, and few that are garbage.
+gc.set_threshold(100_000, 20, 100)
 
 # One of each system: its other sizes differ in what tests shrink. A preset's tests share a worker,
 # and with it what was compiled.

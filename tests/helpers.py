@@ -70,11 +70,20 @@ class SomeMarks(NoMarks):
 
 
 def forward(definition: Definition):
-    """The model as one jitted ``(params, batch) -> Output``, kept between calls."""
+    """The model as one ``(params, batch) -> logits`` in numpy, compiled once for all batches of up
+    to 64 rows of a length."""
     if id(definition) not in _FORWARD:
-        run = jax.jit(lambda params, batch: definition.bind(params)(batch))
+        run = jax.jit(lambda params, batch: definition.bind(params)(batch).logits)
         _FORWARD[id(definition)] = definition, run
-    return _FORWARD[id(definition)][1]
+    run = _FORWARD[id(definition)][1]
+
+    def padded(params, batch):
+        rows = len(batch.tokens)
+        assert rows <= 64
+        fill = lambda x: np.pad(x, ((0, 64 - rows), (0, 0)))  # noqa: E731
+        return np.asarray(run(params, jax.tree.map(fill, batch)))[:rows]
+
+    return padded
 
 
 _FORWARD: dict = {}
@@ -85,7 +94,8 @@ def batch_of(documents: list[bytes], length: int, tokenizer=None) -> Batch:
     tokenizer = tokenizer or ByteTokenizer()
     encoded = [tokenizer.encode(document) for document in documents]
     rows, _ = packed_rows(encoded, tokenizer, length, 0, SomeMarks().of_documents(encoded))
-    return Batch(**{name: jnp.asarray(rows[:, i]) for i, name in enumerate(FIELDS)}).widen()
+    batch = Batch(**{name: rows[:, i] for i, name in enumerate(FIELDS)}).widen()
+    return jax.tree.map(jnp.asarray, batch)
 
 
 def random_text(seed: int, size: int) -> bytes:
@@ -134,7 +144,8 @@ def metrics_of(workdir) -> dict[int, dict]:
 
 def start(script: str, *arguments: str, **environment: str) -> subprocess.Popen:
     """One of the scripts, in a process of its own with one device."""
-    settings = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"} | environment
+    one_device = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
+    settings = {"XLA_FLAGS": one_device} | environment
     return subprocess.Popen(
         [sys.executable, str(ROOT / script), *arguments],
         env=os.environ | settings,

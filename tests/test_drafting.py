@@ -52,33 +52,28 @@ def drafter_of(name, kind):
     return kinds[kind]()
 
 
-@functools.cache
-def loop_of(name, kind, temperature, count=40):
-    """``decode(prompts, seed, eos)``: ids ``[3, count]`` and passes, compiled once."""
-    config, definition, params = model_of(name)
-    drafter = drafter_of(name, kind)
-
-    def decode(prompts, seed):
-        acceptance = Acceptance()
-        pieces = generate(
-            definition.bind, params, prompts, count, sampling=Sampling(temperature, top_p=0.95),
-            seed=seed, bos_id=BOS, eos_id=7, marker=SomeMarks(), chunk=16, drafter=drafter,
-            acceptance=acceptance, context=48,
-        )  # fmt: skip
-        return np.concatenate(list(pieces), axis=1), acceptance
-
-    return decode
-
-
 PROMPTS = [b"", random_text(1, 20), b"abcabcabca"]
+
+
+@functools.cache
+def decoded(name, kind, temperature, count=40):
+    """Ids ``[3, count]`` behind the prompts, and how drafting went."""
+    config, definition, params = model_of(name)
+    acceptance = Acceptance()
+    pieces = generate(
+        definition.bind, params, [ByteTokenizer().encode(p) for p in PROMPTS], count,
+        sampling=Sampling(temperature, top_p=0.95), seed=3, bos_id=BOS, eos_id=7,
+        marker=SomeMarks(), chunk=16, drafter=drafter_of(name, kind), acceptance=acceptance,
+        context=48,
+    )  # fmt: skip
+    return np.concatenate(list(pieces), axis=1), acceptance
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES, ids=["-".join(case) for case in CASES])
 def test_the_same_ids(name, kind):
     """Sampled, in rows of unequal length and pace, past the context, until each document ends."""
-    prompts = [ByteTokenizer().encode(p) for p in PROMPTS]
-    plain, _ = loop_of(name, "none", 1.0)(prompts, 3)
-    found, acceptance = loop_of(name, kind, 1.0)(prompts, 3)
+    plain, _ = decoded(name, "none", 1.0)
+    found, acceptance = decoded(name, kind, 1.0)
     assert found.shape == plain.shape
     np.testing.assert_array_equal(found, plain)
     assert acceptance.ids == acceptance.passes + acceptance.accepted <= found.size
@@ -87,9 +82,8 @@ def test_the_same_ids(name, kind):
 
 @pytest.mark.parametrize("name", ["mtp-heads", "mtp-spacebyte", "toucan"])
 def test_the_same_ids_when_greedy(name):
-    prompts = [ByteTokenizer().encode(p) for p in PROMPTS]
-    plain, _ = loop_of(name, "none", 0.0)(prompts, 0)
-    found, _ = loop_of(name, "own", 0.0)(prompts, 1)
+    plain, _ = decoded(name, "none", 0.0)
+    found, _ = decoded(name, "own", 0.0)
     np.testing.assert_array_equal(found, plain)
 
 

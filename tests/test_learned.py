@@ -359,7 +359,7 @@ def test_soft_deletion_equals_hard_deletion():
     gate = params["trunk"]["segmenter"]
     gate["out"]["weight"] = gate["out"]["weight"] * 1e4
     batch = batch_of([random_text(0, 63), random_text(1, 40), random_text(2, 20)], 64)
-    hard = forward(definition)(params, batch)
+    hard = jax.jit(lambda p, b: definition.bind(p)(b))(params, batch)
     soft = jax.jit(lambda p, b: definition.bind(p)(b, jnp.zeros((2, 64))))(params, batch)
     share = float(hard.levels[0].decision.ends.mean())
     assert 0.2 < share < 0.8 and int(hard.statistics["merged/0"]) == 0
@@ -396,7 +396,7 @@ def test_noise_is_training_only(name):
     """Evaluation gives the same each time; training differs by its noise, where a system has it."""
     definition, params = defined(shrink(presets()[name]))
     batch = batch_of([random_text(0, 63)], 64)
-    first, second = (forward(definition)(params, batch).logits for _ in range(2))
+    first, second = (forward(definition)(params, batch) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     noise = jax.random.logistic(jax.random.key(0), (1, 64)) * 3
     run = jax.jit(lambda noise: definition.bind(params)(batch, noise).logits)
