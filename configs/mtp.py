@@ -2,6 +2,7 @@
 
 mtp-heads: eight parallel heads (Gloeckle et al. 2024, 2404.19737) on the flat model, whose last
 block the first head is. With --model.mtp.count 4 and a corpus of subwords, its token version.
+mtp-linear: eight linear heads (EvaByte 2025) on the flat model.
 mtp-modules: three sequential modules (DeepSeek-V3, 2412.19437).
 mtp-registers: a register after every eighth byte (MuToR, 2505.10518).
 mtp-lookahead: seven look-ahead tokens after every sixteenth byte (PaSS, 2311.13581).
@@ -28,6 +29,7 @@ def presets() -> dict[str, Config]:
 
     return {
         "mtp-heads": predicting(flat, heads, layers=flat.model.layers - 1),
+        "mtp-linear": predicting(flat, replace(heads, kind="linear")),
         # 0.3 / D and 0.3 / (1 - 0.3), as published.
         "mtp-modules": predicting(flat, MTPConfig("modules", count=4, weight=0.1)),
         "mtp-registers": predicting(flat, MTPConfig("registers", count=8, weight=0.43, every=8)),

@@ -61,10 +61,11 @@ def attend(
     visible: jax.Array,
     key_bias: jax.Array | None = None,
     plus_one: bool = False,
+    cached: bool = False,
 ) -> jax.Array:
     """Dense attention of a few queries: q ``[B, N, H, D]``, k and v heads first, ``[B, K, S, D]``,
     visible boolean, ``[B or 1, N, S]``, key_bias ``[B, S]`` and plus_one as in MaskSpec. Used block
-    by block here, and by decoding."""
+    by block here, and by decoding. cached: k is ``[B, K, D, S]``, and there is no gradient."""
     B, N, H, D = q.shape
     K, G = k.shape[1], H // k.shape[1]
     # Heads first; the G query heads of a key head become rows of one product.
@@ -73,7 +74,10 @@ def attend(
     if key_bias is not None:
         key_bias = key_bias[:, None, None]
     q = q * jnp.asarray(1 / math.sqrt(D), q.dtype)
-    mixed = _softmax_product(plus_one, q, k, v, key_bias, visible)
+    if cached:
+        mixed = _mixed(plus_one, _scores(q, k, key_bias, visible, "bkds"), v)[0]
+    else:
+        mixed = _softmax_product(plus_one, q, k, v, key_bias, visible)
     return mixed.reshape(B, K, G, N, D).transpose(0, 3, 1, 2, 4).reshape(B, N, H, D)
 
 
@@ -85,7 +89,12 @@ def _softmax_product(plus_one, q, k, v, bias, visible):
 
 
 def _softmax_product_forward(plus_one, q, k, v, bias, visible):
-    scores = _scores(q, k, bias, visible)
+    mixed, log_total = _mixed(plus_one, _scores(q, k, bias, visible), v)
+    return mixed, (q, k, v, bias, visible, mixed, log_total)
+
+
+def _mixed(plus_one, scores, v):
+    """Values mixed by the softmax of scores ``[B, K, R, S]``, and its log-normalizer."""
     top = jnp.max(scores, axis=-1, keepdims=True)
     if plus_one:
         top = jnp.maximum(top, 0)
@@ -94,7 +103,7 @@ def _softmax_product_forward(plus_one, q, k, v, bias, visible):
     if plus_one:
         total += jnp.exp(-top)
     mixed = jnp.einsum("bkrs,bksd->bkrd", weights.astype(v.dtype), v) / total.astype(v.dtype)
-    return mixed, (q, k, v, bias, visible, mixed, top + jnp.log(total))
+    return mixed, top + jnp.log(total)
 
 
 def _softmax_product_backward(plus_one, kept, gradient):
@@ -107,14 +116,15 @@ def _softmax_product_backward(plus_one, kept, gradient):
     d_raw = weights * (d_weights - shared)
     d_bias = None if bias is None else jnp.sum(d_raw, axis=(1, 2), keepdims=True)
     d_scores = d_raw.astype(q.dtype)
-    dv = jnp.einsum("bkrs,bkrd->bksd", weights.astype(v.dtype), gradient)
     dq = jnp.einsum("bkrs,bksd->bkrd", d_scores, k)
-    dk = jnp.einsum("bkrs,bkrd->bksd", d_scores, q)
+    # In this order of axes four times as fast on CPU.
+    dk = jnp.einsum("bkrd,bkrs->bkds", q, d_scores).swapaxes(2, 3)
+    dv = jnp.einsum("bkrd,bkrs->bkds", gradient, weights.astype(v.dtype)).swapaxes(2, 3)
     return dq, dk, dv, d_bias, None
 
 
-def _scores(q, k, bias, visible):
-    scores = jnp.einsum("bkrd,bksd->bkrs", q, k, preferred_element_type=jnp.float32)
+def _scores(q, k, bias, visible, key_axes="bksd"):
+    scores = jnp.einsum(f"bkrd,{key_axes}->bkrs", q, k, preferred_element_type=jnp.float32)
     return jnp.where(visible, scores if bias is None else scores + bias, MASKED)
 
 

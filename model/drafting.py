@@ -102,15 +102,30 @@ class Plain(Drafter):
         return Draft(jnp.zeros((len(now.first), 0), jnp.int32)), carry
 
 
-class FromHeads(Drafter):
-    """The further of parallel heads (Gloeckle et al. 2024, 2404.19737, section 4)."""
+class FromLinearHeads(Drafter):
+    """The further of linear heads: what they say of the newest state."""
 
     def __init__(self, config: ModelConfig):
         self.size = config.mtp.count - 1
 
     def init(self, model, params, rows, slots):
-        logits = jnp.zeros((rows, self.size, model.vocab_size))
-        return {"cache": model.mtp.others.init_cache(rows, slots), "logits": logits}
+        return {"logits": jnp.zeros((rows, self.size, model.vocab_size))}
+
+    def observe(self, model, params, carry, seen):
+        newest = take(seen.output.states, jnp.maximum(seen.kept - 1, 0)[:, None])[:, 0]
+        return {"logits": rested(seen, model.mtp.logits(model, newest), carry["logits"])}
+
+    def draft(self, model, params, carry, now):
+        return Draft(now.choose(1, carry["logits"])), carry
+
+
+class FromHeads(FromLinearHeads):
+    """The further of parallel heads, each with a cache (Gloeckle et al. 2024, 2404.19737, section
+    4)."""
+
+    def init(self, model, params, rows, slots):
+        cache = model.mtp.others.init_cache(rows, slots)
+        return super().init(model, params, rows, slots) | {"cache": cache}
 
     def observe(self, model, params, carry, seen):
         states, kept = seen.output.states, seen.kept
@@ -126,11 +141,7 @@ class FromHeads(Drafter):
 
         cache, x = lax.scan(one, carry["cache"], (jnp.arange(self.size), layers))
         logits = model.logits(jnp.swapaxes(x, 0, 1))
-        logits = jnp.where((kept > 0)[:, None, None], logits, carry["logits"])
-        return {"cache": cache, "logits": logits}
-
-    def draft(self, model, params, carry, now):
-        return Draft(now.choose(1, carry["logits"])), carry
+        return {"cache": cache, "logits": rested(seen, logits, carry["logits"])}
 
 
 class FromModules(Drafter):
@@ -349,12 +360,17 @@ def own_drafter(config: ModelConfig) -> Drafter | None:
     if config.stages and config.stages[0].predict_ends:
         return WithinUnit()
     kinds = {
-        "heads": FromHeads, "modules": FromModules, "registers": FromAsides,
-        "lookahead": FromAsides,
+        "heads": FromHeads, "linear": FromLinearHeads, "modules": FromModules,
+        "registers": FromAsides, "lookahead": FromAsides,
     }  # fmt: skip
     if config.mtp.kind == "none" or config.mtp.count == 1:
         return None
     return kinds[config.mtp.kind](config)
+
+
+def rested(seen: Seen, new: jax.Array, old: jax.Array) -> jax.Array:
+    """The new, ``[B, ...]``, but the old in rows of which the pass kept nothing."""
+    return jnp.where((seen.kept > 0)[:, None, None], new, old)
 
 
 def put(ids: jax.Array, at: jax.Array, values: jax.Array) -> jax.Array:

@@ -88,15 +88,19 @@ def forward_flops(
     head = 0 if one_hot_tied else 2 * d * vocab_size
     convolutions = 2 * 9 * d * d if model.embedding == "ngram_conv" else 0
     trunk = _stage_flops(model, 0, length, training) / length
-    return trunk + head + convolutions + _mtp_flops(model, head, length, training)
+    return trunk + head + convolutions + _mtp_flops(model, vocab_size, head, length, training)
 
 
-def _mtp_flops(model: ModelConfig, head: float, length: int, training: bool) -> float:
+def _mtp_flops(
+    model: ModelConfig, vocab_size: int, head: float, length: int, training: bool
+) -> float:
     """What multi-token prediction adds, per position. Only training predicts further ahead."""
     mtp, further = model.mtp, model.mtp.count - 1
     block = _stack_flops(model.outermost(1), length) / length
     if mtp.kind == "heads":
         return block + training * further * (block + head)
+    if mtp.kind == "linear":
+        return training * further * 2 * model.widths[0] * vocab_size
     if mtp.kind == "modules":
         return training * further * (block + head + 4 * model.widths[0] ** 2)
     if mtp.aside:

@@ -78,7 +78,7 @@ class Trunk(nnx.Module):
         return cache | ({"bias": jnp.zeros((batch, slots))} if self.biased else {})
 
     def slots(self, cache: dict) -> int:
-        return cache["stack"]["key"].shape[3]
+        return cache["stack"]["value"].shape[3]
 
     def advance(self, x, layout: Layout, cache, valid, context, key_bias=None):
         """See ``Hourglass.advance``. key_bias ``[B, N]``: of the new positions."""
@@ -303,7 +303,7 @@ class Hourglass(nnx.Module):
 
     def slots(self, cache: dict) -> int:
         led = self._led * (self.inner.slots(cache["inner"]) // self.per_unit)
-        return cache["decoder"]["key"].shape[3] - led
+        return cache["decoder"]["value"].shape[3] - led
 
     def advance(
         self, x: jax.Array, layout: Layout, cache: dict, valid: jax.Array, context: int | None

@@ -53,7 +53,7 @@ class ByteLM(nnx.Module):
         shape = (width, vocab_size)
         self.head = Linear(*shape, ("embed", "vocab"), dtype, rngs, 0.1) if untied else None
         kind = config.mtp.kind
-        self.mtp = MTP[kind](config, backend, dtype, rngs) if kind in MTP else None
+        self.mtp = MTP[kind](config, vocab_size, backend, dtype, rngs) if kind in MTP else None
         self.routed = any(stage.scripts for stage in config.stages)
         # How many ids before the new ones the embedding, the segmenter's rule and characters reach.
         self.history = max(1, self.embedding.reach, 3 if self.routed else 0)
@@ -132,10 +132,7 @@ class ByteLM(nnx.Module):
             return jax.lax.map(lambda of: each(of[0], places, self.logits(of[1])), (ahead, states))
         if self.mtp is None or self.config.mtp.count == 1:
             return None
-        embedded = self.embedding(batch.tokens, batch.positions)
-        return self.mtp.further(
-            output.states, embedded, batch, lambda k, x: each(k, None, self.logits(x))
-        )
+        return self.mtp.further(self, output.states, batch, lambda k, logits: each(k, None, logits))
 
     def init_cache(self, batch: int, slots: int) -> dict:
         """An empty cache for documents of up to ``slots`` ids, one a row."""

@@ -26,19 +26,22 @@ from octavo.model.transformer import Transformer
 class Heads(nnx.Module):
     """Parallel heads: a block each on the trunk's states (Gloeckle et al. 2024, 2404.19737)."""
 
-    def __init__(self, config: ModelConfig, backend: str, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, vocab_size: int, backend: str, dtype, rngs: nnx.Rngs):
         self.first = Transformer(config.outermost(1), backend, dtype, rngs)
         self.others = Transformer(config.outermost(config.mtp.count - 1), backend, dtype, rngs)
 
-    def further(self, states: jax.Array, embedded: jax.Array, batch: Batch, each: Callable):
-        """``each(ahead, x)`` of the states ``[B, T, d]`` of every head but the first, stacked.
+    def further(self, model, states: jax.Array, batch: Batch, each: Callable):
+        """``each(ahead, logits [B, T, V])`` of every head of the model (a ByteLM) but the first,
+        stacked. states ``[B, T, d]``: the trunk's.
 
         One head at a time, forward and backward: what it needs for its gradient is computed again
         (section 2 there; memory does not grow with the number of heads).
         """
         apply, layers = self.others.applied(batch.positions, batch.segment_ids)
         # The states are an argument: what is closed over would be kept for every head.
-        one = jax.checkpoint(lambda states, ahead, layer: each(ahead, apply(layer, states)))
+        one = jax.checkpoint(
+            lambda states, ahead, layer: each(ahead, model.logits(apply(layer, states)))
+        )
         count = self.others.config.layers
         if count > 1:
             return lax.map(lambda head: one(states, *head), (1 + jnp.arange(count), layers))
@@ -52,6 +55,38 @@ class Heads(nnx.Module):
 
         found = lax.map(first_only, (jnp.arange(1, 3), twice))
         return jax.tree.map(lambda leaf: leaf[:1], found)
+
+
+class LinearHeads(nnx.Module):
+    """Parallel heads of a matrix each, on the normed states that the next id's head reads (EvaByte
+    2025; apps/mtp of facebookresearch/lingua). They cost next to nothing, in training and to draft
+    with."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int, backend: str, dtype, rngs: nnx.Rngs):
+        size = config.widths[0], vocab_size
+        # Small, like the first head's: see ByteLM.
+        make = nnx.vmap(
+            lambda key: Linear(*size, ("embed", "vocab"), dtype, nnx.Rngs(params=key), 0.1)
+        )
+        self.others = make(jax.random.split(rngs.params(), config.mtp.count - 1))
+
+    def further(self, model, states: jax.Array, batch: Batch, each: Callable):
+        """As of ``Heads``, and one at a time, too."""
+        x, (definition, layers) = model.norm(states), nnx.split(self.others)
+
+        @jax.checkpoint
+        def one(x, ahead, layer):
+            return each(ahead, nnx.merge(definition, layer)(x).astype(jnp.float32))
+
+        aheads = 1 + jnp.arange(model.config.mtp.count - 1)
+        return lax.map(lambda head: one(x, *head), (aheads, layers))
+
+    def logits(self, model, states: jax.Array) -> jax.Array:
+        """Of every head but the first, ``[B, count - 1, V]``, of states ``[B, d]``."""
+        x, weights = model.norm(states), self.others.weight[...]
+        # A product for each head: all at once, CPUs would first turn all weights around.
+        x = jnp.broadcast_to(x, (len(weights), *x.shape))
+        return jnp.einsum("kbd,kdv->bkv", x, weights.astype(x.dtype)).astype(jnp.float32)
 
 
 class Join(nnx.Module):
@@ -70,15 +105,15 @@ class Modules(nnx.Module):
     """A chain of blocks, each fed by the state before it and the next id (DeepSeek-V3, 2412.19437,
     section 2.2). The published one has D of them, ``count`` - 1 here."""
 
-    def __init__(self, config: ModelConfig, backend: str, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, vocab_size: int, backend: str, dtype, rngs: nnx.Rngs):
         stack = config.outermost(config.mtp.count - 1)
         self.stack = Transformer(stack, backend, dtype, rngs)
         make = nnx.vmap(lambda key: Join(stack.width, dtype, nnx.Rngs(params=key)))
         self.joins = make(jax.random.split(rngs.params(), stack.layers))
 
-    def further(self, states: jax.Array, embedded: jax.Array, batch: Batch, each: Callable):
-        """``each(ahead, x)`` of the states ``[B, T, d]`` of every module, stacked. Module k reads
-        at position t the ids up to t + k."""
+    def further(self, model, states: jax.Array, batch: Batch, each: Callable):
+        """As of ``Heads``, of every module. Module k reads at position t the ids up to t + k."""
+        embedded = model.embedding(batch.tokens, batch.positions)
         apply, layers = self.stack.applied(batch.positions, batch.segment_ids)
         definition, joins = nnx.split(self.joins)
         t = np.arange(states.shape[1])
@@ -89,7 +124,7 @@ class Modules(nnx.Module):
             # Behind a document's end stands another's; nothing that counts reads it.
             following = embedded[:, jnp.minimum(t + ahead, t[-1])]
             x = apply(layer, nnx.merge(definition, join)(x, following))
-            return x, each(ahead, x)
+            return x, each(ahead, model.logits(x))
 
         aheads = 1 + jnp.arange(self.stack.config.layers)
         return lax.scan(one, states, (aheads, layers, joins))[1]
@@ -99,7 +134,7 @@ class Beside(nnx.Module):
     """Learned inputs of asides: one for all (MuToR's register), or one for each id ahead (PaSS,
     Monea et al. 2023, 2311.13581)."""
 
-    def __init__(self, config: ModelConfig, backend: str, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, vocab_size: int, backend: str, dtype, rngs: nnx.Rngs):
         self.config, self.dtype = config.mtp, dtype
         count = 1 if config.mtp.kind == "registers" else config.mtp.count - 1
         vectors = jax.random.normal(rngs.params(), (count, config.widths[0]))
@@ -114,7 +149,10 @@ class Beside(nnx.Module):
         return self.config.kind == "registers"
 
 
-MTP = {"heads": Heads, "modules": Modules, "registers": Beside, "lookahead": Beside}
+MTP = {
+    "heads": Heads, "linear": LinearHeads, "modules": Modules, "registers": Beside,
+    "lookahead": Beside,
+}  # fmt: skip
 
 
 def aheads(config: ModelConfig, key: jax.Array) -> jax.Array | None:

@@ -58,14 +58,14 @@ class Attention(nnx.Module):
         layers, of which this is number ``layer``; each of its positions sees from ``first [B, N]``
         on; alone: and of the N, itself only. key_bias: of the whole cache, or None. asks ``[B,
         1]``: the only position whose result is wanted, or None: all."""
-        q, *new = self._project(x, angles)
+        q, k, v = self._project(x, angles)
         # Written in place, whatever scans over the layers: a copy of the cache costs more than all
         # else that decoding does.
         cache = {
-            name: _written(cache[name], values.swapaxes(1, 2), layer, length)
-            for name, values in zip(("key", "value"), new, strict=True)
+            "key": _written(cache["key"], k.transpose(0, 2, 3, 1), layer, length, 4),
+            "value": _written(cache["value"], v.transpose(0, 2, 1, 3), layer, length, 3),
         }
-        slots = cache["key"].shape[3]
+        slots = cache["value"].shape[3]
         query_at = (length[:, None] + jnp.arange(x.shape[1])[None])[:, :, None]
         key_at = jnp.arange(slots)[None, None]
         if asks is not None:
@@ -75,17 +75,21 @@ class Attention(nnx.Module):
             visible &= (key_at < length[:, None, None]) | (key_at == query_at)
         if self.window is not None:
             visible &= query_at - key_at < self.window
-        keys, values = (lax.dynamic_index_in_dim(cache[name], layer, 0, False) for name in cache)
-        mixed = attend(q, keys, values, visible, key_bias, self.plus_one)
+        keys, values = (
+            lax.dynamic_index_in_dim(cache[name], layer, 0, False) for name in ("key", "value")
+        )
+        mixed = attend(q, keys, values, visible, key_bias, self.plus_one, cached=True)
         return self.out(mixed.reshape(*mixed.shape[:2], -1)), cache
 
 
-def _written(cache, values, layer, length):
-    """The cache ``[layers, B, K, S, D]`` with values ``[B, K, N, D]`` of a layer at ``length``."""
+def _written(cache, values, layer, length, axis):
+    """A cache with the values of a layer from places ``length [B]`` of an axis on."""
 
     def write(b, cache):
         row = lax.dynamic_index_in_dim(values, b, 0)
-        return lax.dynamic_update_slice(cache, row[None], (layer, b, 0, length[b], 0))
+        begin = [layer, b, 0, 0, 0]
+        begin[axis] = length[b]
+        return lax.dynamic_update_slice(cache, row[None], begin)
 
     return lax.fori_loop(0, len(values), write, cache)
 
@@ -230,10 +234,14 @@ class Transformer(nnx.Module):
         return apply, layers
 
     def init_cache(self, batch: int, slots: int) -> dict:
-        """An empty cache for ``slots`` positions of each of ``batch`` rows."""
-        config = self.config
-        shape = (config.layers, batch, config.key_value_heads, slots, config.head_size)
-        return {name: jnp.zeros(shape, self.dtype) for name in ("key", "value")}
+        """An empty cache for ``slots`` positions of each of ``batch`` rows: values ``[layers, B, K,
+        S, D]``, and keys ``[layers, B, K, D, S]``, as the product of a few queries with many of
+        them wants them."""
+        config, rows = self.config, (self.config.layers, batch, self.config.key_value_heads)
+        return {
+            "key": jnp.zeros((*rows, config.head_size, slots), self.dtype),
+            "value": jnp.zeros((*rows, slots, config.head_size), self.dtype),
+        }
 
     def extend(
         self, x: jax.Array, cache: dict, length: jax.Array, first: jax.Array, memory=None,

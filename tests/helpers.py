@@ -142,10 +142,10 @@ def metrics_of(workdir) -> dict[int, dict]:
     }
 
 
-def start(script: str, *arguments: str, **environment: str) -> subprocess.Popen:
-    """One of the scripts, in a process of its own with one device."""
-    one_device = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
-    settings = {"XLA_FLAGS": one_device} | environment
+def start(script: str, *arguments: str, devices: int = 1, **environment: str) -> subprocess.Popen:
+    """One of the scripts, in a process of its own with so many devices."""
+    flags = os.environ["XLA_FLAGS"].replace("device_count=8", f"device_count={devices}")
+    settings = {"XLA_FLAGS": flags} | environment
     return subprocess.Popen(
         [sys.executable, str(ROOT / script), *arguments],
         env=os.environ | settings,
@@ -155,9 +155,11 @@ def start(script: str, *arguments: str, **environment: str) -> subprocess.Popen:
     )
 
 
-def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def run(
+    script: str, *arguments: str, devices: int = 1, **environment: str
+) -> subprocess.CompletedProcess:
     """The same, to its end."""
-    process = start(script, *arguments, **environment)
+    process = start(script, *arguments, devices=devices, **environment)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

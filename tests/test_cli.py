@@ -56,8 +56,7 @@ def test_wrong_use_of_train(arguments, said, tmp_path):
     ],
 )
 def test_a_mesh_that_does_not_divide(arguments, said, devices, tmp_path):
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    done = run("train.py", *arguments, "--workdir", str(tmp_path / "r"), XLA_FLAGS=flags)
+    done = run("train.py", *arguments, "--workdir", str(tmp_path / "r"), devices=devices)
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import SomeMarks, defined, random_text, shrink
+from helpers import SomeMarks, defined, forward, random_text, shrink
 from octavo.configs import presets
 from octavo.configs.schema import Config, ConfigError, ModelConfig
 from octavo.evaluation.marks import NoMarks
@@ -28,7 +28,15 @@ from octavo.model.lm import Output
 from octavo.model.sampling import Acceptance, Loop, Sampling, filtered, generate
 from octavo.tokenizers.bytes import BOS, ByteTokenizer
 
-OWN = ("mtp-heads", "mtp-modules", "mtp-registers", "mtp-lookahead", "mtp-spacebyte", "toucan")
+OWN = (
+    "mtp-heads",
+    "mtp-linear",
+    "mtp-modules",
+    "mtp-registers",
+    "mtp-lookahead",
+    "mtp-spacebyte",
+    "toucan",
+)
 CASES = (
     *((name, "own") for name in OWN),
     *(("mtp-heads", name) for name in ("lookup", "recycling", "exit")),
@@ -87,7 +95,9 @@ def test_the_same_ids_when_greedy(name):
     np.testing.assert_array_equal(found, plain)
 
 
-@pytest.mark.parametrize("name", ["mtp-heads", "mtp-modules", "mtp-registers", "mtp-lookahead"])
+@pytest.mark.parametrize(
+    "name", ["mtp-heads", "mtp-linear", "mtp-modules", "mtp-registers", "mtp-lookahead"]
+)
 def test_guesses_are_those_of_the_parallel_pass(name):
     """Whatever was accepted and refused before, the guesses are what further heads say of the whole
     text, in rows of unequal length."""
@@ -191,9 +201,8 @@ def test_rejection_sampling_keeps_the_distribution():
     assert 0.02 < acceptance.accepted / acceptance.drafted < 0.98
 
     def next_p(ids):
-        batch = one_document([BOS, 65, 66, *ids], 8)
-        logits = definition.bind(params)(batch).logits[0, 2 + len(ids)]
-        return np.exp(np.asarray(filtered(logits, how)))
+        logits = forward(definition)(params, one_document([BOS, 65, 66, *ids], 8))
+        return np.exp(np.asarray(filtered(logits[0, 2 + len(ids)], how)))
 
     expected, counts = [], []
     for a in np.flatnonzero(next_p([])):

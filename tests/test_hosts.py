@@ -28,7 +28,7 @@ def start_hosts(config, workdir, hosts, *extra):
         start(
             "train.py", "flat", *arguments_of(config, workdir), *extra,
             "--train.distributed", "True",
-            XLA_FLAGS=f"--xla_force_host_platform_device_count={4 // hosts}",
+            devices=4 // hosts,
             JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES=str(hosts), JAX_PROCESS_ID=str(i),
         )
         for i in range(hosts)
@@ -51,8 +51,7 @@ def config(tiny):
 def single(config, tmp_path_factory):
     """One process with four devices."""
     workdir = tmp_path_factory.mktemp("single")
-    flags = "--xla_force_host_platform_device_count=4"
-    done = run("train.py", "flat", *arguments_of(config, workdir), XLA_FLAGS=flags)
+    done = run("train.py", "flat", *arguments_of(config, workdir), devices=4)
     assert done.returncode == 0, done.stderr
     return workdir
 

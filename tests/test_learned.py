@@ -108,7 +108,7 @@ def test_model_gives_ends_that_gradient():
     def loss(params):
         return jnp.sum(definition.bind(params)(batch, jnp.zeros((1, 64))).logits[..., 65])
 
-    found = jax.grad(loss)(params)["trunk"]["segmenter"]
+    found = jax.jit(jax.grad(loss))(params)["trunk"]["segmenter"]
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(found))
 
 
@@ -119,18 +119,19 @@ def test_relaxed_bernoulli():
     predictor = Predictor(stage, nnx.Rngs(params=0))
     x = states(0, (1, 24, 8))
     noise = jax.random.logistic(jax.random.key(0), (4000, 1, 24))
-    decide = jax.vmap(lambda noise: predictor.decide(x, ONE_ROW, {}, noise=noise)[0])
+    decide = jax.jit(jax.vmap(lambda noise: predictor.decide(x, ONE_ROW, {}, noise=noise)[0]))
     found = decide(noise)
     assert set(np.unique(found.count)) <= {0.0, 1.0}
     np.testing.assert_array_equal(found.count == 1, found.ends)
     np.testing.assert_allclose(found.ends.mean(0), found.probability[0], atol=0.03)
-    slope = jax.grad(lambda x: predictor.decide(x, ONE_ROW, {}, noise=noise[0])[0].count.sum())(x)
+    drawn = lambda x: predictor.decide(x, ONE_ROW, {}, noise=noise[0])[0].count.sum()  # noqa: E731
+    slope = jax.jit(jax.grad(drawn))(x)
 
     def soft(x):
         odds = predictor.decide(x, ONE_ROW, predictor.init_carry(1))[0].log_odds
         return jax.nn.sigmoid((odds + noise[0]) / 0.5).sum()
 
-    np.testing.assert_allclose(slope, jax.grad(soft)(x), rtol=1e-5)
+    np.testing.assert_allclose(slope, jax.jit(jax.grad(soft))(x), rtol=1e-5)
 
 
 def test_evaluation_keeps_the_rate():
@@ -305,7 +306,7 @@ def test_gradient_of_the_soft_pool():
         return jnp.sum(G * pool(x, units, found, ONE_ROW))
 
     start = segmenter.bias[...]
-    slope = float(jax.grad(loss)(start)[0])
+    slope = float(jax.jit(jax.grad(loss))(start)[0])
 
     def by_hand(shift):
         odds = np.asarray(decision.log_odds[0], np.float64) + shift
@@ -342,10 +343,8 @@ def test_softmax_plus_one_with_biased_keys():
         return jnp.sum(G * attention(q, k, v, MaskSpec(key_bias=bias, plus_one=True)))
 
     np.testing.assert_allclose(ours(q, k, v, bias), plain(q, k, v, bias), rtol=1e-4)
-    for a, b in zip(
-        jax.grad(ours, (0, 1, 2, 3))(q, k, v, bias), jax.grad(plain, (0, 1, 2, 3))(q, k, v, bias),
-        strict=True,
-    ):  # fmt: skip
+    slopes = (jax.jit(jax.grad(f, (0, 1, 2, 3)))(q, k, v, bias) for f in (ours, plain))
+    for a, b in zip(*slopes, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-4)
     with pytest.raises(ValueError, match="splash_interpret|splash has no key_bias"):
         attention(q, k, v, MaskSpec(plus_one=True), "splash_interpret")

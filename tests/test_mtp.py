@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import batch_of, defined, random_text, shrink
+from helpers import batch_of, defined, forward, random_text, shrink
 from octavo.configs import presets
 from octavo.configs.schema import Config, ConfigError, DataConfig, ModelConfig, MTPConfig
 from octavo.model.mtp import aheads, targets_ahead
@@ -16,7 +16,7 @@ from octavo.training.metrics import of_parts
 from octavo.training.objective import cross_entropy, nats_ahead, objective
 
 LENGTH, COUNT = 64, 4
-KINDS = ("heads", "modules", "registers", "lookahead")
+KINDS = ("heads", "linear", "modules", "registers", "lookahead")
 TRUNKS = ("flat", "words", "megabyte", "blt", "hnet-2stage", "mrt5")
 
 
@@ -86,14 +86,16 @@ def test_asides_change_nothing(kind, trunk):
     config = predicting(trunk, kind)
     definition, params = defined(config)
     batch = batch_of([random_text(5, 30), random_text(6, LENGTH - 32)], LENGTH)
-    plain = definition.bind(params)(batch).logits
+    plain = forward(definition)(params, batch)
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient_of(params, ahead):
+        logits = definition.bind(params)(batch, None, ahead).logits
+        return jnp.sum(cross_entropy(logits, batch.targets)[0]), logits
+
     for ahead in offsets(config):
-
-        def total(params, ahead=ahead):
-            logits = definition.bind(params)(batch, None, ahead).logits
-            return jnp.sum(cross_entropy(logits, batch.targets)[0]), logits
-
-        gradient, logits = jax.jit(jax.grad(total, has_aux=True))(params)
+        gradient, logits = gradient_of(params, ahead)
         np.testing.assert_allclose(logits, plain, atol=2e-5)
         assert not np.any(gradient["mtp"]["vectors"])
 
