@@ -40,9 +40,9 @@ class Arguments:
     speculative: str = "auto"
     """Who drafts what one pass then verifies; the text stays what it would be. auto: the model
     itself, if it was trained to (multi-token prediction, Toucan). none: an id at a time. lookup:
-    what followed the same ids before. recycling: what the model thought likely after the same ids.
-    exit:N: the first N blocks. RUN: a smaller model, by rejection sampling (another text of the
-    same distribution)."""
+    what followed the same ids before. mixed: lookup where six ids or more repeat, else the model
+    itself. recycling: what the model thought likely after the same ids. exit:N: the first N blocks.
+    RUN: a smaller model, by rejection sampling (another text of the same distribution)."""
     draft: int = 7
     """Ids drafted at a time, for those that are not trained for a number."""
 
@@ -105,6 +105,9 @@ def drafter_for(arguments: Arguments, run):
     name, colon, number = arguments.speculative.partition(":")
     if arguments.speculative == "auto":
         return drafting.own_drafter(run.config.model)
+    if arguments.speculative == "mixed":
+        own = drafting.own_drafter(run.config.model)
+        return drafting.Lookup(arguments.draft) if own is None else drafting.Mixed(own)
     if arguments.speculative in ("none", "lookup", "recycling"):
         kinds = {"lookup": drafting.Lookup, "recycling": drafting.Recycling}
         return None if name == "none" else kinds[name](arguments.draft)
@@ -114,8 +117,8 @@ def drafter_for(arguments: Arguments, run):
         return drafting.EarlyExit(run.config.model, int(number), arguments.draft)
     if not Path(arguments.speculative).is_dir():
         raise ConfigError(
-            f"--speculative is auto, none, lookup, recycling, exit:N or a run directory, not "
-            f"{arguments.speculative!r}."
+            "--speculative is auto, none, mixed, lookup, recycling, exit:N or a run directory, "
+            f"not {arguments.speculative!r}."
         )
     small = open_run(arguments.speculative)
     if small.tokenizer.fingerprint != run.tokenizer.fingerprint:

@@ -235,6 +235,10 @@ class Lookup(Drafter):
         self.size = size
 
     def draft(self, model, params, carry, now):
+        return Draft(self.found(now)[0]), carry
+
+    def found(self, now: Now) -> tuple[jax.Array, jax.Array]:
+        """The guesses, and how many of the newest ids stood before what they repeat, ``[B]``."""
         ids, S = now.ids, now.ids.shape[1]
         t = jnp.arange(S)
         end = now.length[:, None]
@@ -247,7 +251,33 @@ class Lookup(Drafter):
         best = jnp.argmax(jnp.where(t < end, length * S + t, -1), axis=1)[:, None]
         # A piece that reaches the end goes on as it began.
         period = jnp.maximum(end - best, 1)
-        return Draft(take(ids, best + 1 + jnp.arange(self.size) % period)), carry
+        guesses = take(ids, best + 1 + jnp.arange(self.size) % period)
+        return guesses, take(length, best)[:, 0]
+
+
+class Mixed(Drafter):
+    """Lookup where the newest ``ENOUGH`` ids stood in the text before, and elsewhere what another
+    drafter guesses."""
+
+    ENOUGH = 6
+
+    def __init__(self, other: Drafter):
+        self.other, self.params, self.size = other, other.params, other.size
+        self.lookup = Lookup(other.size)
+
+    def init(self, *given):
+        return self.other.init(*given)
+
+    def observe(self, *given):
+        return self.other.observe(*given)
+
+    def draft(self, model, params, carry, now):
+        drafted, carry = self.other.draft(model, params, carry, now)
+        guesses, repeated = self.lookup.found(now)
+        known = repeated >= self.ENOUGH
+        ids = jnp.where(known[:, None], guesses, drafted.ids)
+        count = drafted.count
+        return Draft(ids, count if count is None else jnp.where(known, self.size, count)), carry
 
 
 class Recycling(Drafter):

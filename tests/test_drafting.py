@@ -17,6 +17,7 @@ from octavo.model.drafting import (
     EarlyExit,
     FromModules,
     Lookup,
+    Mixed,
     Now,
     Recycling,
     Seen,
@@ -39,7 +40,7 @@ OWN = (
 )
 CASES = (
     *((name, "own") for name in OWN),
-    *(("mtp-heads", name) for name in ("lookup", "recycling", "exit")),
+    *(("mtp-heads", name) for name in ("lookup", "mixed", "recycling", "exit")),
     *((name, "lookup") for name in ("words", "hat", "megabyte", "blt", "aunet", "magnet", "manta")),
     *((name, "lookup") for name in ("hnet-2stage", "mrt5")),
 )
@@ -55,7 +56,8 @@ def drafter_of(name, kind):
     config = model_of(name)[0].model
     kinds = {
         "own": lambda: own_drafter(config), "lookup": lambda: Lookup(5), "none": lambda: None,
-        "recycling": lambda: Recycling(5), "exit": lambda: EarlyExit(config, 1, 3),
+        "mixed": lambda: Mixed(own_drafter(config)), "recycling": lambda: Recycling(5),
+        "exit": lambda: EarlyExit(config, 1, 3),
     }  # fmt: skip
     return kinds[kind]()
 
