@@ -38,10 +38,10 @@ class Arguments:
     samples: int = 1
     """How many continuations, drawn side by side; several are printed one after the other."""
     speculative: str = "auto"
-    """Who drafts what one pass then verifies; the text stays what it would be. auto: the model
-    itself, if it was trained to (multi-token prediction, Toucan). none: an id at a time. lookup:
-    what followed the same ids before. mixed: lookup where six ids or more repeat, else the model
-    itself. recycling: what the model thought likely after the same ids. exit:N: the first N blocks.
+    """Who drafts what one pass then verifies; the text stays what it would be. own: the model
+    itself, trained to (multi-token prediction, Toucan). auto: own, and lookup where six ids or more
+    repeat; none for other models. none: an id at a time. lookup: what followed the same ids before.
+    recycling: what the model thought likely after the same ids. exit:N: the first N blocks.
     RUN: a smaller model, by rejection sampling (another text of the same distribution)."""
     draft: int = 7
     """Ids drafted at a time, for those that are not trained for a number."""
@@ -103,11 +103,13 @@ def drafter_for(arguments: Arguments, run):
     from octavo.model import drafting
 
     name, colon, number = arguments.speculative.partition(":")
+    own = drafting.own_drafter(run.config.model)
     if arguments.speculative == "auto":
-        return drafting.own_drafter(run.config.model)
-    if arguments.speculative == "mixed":
-        own = drafting.own_drafter(run.config.model)
-        return drafting.Lookup(arguments.draft) if own is None else drafting.Mixed(own)
+        return None if own is None else drafting.Mixed(own)
+    if arguments.speculative == "own":
+        if own is None:
+            raise ConfigError(f"{arguments.run} was not trained to draft; try lookup.")
+        return own
     if arguments.speculative in ("none", "lookup", "recycling"):
         kinds = {"lookup": drafting.Lookup, "recycling": drafting.Recycling}
         return None if name == "none" else kinds[name](arguments.draft)
@@ -117,7 +119,7 @@ def drafter_for(arguments: Arguments, run):
         return drafting.EarlyExit(run.config.model, int(number), arguments.draft)
     if not Path(arguments.speculative).is_dir():
         raise ConfigError(
-            "--speculative is auto, none, mixed, lookup, recycling, exit:N or a run directory, "
+            "--speculative is auto, own, none, lookup, recycling, exit:N or a run directory, "
             f"not {arguments.speculative!r}."
         )
     small = open_run(arguments.speculative)

@@ -43,7 +43,7 @@ def main() -> None:
     prompts = [ids[:PROMPT] for ids in documents if len(ids) >= PROMPT][: given.prompts]
     width = 1 << PROMPT.bit_length()
     loops = {}
-    for name in ("none", "auto", "mixed", "lookup", "recycling", "exit:1", given.small):
+    for name in ("none", "own", "auto", "lookup", "recycling", "exit:1", given.small):
         try:
             asked = SimpleNamespace(speculative=name, draft=7, run=given.run)
             drafter = drafter_for(asked, run) if name else None

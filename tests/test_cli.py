@@ -149,6 +149,8 @@ def test_generate(trained):
     assert first.stdout == again.stdout and first.stdout.startswith("the qu")
     assert len(first.stdout) <= 6 + 40 + 1
     assert run("generate.py", *arguments, "--seed", "1").stdout != first.stdout
+    drafted = run("generate.py", *arguments, "--speculative", "lookup")
+    assert drafted.stdout == first.stdout and "Lookup: " in drafted.stderr
     several = run("generate.py", *arguments, "--samples", "3", "--temperature", "0")
     parts = several.stdout.split("--- ")[1:]
     assert len(parts) == 3 and len({part[2:] for part in parts}) == 1
@@ -156,6 +158,9 @@ def test_generate(trained):
         ([str(workdir), "--temperature", "-1"], 2, "--temperature is 0 or more, not -1.0"),
         ([str(workdir), "--top-p", "0"], 2, "--top-p lies in (0, 1], not 0.0"),
         ([str(workdir), "--bytes", "0"], 2, "--bytes must be above 0"),
+        ([str(workdir), "--speculative", "magic"], 2, "--speculative is auto, own, none, lookup"),
+        ([str(workdir), "--speculative", "own"], 2, "was not trained to draft"),
+        ([str(workdir), "--speculative", "exit:2"], 2, "1 to 1 of the model's 2 blocks, not 2"),
         (["nowhere"], 1, "is no run directory"),
     ):
         done = run("generate.py", *arguments, "--prompt", "x")
