@@ -13,7 +13,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     [
         "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",
-        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters",
     ]
 )
 os.environ["TPU_SKIP_MDS_QUERY"] = "1"
@@ -31,6 +31,7 @@ from octavo.tokenizers.bytes import ByteTokenizer
 # Processes that tests start compile the same programs again and again; tests themselves do not.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), "octavo-tests-jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+jax.config.update("jax_enable_compilation_cache", False)
 
 # Tracing makes many objects, and few that are garbage.
 gc.set_threshold(100_000, 20, 100)

@@ -79,7 +79,12 @@ def decoded(name, kind, temperature, count=40):
     return np.concatenate(list(pieces), axis=1), acceptance
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES, ids=["-".join(case) for case in CASES])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    # Those of a model share a worker, and what it decodes without drafts.
+    [pytest.param(*case, marks=pytest.mark.xdist_group(case[0])) for case in CASES],
+    ids=["-".join(case) for case in CASES],
+)
 def test_the_same_ids(name, kind):
     """Sampled, in rows of unequal length and pace, past the context, until each document ends."""
     plain, _ = decoded(name, "none", 1.0)
