@@ -45,14 +45,21 @@ def shrink(config):
 
 
 @functools.cache
+def initial(config: Config, vocab_size: int = 256) -> tuple[Definition, dict]:
+    """The model and parameters as they start, in numpy."""
+    definition = define(config, vocab_size, "cpu")
+    return definition, jax.device_get(jax.jit(definition.init)(jax.random.key(1)))
+
+
+@functools.cache
 def defined(config: Config, vocab_size: int = 256) -> tuple[Definition, dict]:
     """The model and parameters far from their near-uniform start, so that leaks show."""
-    definition = define(config, vocab_size, "cpu")
-    params = jax.jit(definition.init)(jax.random.key(1))
+    definition, params = initial(config, vocab_size)
     rng = np.random.default_rng(0)
     # What starts at zero moves, too.
     return definition, jax.tree.map(
-        lambda leaf: leaf * 2 + 0.03 * rng.standard_normal(leaf.shape, np.float32), params
+        lambda leaf: jnp.asarray(leaf * 2 + 0.03 * rng.standard_normal(leaf.shape, np.float32)),
+        params,
     )
 
 

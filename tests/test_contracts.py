@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from helpers import SomeMarks, batch_of, defined, forward, random_text, shrink
+from helpers import SomeMarks, batch_of, defined, forward, initial, random_text, shrink
 from octavo.configs import presets
 from octavo.configs.schema import Config, MeshConfig
 from octavo.evaluation.score import score
@@ -20,7 +20,7 @@ from octavo.training.checkpoint import Checkpoints
 from octavo.training.objective import cross_entropy
 from octavo.training.optimizer import make_optimizer
 from octavo.training.sharding import batch_sharding, make_mesh, place_batch
-from octavo.training.state import abstract_state, define, fresh_state
+from octavo.training.state import abstract_state, fresh_state
 from octavo.training.step import make_step
 
 LENGTH = 64
@@ -196,7 +196,7 @@ def test_several_vectors_per_word(check):
 @functools.lru_cache(maxsize=2)
 def trainer(config, mesh):
     """``fresh() -> state``, its description, and ``advance(state, steps) -> (state, losses)``."""
-    definition = define(config, 256, "cpu")
+    definition, params = initial(config)
     optimizer = make_optimizer(config.optimizer, 100, definition.names)
     abstract = abstract_state(definition, optimizer, mesh)
     step = make_step(config, definition, optimizer, ByteTokenizer().bytes_per_id())
@@ -211,7 +211,9 @@ def trainer(config, mesh):
             found.append(float(metrics["loss"]))
         return state, found
 
-    state = fresh_state(definition, optimizer, abstract, 0)
+    # Parameters that are there already: drawing them is what takes longest to compile.
+    ready = dataclasses.replace(definition, init=lambda key: params)
+    state = fresh_state(ready, optimizer, abstract, 0)
     # A weak type would turn strong in the first update, and compile the step again.
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
     shardings, kept = jax.tree.map(lambda leaf: leaf.sharding, state), jax.device_get(state)
@@ -263,6 +265,22 @@ def test_sharded_equals_unsharded(preset):
     # Adam's first steps are sign-like: parameters are compared where gradients are not noise.
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(sharded), strict=True):
         np.testing.assert_allclose(a, b, atol=4e-3)
+
+
+def test_a_start_is_the_same_on_any_mesh():
+    definition, _ = initial(shrink(Config()))
+    optimizer = make_optimizer(Config().optimizer, 100, definition.names)
+
+    def start(mesh_config, devices):
+        mesh = make_mesh(mesh_config, jax.devices()[:devices])
+        with jax.set_mesh(mesh):
+            state = fresh_state(
+                definition, optimizer, abstract_state(definition, optimizer, mesh), 3
+            )
+            return jax.tree.leaves(jax.device_get(state))
+
+    for a, b in zip(start(MeshConfig(), 1), start(MeshConfig(2, 2, 2), 8), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(
