@@ -1,8 +1,8 @@
 """Multi-token prediction: what positions predict beyond the next id (``MTPConfig``).
 
-All share the model's output. What predicts ``ahead`` k at position t predicts the id k after the
-next one, id t + k + 1. Nothing here changes what an ordinary position computes, but for the first
-of parallel heads, which is the next id's own.
+All but linear heads share the model's output. What predicts ``ahead`` k at position t predicts the
+id k after the next one, id t + k + 1. Nothing here changes what an ordinary position computes, but
+for the first of parallel heads, which is the next id's own.
 
 Letters: B batch, T positions, d width, V vocabulary, G places of asides in a row, L asides a place,
 N new positions.

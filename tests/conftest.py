@@ -59,7 +59,7 @@ def room_for_programs():
     no more, the compiler crashes. Counting them takes a while: only now and then."""
     yield
     maps = Path("/proc/self/maps")
-    if next(FINISHED) % 16 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
+    if next(FINISHED) % 16 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > 45_000:
         jax.clear_caches()
 
 

@@ -120,8 +120,10 @@ def test_targets_stay_in_their_document():
                     assert targets[0, i] == batch.targets[0, q]
 
 
-@pytest.mark.parametrize("trunk", ["flat", "words"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "trunk"),
+    [*((kind, "flat") for kind in KINDS), ("heads", "words"), ("lookahead", "words")],
+)
 def test_losses_are_the_sum_of_all_heads(kind, trunk):
     """One head at a time gives the loss and the gradient of all at once."""
     config = predicting(trunk, kind, weight=0.7)
