@@ -199,9 +199,9 @@ class MTPConfig:
 
     kind: Literal["none", "heads", "linear", "modules", "registers", "lookahead"] = "none"
     """heads: a block of its own for each id, all on the trunk's states (Gloeckle et al.). linear: a
-    matrix of its own for each further id, on the normed states (EvaByte). modules:
-    a chain of blocks, each fed by the one before and the next id (DeepSeek-V3). registers: extra
-    positions that see what stands before them and predict further ahead, unseen by all others
+    matrix of its own for each further id, on the normed states (EvaByte). modules: a chain of
+    blocks, each fed by the one before and the next id (DeepSeek-V3). registers: extra positions
+    that see what stands before them and predict further ahead, unseen by all others
     (MuToR). lookahead: runs of extra positions that predict one id each and see those before them
     (PaSS)."""
     count: int = 8

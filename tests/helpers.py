@@ -45,16 +45,22 @@ def shrink(config):
 
 
 @functools.cache
-def initial(config: Config, vocab_size: int = 256) -> tuple[Definition, dict]:
-    """The model and parameters as they start, in numpy."""
+def _initializer(config: Config, vocab_size: int):
+    """Compiled once for every seed."""
     definition = define(config, vocab_size, "cpu")
-    return definition, jax.device_get(jax.jit(definition.init)(jax.random.key(1)))
+    return definition, jax.jit(definition.init)
+
+
+def initial(config: Config, vocab_size: int = 256, seed: int = 0) -> tuple[Definition, dict]:
+    """The model and parameters as they start, in numpy."""
+    definition, init = _initializer(config, vocab_size)
+    return definition, jax.device_get(init(jax.random.key(seed)))
 
 
 @functools.cache
 def defined(config: Config, vocab_size: int = 256) -> tuple[Definition, dict]:
     """The model and parameters far from their near-uniform start, so that leaks show."""
-    definition, params = initial(config, vocab_size)
+    definition, params = initial(config, vocab_size, seed=1)
     rng = np.random.default_rng(0)
     # What starts at zero moves, too.
     return definition, jax.tree.map(
