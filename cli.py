@@ -11,6 +11,7 @@ import tyro
 from octavo.configs import presets
 from octavo.configs.schema import Config, ConfigError
 from octavo.data.errors import DataError
+from octavo.training.errors import CheckpointError
 
 DONE, FAILED, WRONG_USE, PREEMPTED = 0, 1, 2, 75
 """Exit codes. 75 is EX_TEMPFAIL: stopped by a signal with everything saved; run it again."""
@@ -65,9 +66,6 @@ def parse_config(script: str, description: str, arguments: list[str] | None = No
 
 def run(main: Callable[[], None]) -> None:
     """Run ``main`` and exit. Expected errors become one sentence on stderr, never a traceback."""
-    # Imported late: parsing --help must not wait for JAX.
-    from octavo.training.checkpoint import CheckpointError
-
     threading.excepthook = _thread_failed
     try:
         main()

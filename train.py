@@ -102,7 +102,7 @@ def train(config: Config, preset: str = "custom") -> dict:
         console.print(line)
 
     # The loop. Metrics of a step are read while the next one runs.
-    step_function = make_step(config, definition, optimizer, tokenizer.bytes_per_id())
+    step_function = make_step(config, definition, optimizer, abstract, tokenizer.bytes_per_id())
     stream = batches(
         plan, rows, first_step=first_step, steps=config.train.steps, workers=config.data.workers
     )

@@ -97,7 +97,7 @@ def curves(config: Config, seeds: int, counted: list[int]) -> np.ndarray:
     definition = define(config, TOKENIZER.vocab_size, jax.devices()[0].platform)
     optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names)
     abstract = abstract_state(definition, optimizer, mesh)
-    step = make_step(config, definition, optimizer, TOKENIZER.bytes_per_id())
+    step = make_step(config, definition, optimizer, abstract, TOKENIZER.bytes_per_id())
     # The end of a document fills its row.
     heldout, told = documents(np.random.default_rng(1000), HELDOUT, length - 1)
 

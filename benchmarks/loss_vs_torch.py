@@ -38,9 +38,10 @@ def main() -> None:
     jax.set_mesh(mesh)
     definition = define(config, 256, "cpu")
     optimizer = make_optimizer(config.optimizer, a.steps, definition.names)
-    state = fresh_state(definition, optimizer, abstract_state(definition, optimizer, mesh), a.seed)
+    abstract = abstract_state(definition, optimizer, mesh)
+    state = fresh_state(definition, optimizer, abstract, a.seed)
     sizes = plan.corpora[0].tokenizer.bytes_per_id()
-    step = make_step(config, definition, optimizer, sizes)
+    step = make_step(config, definition, optimizer, abstract, sizes)
     ours = []
     for batch in stream:
         state, metrics = step(state, batch)

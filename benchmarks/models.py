@@ -36,8 +36,9 @@ def contender(name: str):
     tokenizer = plan.corpora[0].tokenizer
     definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform)
     optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names)
-    state = fresh_state(definition, optimizer, abstract_state(definition, optimizer, mesh), 0)
-    run = make_step(config, definition, optimizer, tokenizer.bytes_per_id())
+    abstract = abstract_state(definition, optimizer, mesh)
+    state = fresh_state(definition, optimizer, abstract, 0)
+    run = make_step(config, definition, optimizer, abstract, tokenizer.bytes_per_id())
     rows = np.arange(config.data.batch_size)
     stream = batches(plan, rows, first_step=0, steps=10**6, workers=0)
 

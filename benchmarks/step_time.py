@@ -29,7 +29,7 @@ def ours(config: Config, batch: dict):
     optimizer = make_optimizer(config.optimizer, 1000, definition.names)
     abstract = abstract_state(definition, optimizer, mesh)
     state = fresh_state(definition, optimizer, abstract, 0)
-    step = make_step(config, definition, optimizer, ByteTokenizer().bytes_per_id())
+    step = make_step(config, definition, optimizer, abstract, ByteTokenizer().bytes_per_id())
 
     def run():
         nonlocal state

@@ -14,7 +14,8 @@ from octavo.tokenizers import load as tokenizers
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.interface import Tokenizer
 from octavo.tokenizers.words import WordTokenizer
-from octavo.training.checkpoint import CheckpointError, load_params
+from octavo.training.checkpoint import load_params
+from octavo.training.errors import CheckpointError
 from octavo.training.sharding import make_mesh
 from octavo.training.state import Definition, abstract_params, define
 
@@ -96,11 +97,11 @@ def keep_marker(source: Path, threshold: float | None, folder: Path) -> None:
 def open_run(folder: str | Path) -> Run:
     """Load the newest parameters of a run onto all devices, and make their mesh current.
 
-    Raises CheckpointError if the folder is no run or holds no readable checkpoint.
+    Raises ConfigError if the folder is no run, CheckpointError if it holds no readable checkpoint.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
-        raise CheckpointError(
+        raise ConfigError(
             f"{folder} is no run directory: it has no config.json. Name the folder that train.py "
             "printed."
         )

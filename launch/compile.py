@@ -94,7 +94,7 @@ def compile_step(config: Config, topology: str, vocab_size: int = 256) -> Compil
             field: jax.ShapeDtypeStruct(shape, kind, sharding=batch_sharding(mesh))
             for field, kind in zip(FIELDS, kinds, strict=True)
         }
-        step = make_step(config, definition, optimizer, np.ones(vocab_size, np.int32))
+        step = make_step(config, definition, optimizer, state, np.ones(vocab_size, np.int32))
         try:
             compiled = step.lower(state, batch).compile()
         except jax.errors.JaxRuntimeError as error:

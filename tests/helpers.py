@@ -44,17 +44,16 @@ def shrink(config):
     return dataclasses.replace(config, **changes)
 
 
+_define = functools.cache(define)
+
+
 @functools.cache
-def _initializer(config: Config, vocab_size: int):
-    """Compiled once for every seed."""
-    definition = define(config, vocab_size, "cpu")
-    return definition, jax.jit(definition.init)
-
-
 def initial(config: Config, vocab_size: int = 256, seed: int = 0) -> tuple[Definition, dict]:
-    """The model and parameters as they start, in numpy."""
-    definition, init = _initializer(config, vocab_size)
-    return definition, jax.device_get(init(jax.random.key(seed)))
+    """The model and parameters as they start, in numpy.
+
+    Drawn one by one: what draws an array of some shape is compiled once for all models."""
+    definition = _define(config, vocab_size, "cpu")
+    return definition, jax.device_get(definition.init(jax.random.key(seed)))
 
 
 @functools.cache

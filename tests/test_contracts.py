@@ -20,7 +20,7 @@ from octavo.training.checkpoint import Checkpoints
 from octavo.training.objective import cross_entropy
 from octavo.training.optimizer import make_optimizer
 from octavo.training.sharding import batch_sharding, make_mesh, place_batch
-from octavo.training.state import abstract_state, fresh_state
+from octavo.training.state import abstract_state, fresh_state, state_of
 from octavo.training.step import make_step
 
 LENGTH = 64
@@ -194,56 +194,60 @@ def test_several_vectors_per_word(check):
 
 
 @functools.lru_cache(maxsize=2)
-def trainer(config, mesh):
+def trainer(config, mesh_config, devices):
     """``fresh() -> state``, its description, and ``advance(state, steps) -> (state, losses)``."""
+    # Before the mesh is current: what is drawn on it would be compiled for it.
     definition, params = initial(config)
     optimizer = make_optimizer(config.optimizer, 100, definition.names)
+    make = functools.partial(state_of, definition, optimizer)
+    start = jax.device_get(make(params))
+    described = jax.eval_shape(make, definition.abstract)
+    # A weak type would turn strong in the first update, and compile the step again.
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(described))
+    mesh = make_mesh(mesh_config, jax.devices()[:devices])
     abstract = abstract_state(definition, optimizer, mesh)
-    step = make_step(config, definition, optimizer, ByteTokenizer().bytes_per_id())
+    step = make_step(config, definition, optimizer, abstract, ByteTokenizer().bytes_per_id())
     rows = np.arange(8)
+
+    def fresh():
+        return jax.device_put(start, jax.tree.map(lambda leaf: leaf.sharding, abstract))
 
     def advance(state, steps):
         found = []
         for i in range(int(state["step"]), int(state["step"]) + steps):
             batch = batch_of([random_text(10 * i + k, LENGTH - 1) for k in range(8)], LENGTH)
             host = {f.name: np.asarray(getattr(batch, f.name)) for f in dataclasses.fields(Batch)}
-            state, metrics = step(state, place_batch(batch_sharding(mesh), host, rows, 8))
+            with jax.set_mesh(mesh):
+                state, metrics = step(state, place_batch(batch_sharding(mesh), host, rows, 8))
             found.append(float(metrics["loss"]))
         return state, found
 
-    # Parameters that are there already: drawing them is what takes longest to compile.
-    ready = dataclasses.replace(definition, init=lambda key: params)
-    state = fresh_state(ready, optimizer, abstract, 0)
-    # A weak type would turn strong in the first update, and compile the step again.
-    assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
-    shardings, kept = jax.tree.map(lambda leaf: leaf.sharding, state), jax.device_get(state)
-    return lambda: jax.device_put(kept, shardings), abstract, advance
+    return fresh, abstract, advance
 
 
 @functools.cache
 def losses(config, mesh_config, devices, steps=3):
     """Losses and final parameters of a few steps on a mesh, from the same rows."""
-    mesh = make_mesh(mesh_config, jax.devices()[:devices])
-    with jax.set_mesh(mesh):
-        fresh, _, advance = trainer(config, mesh)
-        state, found = advance(fresh(), steps)
-        return found, jax.device_get(state["params"])
+    fresh, abstract, advance = trainer(config, mesh_config, devices)
+    state, found = advance(fresh(), steps)
+    # Another layout would compile the step again.
+    for leaf, expected in zip(*map(jax.tree.leaves, (state, abstract)), strict=True):
+        assert leaf.sharding == expected.sharding
+    return found, jax.device_get(state["params"])
 
 
 def test_exact(preset, tmp_path):
     """The same config, seed and data give the same losses and parameters, bit for bit; continued
     from a checkpoint, too."""
     expected, params = losses(preset, MeshConfig(), 1)
-    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    with jax.set_mesh(mesh):
-        fresh, abstract, advance = trainer(preset, mesh)
-        state, first = advance(fresh(), 2)
-        checkpoints = Checkpoints(tmp_path, 1)
-        checkpoints.save(state, {}, {"model": {}})
-        checkpoints.wait()
-        state = checkpoints.restore(abstract, {}, {"model": {}}, warn=pytest.fail)
-        checkpoints.close()
-        state, rest = advance(state, 1)
+    fresh, abstract, advance = trainer(preset, MeshConfig(), 1)
+    state, first = advance(fresh(), 2)
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.save(state, {}, {"model": {}})
+    checkpoints.wait()
+    state = checkpoints.restore(abstract, {}, {"model": {}}, warn=pytest.fail)
+    checkpoints.close()
+    state, rest = advance(state, 1)
     assert first + rest == expected
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(state["params"]), strict=True):
         np.testing.assert_array_equal(a, b)

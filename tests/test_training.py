@@ -52,7 +52,7 @@ class Trainer:
             abstract = abstract_state(self.definition, optimizer, self.mesh)
             self.state = fresh_state(self.definition, optimizer, abstract, config.train.seed)
             self.step = make_step(
-                config, self.definition, optimizer, ByteTokenizer().bytes_per_id()
+                config, self.definition, optimizer, abstract, ByteTokenizer().bytes_per_id()
             )
 
     def run(self, batch):

@@ -15,27 +15,25 @@ import orbax.checkpoint as ocp
 from jax import lax
 
 from octavo.configs.schema import ConfigError
+from octavo.training.errors import CheckpointError
 
 
-class CheckpointError(Exception):
-    """A checkpoint could not be written or read. The message says which and what to do."""
+def checksum(tree: dict) -> int:
+    """32 bits over every bit of every leaf and where it stands; the same for any sharding."""
+    total = 0
+    for part in jax.device_get([_checksum(leaf) for leaf in jax.tree.leaves(tree)]):
+        total = (total * 0x01000193 + int(part)) % 2**32
+    return total
 
 
 @jax.jit
-def checksum(tree: dict) -> jax.Array:
-    """uint32 over every bit of every leaf and where it stands; the same for any sharding."""
-
-    def of_leaf(leaf):
-        size = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
-        bits = lax.bitcast_convert_type(leaf, size).astype(jnp.uint32).ravel()
-        place = lax.iota(jnp.uint32, bits.size) * jnp.uint32(0x9E3779B1) | jnp.uint32(1)
-        mixed = (bits ^ (bits >> 15)) * place
-        return jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)
-
-    total = jnp.uint32(0)
-    for leaf in jax.tree.leaves(tree):
-        total = total * jnp.uint32(0x01000193) + of_leaf(leaf)
-    return total
+def _checksum(leaf: jax.Array) -> jax.Array:
+    """uint32 of one leaf: compiled once for all of a shape."""
+    size = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+    bits = lax.bitcast_convert_type(leaf, size).astype(jnp.uint32).ravel()
+    place = lax.iota(jnp.uint32, bits.size) * jnp.uint32(0x9E3779B1) | jnp.uint32(1)
+    mixed = (bits ^ (bits >> 15)) * place
+    return jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)
 
 
 class Checkpoints:
@@ -55,7 +53,7 @@ class Checkpoints:
         if this or the save before it fails."""
         step = int(state["step"])
         rest = _rest(state)
-        meta = meta | {"checksum": int(checksum({"params": state["params"], **rest}))}
+        meta = meta | {"checksum": checksum({"params": state["params"], **rest})}
         save = ocp.args.Composite(
             params=ocp.args.StandardSave(state["params"]),
             opt=ocp.args.StandardSave(rest),
@@ -98,7 +96,7 @@ class Checkpoints:
                 _agree(saved["data"], data, "data plan", self.folder)
                 state = self._read(step, abstract)
                 found = {"params": state["params"], **_rest(state)}
-                if int(checksum(found)) != saved["meta"]["checksum"]:
+                if checksum(found) != saved["meta"]["checksum"]:
                     raise CheckpointError("its checksum does not match its content")
                 return state
             except ConfigError:

@@ -124,10 +124,14 @@ def fresh_state(
     """Initialized parameters and optimizer, laid out like ``abstract``; the same on any mesh."""
 
     def make(key):
-        params = definition.init(key)
-        zero = jnp.zeros((), jnp.int32)
-        state = {"step": zero, "params": params, "opt": optimizer.init(params), "skipped": zero}
-        return state | ({"integral": jnp.zeros(())} if definition.controlled else {})
+        return state_of(definition, optimizer, definition.init(key))
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
+
+
+def state_of(definition: Definition, optimizer: optax.GradientTransformation, params: dict) -> dict:
+    """The state in which these parameters have not been trained yet."""
+    zero = jnp.zeros((), jnp.int32)
+    state = {"step": zero, "params": params, "opt": optimizer.init(params), "skipped": zero}
+    return state | ({"integral": jnp.zeros(())} if definition.controlled else {})

@@ -21,9 +21,11 @@ def make_step(
     config: Config,
     definition: Definition,
     optimizer: optax.GradientTransformation,
+    abstract: dict,
     bytes_per_id: np.ndarray,
 ) -> Callable[[dict, dict], tuple[dict, dict]]:
-    """The jitted ``(state, batch arrays) -> (state, metrics)``; the state is donated.
+    """The jitted ``(state, batch arrays) -> (state, metrics)``; the state is donated, and stays
+    laid out like ``abstract``.
 
     Metrics are scalars: nats, bytes, targets and the model's statistics (sums over the batch), loss
     (per target), grad_norm, skipped (non-finite steps in a row, this one included).
@@ -59,7 +61,10 @@ def make_step(
         )
         return lax.scan(add, zeros, split)[0]
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    # Left to the compiler, a leaf may be laid out anew, and the next step compiled again.
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+    @functools.partial(jax.jit, donate_argnums=0, out_shardings=(shardings, None))
     def step(state: dict, arrays: dict) -> tuple[dict, dict]:
         batch = Batch(**arrays).widen()
         # Drawn for the whole batch: the same on any mesh, in any number of parts.

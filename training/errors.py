@@ -1,0 +1,5 @@
+"""The one error of this folder. Apart, so that the command line need not wait for JAX."""
+
+
+class CheckpointError(Exception):
+    """A checkpoint could not be written or read. The message says which and what to do."""
