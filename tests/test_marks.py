@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from helpers import arguments_of, defined, random_text, run, words
+from helpers import arguments_of, batch_of, defined, forward, random_text, run, words
 from octavo.configs.schema import Config, DataConfig, ModelConfig, TrainConfig
 from octavo.data.marks import SubwordMarks
 from octavo.data.pipeline import BatchSource, make_plan
@@ -91,18 +91,17 @@ def test_entropy_marks():
     mark = EntropyMarks(definition.bind, params, tokenizer, 64, threshold=5.2)
     text = tokenizer.encode(random_text(0, 60))
     (values,) = mark.entropies([text])
-    logits, _ = definition.bind(params).extend(
-        np.append(BOS, text)[None].astype(np.int32), definition.bind(params).init_cache(1, 64)
-    )
+    batch = batch_of([random_text(0, 60)], 64)
+    logits = forward(definition)(params, batch)[:, : len(text) + 1]
     p = np.asarray(jax.nn.softmax(logits[0]), np.float64)
     np.testing.assert_allclose(values, -(p * np.log(p)).sum(-1)[1:], rtol=1e-4)
     threshold = float(np.median(values)) + 1e-3
     mark = EntropyMarks(definition.bind, params, tokenizer, 64, threshold)
     (marks,) = mark.of_documents([text])
     np.testing.assert_array_equal(marks, values > threshold)
-    one_by_one, cache = [], mark.init_cache(1, 64)
+    one_by_one, cache, extend = [], mark.init_cache(1, 64), jax.jit(mark.extend)
     for id_ in np.append(BOS, text).tolist():
-        found, cache = mark.extend(params, np.array([[id_]], np.int32), cache, np.ones(1, np.int32))
+        found, cache = extend(params, np.array([[id_]], np.int32), cache, np.ones(1, np.int32))
         one_by_one.append(int(found[0, 0]))
     np.testing.assert_array_equal(one_by_one[1:], marks)
     # A long document: every id has context, and what comes later changes nothing.
