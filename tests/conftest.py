@@ -21,7 +21,7 @@ os.environ["TPU_SKIP_MDS_QUERY"] = "1"
 import jax
 import pytest
 
-from helpers import arguments_of, run, shrink, words
+from helpers import arguments_of, of_preset, run, shrink, words
 from octavo.configs import presets
 from octavo.configs.schema import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from octavo.data.prepare import prepare
@@ -36,10 +36,9 @@ jax.config.update("jax_enable_compilation_cache", False)
 # Tracing makes many objects, and few that are garbage.
 gc.set_threshold(100_000, 20, 100)
 
-# One of each system: its other sizes differ in what tests shrink. A preset's tests share a worker,
-# and with it what was compiled.
+# One of each system: its other sizes differ in what tests shrink.
 _PRESETS = [
-    pytest.param(name, marks=pytest.mark.xdist_group(name))
+    of_preset(name)
     for name in presets()
     if name == "flat-100m" or not name.endswith(("-100m", "-1b"))
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from octavo.configs.schema import Config, MeshConfig
 from octavo.evaluation.marks import NoMarks
@@ -28,6 +29,11 @@ SMALL = {
     "encoder_layers": 1, "decoder_layers": 2, "hash_rows": 64, "max_unit": 16, "window": 24,
 }  # fmt: skip
 """What a test cannot afford at its real size, by field name, in any nested config."""
+
+
+def of_preset(name: str, *more):
+    """A test's parameters. Tests of a preset share a worker, and with it what was compiled."""
+    return pytest.param(name, *more, marks=pytest.mark.xdist_group(name))
 
 
 def shrink(config):

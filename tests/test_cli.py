@@ -45,21 +45,6 @@ def test_wrong_use_of_train(arguments, said, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("devices", ["8"])
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--mesh.fsdp", "3"], "3 does not divide the 8 devices; nearest that does: 2 or 4"),
-        (["--mesh.fsdp", "4"], "make 4 devices, but there are 8; set one axis to -1"),
-        (["--data.batch-size", "12"], "does not divide data.batch_size / train.accumulation 12"),
-        (["--mesh.tensor", "8"], "mesh.tensor 8 does not divide model.heads 4"),
-    ],
-)
-def test_a_mesh_that_does_not_divide(arguments, said, devices, tmp_path):
-    done = run("train.py", *arguments, "--workdir", str(tmp_path / "r"), devices=devices)
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
-
-
 @pytest.mark.parametrize(
     "script",
     ["train.py", "evaluate.py", "generate.py", "prepare.py", "compress.py", "view.py", "rates.py"],
@@ -129,7 +114,7 @@ def test_evaluate_wrong_use(trained, tmp_path):
     workdir, _ = trained
     (tmp_path / "empty.txt").write_bytes(b"")
     for arguments, code, said in (
-        ([str(tmp_path)], 1, "is no run directory: it has no config.json"),
+        ([str(tmp_path)], 2, "is no run directory: it has no config.json"),
         ([str(workdir), "--text", "nope.txt"], 2, "--text nope.txt cannot be read"),
         ([str(workdir), "--text", str(tmp_path / "empty.txt")], 2, "is empty"),
         ([str(workdir), "--text", "a", "--data", "b"], 2, "not both"),
@@ -154,17 +139,16 @@ def test_generate(trained):
     several = run("generate.py", *arguments, "--samples", "3", "--temperature", "0")
     parts = several.stdout.split("--- ")[1:]
     assert len(parts) == 3 and len({part[2:] for part in parts}) == 1
-    for arguments, code, said in (
-        ([str(workdir), "--temperature", "-1"], 2, "--temperature is 0 or more, not -1.0"),
-        ([str(workdir), "--top-p", "0"], 2, "--top-p lies in (0, 1], not 0.0"),
-        ([str(workdir), "--bytes", "0"], 2, "--bytes must be above 0"),
-        ([str(workdir), "--speculative", "magic"], 2, "--speculative is auto, own, none, lookup"),
-        ([str(workdir), "--speculative", "own"], 2, "was not trained to draft"),
-        ([str(workdir), "--speculative", "exit:2"], 2, "1 to 1 of the model's 2 blocks, not 2"),
-        (["nowhere"], 1, "is no run directory"),
+    for arguments, said in (
+        ([str(workdir), "--temperature", "-1"], "--temperature is 0 or more, not -1.0"),
+        ([str(workdir), "--bytes", "0"], "--bytes must be above 0"),
+        ([str(workdir), "--speculative", "magic"], "--speculative is auto, own, none, lookup"),
+        ([str(workdir), "--speculative", "own"], "was not trained to draft"),
+        ([str(workdir), "--speculative", str(workdir / "checkpoints")], "is no run directory"),
+        (["nowhere"], "is no run directory"),
     ):
         done = run("generate.py", *arguments, "--prompt", "x")
-        assert done.returncode == code and said in done.stderr, done.stderr
+        assert done.returncode == 2 and said in done.stderr, done.stderr
 
 
 def test_generate_reads_standard_input(trained):

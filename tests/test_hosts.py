@@ -42,9 +42,8 @@ def finish(processes):
 
 @pytest.fixture(scope="module")
 def config(tiny):
-    return dataclasses.replace(
-        tiny, train=dataclasses.replace(tiny.train, sample_bytes=0, evaluation_bytes=1000)
-    )
+    train = dataclasses.replace(tiny.train, steps=12, sample_bytes=0, evaluation_bytes=1000)
+    return dataclasses.replace(tiny, train=train)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from helpers import batch_of, defined, forward, random_text, shrink
+from helpers import batch_of, defined, forward, of_preset, random_text, shrink
 from octavo.configs import presets
 from octavo.configs.schema import ConfigError, StageConfig
 from octavo.model.attention import MaskSpec, attention
@@ -191,7 +191,7 @@ def test_scripts_in_the_model():
 def test_cosine_routing(layout):
     stage = dataclasses.replace(presets()["hnet"].model.stages[0], width=8, heads=2)
     router = Router(stage, nnx.Rngs(params=0))
-    router.query.value = states(5, (8, 8))
+    router.query[...] = states(5, (8, 8))
     x = states(0, (1, 24, 8))
     found, _ = router.decide(x, layout, router.init_carry(1))
     query, key = np.asarray(x[0] @ router.query[...]), np.asarray(x[0])
@@ -249,7 +249,7 @@ def test_confidence_is_worth_one():
 def frontier(seed=0, scale=3.0):
     stage = dataclasses.replace(presets()["manta"].model.stages[0], width=8, heads=2)
     segmenter = Frontier(stage, nnx.Rngs(params=seed))
-    segmenter.out.weight.value *= scale
+    segmenter.out.weight[...] *= scale
     return segmenter
 
 
@@ -257,7 +257,7 @@ def frontier(seed=0, scale=3.0):
 def test_soft_pool(layout):
     """Ends, places and pooled units against the formulas, unit by unit."""
     segmenter, pool, x = frontier(), SoftPool(8), states(3, (1, 24, 8))
-    pool.mix.value = states(4, (3, 8))
+    pool.mix[...] = states(4, (3, 8))
     decision, _ = segmenter.decide(x, layout, segmenter.init_carry(1))
     p = np.round(np.asarray(decision.probability[0], np.float64) * UNIT) / UNIT
     spread = np.asarray(decision.probability[0], np.float64)
@@ -299,7 +299,7 @@ def test_gradient_of_the_soft_pool():
 
     def loss(bias):
         segmenter = frontier()
-        segmenter.bias.value = bias
+        segmenter.bias[...] = bias
         found, _ = segmenter.decide(x, ONE_ROW, segmenter.init_carry(1))
         # Decisions stay as they were: only the soft path is asked.
         found = dataclasses.replace(found, ends=decision.ends)
@@ -390,30 +390,23 @@ def test_collapse_is_told():
     assert (found["positions"], found["ends"], found["collapsed"]) == (350, 140, 200)
 
 
-@pytest.mark.parametrize("name", LEARNED)
-def test_noise_is_training_only(name):
-    """Evaluation gives the same each time; training differs by its noise, where a system has it."""
+@pytest.mark.parametrize("name", [of_preset(name) for name in LEARNED])
+def test_noise(name):
+    """Evaluation gives the same each time; training differs by its noise, where a system has it;
+    and with noise, too, no prediction sees its byte or what follows."""
     definition, params = defined(shrink(presets()[name]))
-    batch = batch_of([random_text(0, 63)], 64)
+    text, other = random_text(0, 63), random_text(1, 63)
+    batch = batch_of([text], 64)
     first, second = (forward(definition)(params, batch) for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    noise = jax.random.logistic(jax.random.key(0), (1, 64)) * 3
-    run = jax.jit(lambda noise: definition.bind(params)(batch, noise).logits)
-    differs = bool(jnp.any(run(noise) != run(-noise)))
-    assert differs == (name in ("pooling-gumbel", "magnet", "toucan"))
-
-
-@pytest.mark.parametrize("name", LEARNED)
-def test_causal_in_training(name):
-    """With noise, too, no prediction sees its byte or what follows."""
-    definition, params = defined(shrink(presets()[name]))
     noise = jax.random.logistic(jax.random.key(0), (1, 64))
-    run = jax.jit(lambda batch: definition.bind(params)(batch, noise).logits)
-    text, other = random_text(0, 63), random_text(1, 63)
-    first = run(batch_of([text], 64))
+    run = jax.jit(lambda batch, noise: definition.bind(params)(batch, noise).logits)
+    first = run(batch, noise)
+    differs = bool(jnp.any(first != run(batch, -3 * noise)))
+    assert differs == (name in ("pooling-gumbel", "magnet", "toucan"))
     for t in (0, 3, 17, 30, 45, 62):
-        changed = text[:t] + bytes([text[t] ^ 0x11]) + other[t + 1 :]
-        np.testing.assert_array_equal(first[0, : t + 1], run(batch_of([changed], 64))[0, : t + 1])
+        changed = batch_of([text[:t] + bytes([text[t] ^ 0x11]) + other[t + 1 :]], 64)
+        np.testing.assert_array_equal(first[0, : t + 1], run(changed, noise)[0, : t + 1])
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,8 @@ def test_from_a_small_model_to_patches(corpus, tmp_path):
     assert 0.2 < marks.mean() < 0.3
     command = ["blt", "--data.source", out, "--data.length", "64", "--train.steps", "3",
                "--train.evaluation-bytes", "500", "--train.sample-bytes", "0",
-               "--model.layers", "1", "--model.stages.0.decoder-layers", "1"]  # fmt: skip
+               "--model.layers", "1", "--model.stages.0.decoder-layers", "1",
+               "--model.hash-rows", "64"]  # fmt: skip
     done = run("train.py", *command, "--workdir", patches)
     assert done.returncode == 0 and "held-out" in done.stdout, done.stderr
     (tmp_path / "text").write_bytes(words(3, 150))

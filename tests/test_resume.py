@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -26,11 +27,17 @@ def config(tiny):
 
 @pytest.fixture(scope="module")
 def whole(config, tmp_path_factory):
-    """The run that nobody stopped."""
+    """The run that nobody stopped: its folder, metrics and parameters."""
     workdir = tmp_path_factory.mktemp("whole")
     done = run("train.py", "flat", *arguments_of(config, workdir))
     assert done.returncode == 0, done.stderr
-    return metrics_of(workdir), saved_params(workdir, config)
+    return workdir, metrics_of(workdir), saved_params(workdir, config)
+
+
+@pytest.fixture
+def finished(whole, tmp_path):
+    """A copy of it, to be changed."""
+    return shutil.copytree(whole[0], tmp_path / "run")
 
 
 def reached(workdir: Path, step: int) -> bool:
@@ -51,8 +58,9 @@ def wait_for(condition, process, seconds=120):
 
 
 def check_equal(workdir, config, whole):
-    assert metrics_of(workdir) == whole[0]
-    for a, b in zip(saved_params(workdir, config), whole[1], strict=True):
+    _, metrics, params = whole
+    assert metrics_of(workdir) == metrics
+    for a, b in zip(saved_params(workdir, config), params, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -89,51 +97,46 @@ def test_sigterm_saves_and_says_so(config, whole, tmp_path):
     check_equal(tmp_path, config, whole)
 
 
-def test_damaged_checkpoint_falls_back_loudly(config, whole, tmp_path):
+def newest_of(workdir):
+    steps = (p for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    return max(steps, key=lambda p: int(p.name))
+
+
+def test_damaged_checkpoint_falls_back_loudly(config, whole, finished):
     """Bits flipped in the newest checkpoint's arrays: the one before is used, and it is said."""
-    arguments = arguments_of(config, tmp_path)
-    process = start("train.py", "flat", *arguments)
-    wait_for(lambda: reached(tmp_path, 45), process)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    newest = max(
-        (p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()),
-        key=lambda p: int(p.name),
-    )
+    newest = newest_of(finished)
     arrays = max(
         (p for p in (newest / "params").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
     )
     data = bytearray(arrays.read_bytes())
     data[len(data) // 2] ^= 0x10
     arrays.write_bytes(data)
-    done = run("train.py", "flat", *arguments)
+    done = run("train.py", "flat", *arguments_of(config, finished))
     assert done.returncode == 0, done.stderr
     assert f"{newest} cannot be read" in done.stdout and "set aside" in done.stdout
     assert newest.with_name(f"{newest.name}.damaged").exists()
-    check_equal(tmp_path, config, whole)
+    check_equal(finished, config, whole)
 
 
-def test_missing_file_in_checkpoint_falls_back(config, whole, tmp_path):
-    arguments = arguments_of(config, tmp_path)
-    assert run("train.py", "flat", *arguments).returncode == 0
-    for name in ("meta", "opt"):
-        newest = max(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
-        for path in (tmp_path / "checkpoints" / str(newest) / name).rglob("*"):
-            if path.is_file():
-                path.write_bytes(b"")
-        done = run("train.py", "flat", *arguments)
-        assert done.returncode == 0, done.stderr
-        assert f"{newest} cannot be read" in done.stdout
-        check_equal(tmp_path, config, whole)
-
-
-def test_no_readable_checkpoint_is_one_sentence(config, tmp_path):
-    arguments = arguments_of(config, tmp_path)
-    assert run("train.py", "flat", *arguments).returncode == 0
-    for path in (tmp_path / "checkpoints").rglob("*"):
+def empty(folder):
+    for path in folder.rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    done = run("train.py", "flat", *arguments)
+
+
+@pytest.mark.parametrize("name", ["meta", "opt"])
+def test_missing_file_in_checkpoint_falls_back(config, whole, finished, name):
+    newest = newest_of(finished)
+    empty(newest / name)
+    done = run("train.py", "flat", *arguments_of(config, finished))
+    assert done.returncode == 0, done.stderr
+    assert f"{newest} cannot be read" in done.stdout
+    check_equal(finished, config, whole)
+
+
+def test_no_readable_checkpoint_is_one_sentence(config, finished):
+    empty(finished / "checkpoints")
+    done = run("train.py", "flat", *arguments_of(config, finished))
     assert done.returncode == 1
     assert "none of the checkpoints" in done.stderr and "Traceback" not in done.stderr
 
@@ -153,13 +156,6 @@ def test_a_changed_run_is_refused(config, finished, change, said):
     assert done.returncode == 2
     assert said in done.stderr and "Traceback" not in done.stderr
     assert sorted(finished.rglob("*")) == before
-
-
-@pytest.fixture(scope="module")
-def finished(config, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("finished")
-    assert run("train.py", "flat", *arguments_of(config, workdir)).returncode == 0
-    return workdir
 
 
 def test_finished_run_stays(config, finished):

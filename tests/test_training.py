@@ -99,19 +99,19 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted():
     assert any((a != b).any() for a, b in zip(before, trainer.params(), strict=True))
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
 @pytest.mark.parametrize(
-    "model",
+    ("name", "model"),
     [
-        {},
-        {"embedding": "bit_biased", "tied_embeddings": True},
-        {"embedding": "one_hot", "width": 256},
-        {"embedding": "one_hot", "width": 256, "tied_embeddings": True},
-        {"gated_mlp": True, "activation": "silu", "kv_heads": 1, "qk_norm": False, "window": 16},
-        {"activation": "gelu", "tied_embeddings": True},
+        ("adamw", {}),
+        ("adamw", {"embedding": "bit_biased", "tied_embeddings": True}),
+        ("adamw", {"embedding": "one_hot", "width": 256}),
+        ("muon", {"embedding": "one_hot", "width": 256, "tied_embeddings": True}),
+        ("muon", {"activation": "gelu", "tied_embeddings": True}),
+        ("muon", {"gated_mlp": True, "activation": "silu", "kv_heads": 1, "qk_norm": False,
+                  "window": 16}),
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_learns_one_batch(name, model):
     """Every part of the model trains: far below the entropy of its bytes after some steps."""
     config = change(
@@ -226,6 +226,18 @@ def test_flops_agree_with_the_compiler(model):
     run = jax.jit(lambda params, batch: definition.bind(params)(batch).logits)
     counted = run.lower(definition.abstract, batch).compile().cost_analysis()["flops"] / length
     assert 0.85 < flops.forward_flops(config.model, 256, length) / counted < 1.02
+
+
+@pytest.mark.parametrize(
+    ("mesh", "said"),
+    [(MeshConfig(1, 3), "3 does not divide the 8 devices; nearest that does: 2 or 4"),
+     (MeshConfig(1, 4), "make 4 devices, but there are 8; set one axis to -1"),
+     (MeshConfig(), "mesh.replica x mesh.fsdp 8 does not divide .* train.accumulation 12"),
+     (MeshConfig(1, -1, 8), "mesh.tensor 8 does not divide model.heads 4")],
+)  # fmt: skip
+def test_a_mesh_that_does_not_divide(mesh, said):
+    with pytest.raises(ConfigError, match=said):
+        check_fits(make_mesh(mesh), Config().model, rows=12)
 
 
 @pytest.mark.parametrize(
