@@ -94,9 +94,7 @@ def test_the_same_ids(name, kind):
     assert acceptance.accepted <= acceptance.drafted
 
 
-@pytest.mark.parametrize(
-    "name", [of_preset(name) for name in ("mtp-heads", "mtp-spacebyte", "toucan")]
-)
+@pytest.mark.parametrize("name", [of_preset(name) for name in ("mtp-heads", "toucan")])
 def test_the_same_ids_when_greedy(name):
     plain, _ = decoded(name, "none", 0.0)
     found, _ = decoded(name, "own", 0.0)

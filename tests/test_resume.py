@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from helpers import arguments_of, metrics_of, run, saved_params, start
+from octavo.training.errors import CheckpointError
 
 pytestmark = pytest.mark.xdist_group("resume")  # one worker, one run to compare with
 
@@ -103,14 +104,24 @@ def newest_of(workdir):
 
 
 def test_damaged_checkpoint_falls_back_loudly(config, whole, finished):
-    """Bits flipped in the newest checkpoint's arrays: the one before is used, and it is said."""
+    """A bit flipped in the newest checkpoint's arrays: the one before is used, and it is said.
+    Nor are damaged parameters evaluated."""
     newest = newest_of(finished)
     arrays = max(
         (p for p in (newest / "params").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
     )
-    data = bytearray(arrays.read_bytes())
-    data[len(data) // 2] ^= 0x10
-    arrays.write_bytes(data)
+    whole_file = arrays.read_bytes()
+
+    def read_with(at):
+        data = bytearray(whole_file)
+        data[at] ^= 0x10
+        arrays.write_bytes(data)
+        saved_params(finished, config)
+
+    # Some bytes of such a file belong to nothing.
+    with pytest.raises(CheckpointError, match=str(newest)):
+        for at in range(len(whole_file) // 2, len(whole_file), 1000):
+            read_with(at)
     done = run("train.py", "flat", *arguments_of(config, finished))
     assert done.returncode == 0, done.stderr
     assert f"{newest} cannot be read" in done.stdout and "set aside" in done.stdout

@@ -54,7 +54,7 @@ class Checkpoints:
         if this or the save before it fails."""
         step = int(state["step"])
         rest = _rest(state)
-        meta = meta | {"checksum": checksum({"params": state["params"], **rest})}
+        meta = meta | {"checksums": _checksums(state)}
         save = ocp.args.Composite(
             params=ocp.args.StandardSave(state["params"]),
             opt=ocp.args.StandardSave(rest),
@@ -96,9 +96,8 @@ class Checkpoints:
                 _agree(saved["meta"]["model"], meta["model"], "model", self.folder)
                 _agree(saved["data"], data, "data plan", self.folder)
                 state = self._read(step, abstract)
-                found = {"params": state["params"], **_rest(state)}
-                if checksum(found) != saved["meta"]["checksum"]:
-                    raise CheckpointError("its checksum does not match its content")
+                if _checksums(state) != saved["meta"]["checksums"]:
+                    raise CheckpointError(_DAMAGED)
                 return state
             except ConfigError:
                 raise
@@ -132,6 +131,12 @@ class Checkpoints:
 
 
 _JSON = ocp.args.JsonRestore()
+_DAMAGED = "its checksum does not match its content"
+
+
+def _checksums(state: dict) -> dict:
+    """Of the parameters, which may be read alone, and of all else."""
+    return {"params": checksum(state["params"]), "opt": checksum(_rest(state))}
 
 
 def _rest(state: dict) -> dict:
@@ -172,8 +177,11 @@ def load_params(run: Path, abstract: dict) -> tuple[dict, int]:
         if step is None:
             raise CheckpointError(f"{run} has no complete checkpoint yet.")
         try:
-            target = ocp.args.StandardRestore(abstract)
-            return manager.restore(step, args=ocp.args.Composite(params=target))["params"], step
+            items = ocp.args.Composite(params=ocp.args.StandardRestore(abstract), meta=_JSON)
+            found = manager.restore(step, args=items)
+            if checksum(found["params"]) != found["meta"]["checksums"]["params"]:
+                raise CheckpointError(_DAMAGED)
+            return found["params"], step
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise CheckpointError(f"checkpoint {folder / str(step)}: {reason}.") from error
