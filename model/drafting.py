@@ -20,9 +20,9 @@ from flax import nnx
 from jax import lax
 
 from octavo.configs.schema import ConfigError, ModelConfig
-from octavo.model.hourglass import Trunk, first_seen
 from octavo.model.lm import ByteLM, Output
 from octavo.model.segmentation import take
+from octavo.model.trunk import Trunk, first_seen
 
 DRAFT = 7
 """Ids drafted a pass, where the model does not say."""

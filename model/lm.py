@@ -11,10 +11,11 @@ from jax import lax
 from octavo.configs.schema import ModelConfig
 from octavo.model.batch import Batch
 from octavo.model.embedding import EMBEDDINGS
-from octavo.model.hourglass import Level, first_seen, make_trunk
+from octavo.model.hourglass import Level, make_trunk
 from octavo.model.layers import Linear, RMSNorm, constrain
 from octavo.model.mtp import MTP, Heads
 from octavo.model.segmentation import Layout, rule_ends, take
+from octavo.model.trunk import first_seen
 from octavo.tokenizers import scripts
 
 
