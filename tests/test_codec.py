@@ -72,6 +72,7 @@ def test_files_that_cannot_be_decompressed(tiny, tiny_run):
             codec.decompress(tiny_run, bytes(damaged))
 
 
+@pytest.mark.xdist_group("trained")
 def test_from_the_command_line(trained, tmp_path):
     text = words(5, 300)
     (tmp_path / "text").write_bytes(text)

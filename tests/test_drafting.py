@@ -143,9 +143,10 @@ def test_guesses_are_those_of_the_parallel_pass(name):
 
 def one_document(ids, length=128) -> Batch:
     """A row of these very ids."""
-    row = jnp.zeros((1, length), jnp.int32)
-    tokens = row.at[0, : len(ids)].set(jnp.array(ids))
-    return Batch(tokens, row, row + 1, jnp.arange(length)[None], row, row)
+    row = np.zeros((1, length), np.int32)
+    tokens = row.copy()
+    tokens[0, : len(ids)] = ids
+    return Batch(tokens, row, row + 1, np.arange(length, dtype=np.int32)[None], row, row)
 
 
 @functools.cache
@@ -166,9 +167,9 @@ def ahead_of(name):
         # Asides stand at fixed places: shift the text so that one stands at the position.
         every, count = config.model.mtp.every, config.model.mtp.count
         pad = (every - 1 - at) % every
-        batch = jax.tree.map(lambda x: jnp.roll(x, pad, axis=1), batch)
-        shift = jnp.arange(128) >= pad
-        batch = dataclasses.replace(batch, segment_ids=jnp.where(shift, batch.segment_ids, 0))
+        batch = jax.tree.map(lambda x: np.roll(x, pad, axis=1), batch)
+        shift = np.arange(128) >= pad
+        batch = dataclasses.replace(batch, segment_ids=np.where(shift, batch.segment_ids, 0))
         places = np.arange(every - 1, 128, every) - pad
         ahead = jnp.arange(1, count)
         if config.model.mtp.kind == "registers":

@@ -86,6 +86,7 @@ def test_noise_of_nothing_known():
         noisy(b"x", "rain", 0.1, 0)
 
 
+@pytest.mark.xdist_group("trained")
 def test_from_the_command_line(trained, tmp_path):
     out = tmp_path / "out.json"
     arguments = ("--most-bytes", "1500", "--json", str(out))

@@ -14,6 +14,8 @@ from octavo.evaluation.score import Predictions
 from octavo.evaluation.viewer import View, characters, over_bytes, page
 from octavo.tokenizers.words import WordTokenizer
 
+pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
+
 
 @pytest.fixture(scope="module")
 def learned(tiny, tmp_path_factory):
