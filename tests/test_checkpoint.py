@@ -12,6 +12,7 @@ import pytest
 
 from helpers import arguments_of, metrics_of, run
 from octavo.configs.schema import ConfigError, MeshConfig
+from octavo.training import checkpoint
 from octavo.training.checkpoint import Checkpoints, checksum, load_params
 from octavo.training.errors import CheckpointError
 from octavo.training.sharding import make_mesh
@@ -62,6 +63,20 @@ def test_differences_are_shown(tmp_path):
         checkpoints.restore(abstract, {"plan": 1}, {"model": {"width": 9}}, warn=pytest.fail)
     with pytest.raises(ConfigError, match="plan: saved 1, asked for 2"):
         checkpoints.restore(abstract, {"plan": 2}, META, warn=pytest.fail)
+    assert checkpoints.manager.all_steps() == [1]
+
+
+def test_another_format_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 1)
+    saved(tmp_path, [1]).close()
+    monkeypatch.undo()
+    checkpoints, abstract = Checkpoints(tmp_path, 1), abstract_of(state_of(0))
+    for read in (
+        lambda: checkpoints.restore(abstract, {"plan": 1}, META, warn=pytest.fail),
+        lambda: load_params(tmp_path, abstract["params"]),
+    ):
+        with pytest.raises(ConfigError, match="have format 1, and this version of Octavo reads 2"):
+            read()
     assert checkpoints.manager.all_steps() == [1]
 
 

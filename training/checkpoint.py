@@ -17,6 +17,9 @@ from jax import lax
 from octavo.configs.schema import ConfigError
 from octavo.training.errors import CheckpointError
 
+FORMAT = 2
+"""Of checkpoints. Format 1 had one checksum for all."""
+
 
 def checksum(tree: dict) -> int:
     """32 bits over every bit of every leaf and where it stands; the same for any sharding."""
@@ -54,7 +57,7 @@ class Checkpoints:
         if this or the save before it fails."""
         step = int(state["step"])
         rest = _rest(state)
-        meta = meta | {"checksums": _checksums(state)}
+        meta = meta | {"format": FORMAT, "checksums": _checksums(state)}
         save = ocp.args.Composite(
             params=ocp.args.StandardSave(state["params"]),
             opt=ocp.args.StandardSave(rest),
@@ -86,13 +89,14 @@ class Checkpoints:
     ) -> dict | None:
         """The newest state that can be read, laid out like ``abstract``; None if there is none.
 
-        Raises ConfigError if it was made with another model or data plan, CheckpointError if there
+        Raises ConfigError if it has another model, data plan or format, CheckpointError if there
         are checkpoints but none can be read. A damaged one is set aside as ``STEP.damaged``.
         """
         steps = sorted(self.manager.all_steps(), reverse=True)
         for step in steps:
             try:
                 saved = self.manager.restore(step, args=ocp.args.Composite(data=_JSON, meta=_JSON))
+                _check_format(saved["meta"], self.folder)
                 _agree(saved["meta"]["model"], meta["model"], "model", self.folder)
                 _agree(saved["data"], data, "data plan", self.folder)
                 state = self._read(step, abstract)
@@ -164,10 +168,19 @@ def _agree(saved: dict, asked: dict, what: str, folder: Path) -> None:
         )
 
 
+def _check_format(meta: dict, folder: Path) -> None:
+    if (found := meta.get("format", 1)) != FORMAT:
+        raise ConfigError(
+            f"the checkpoints in {folder} have format {found}, and this version of Octavo reads "
+            f"{FORMAT}. Use the version that made them, or choose another --workdir."
+        )
+
+
 def load_params(run: Path, abstract: dict) -> tuple[dict, int]:
     """The newest parameters of a run, laid out like ``abstract``, and their step.
 
-    Raises CheckpointError if the run has none that can be read.
+    Raises CheckpointError if the run has none that can be read, ConfigError if they have another
+    format.
     """
     folder = Path(run).absolute() / "checkpoints"
     if not folder.is_dir():
@@ -179,9 +192,12 @@ def load_params(run: Path, abstract: dict) -> tuple[dict, int]:
         try:
             items = ocp.args.Composite(params=ocp.args.StandardRestore(abstract), meta=_JSON)
             found = manager.restore(step, args=items)
+            _check_format(found["meta"], folder)
             if checksum(found["params"]) != found["meta"]["checksums"]["params"]:
                 raise CheckpointError(_DAMAGED)
             return found["params"], step
+        except ConfigError:
+            raise
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise CheckpointError(f"checkpoint {folder / str(step)}: {reason}.") from error
