@@ -3,8 +3,8 @@
     python benchmarks/scores.py [PRESET ...] [--steps N] [--seeds S] [--out DIR]
 
 The first preset trains for N steps; each other for as many as cost the same (the formula of
-model/flops.py). Runs stay in DIR, and what is there already is not trained again. One score is one
-seed: differences within the spread between seeds say nothing.
+model/flops.py). Runs stay in DIR: the same command again continues them. One score is one seed:
+differences within the spread between seeds say nothing.
 """
 
 import argparse
@@ -40,11 +40,10 @@ def score_of(name: str, steps: int, seed: int, out: Path) -> float:
     workdir = out / f"{name}-{steps}-{seed}"
     arguments = {"steps": steps, "seed": seed, "evaluation-bytes": 300_000, "sample-bytes": 0}
     flags = [part for k, v in arguments.items() for part in (f"--train.{k}", str(v))]
-    results = workdir / "results.json"
-    if not results.is_file():
-        command = [sys.executable, str(TRAIN), name, *flags, "--workdir", str(workdir)]
-        subprocess.run(command, check=True)
-    return json.loads(results.read_text())["heldout/bits_per_byte"]
+    command = [sys.executable, str(TRAIN), name, *flags, "--workdir", str(workdir)]
+    if code := subprocess.run(command).returncode:
+        sys.exit(code)  # it said why
+    return json.loads((workdir / "results.json").read_text())["heldout/bits_per_byte"]
 
 
 def main() -> None:
@@ -58,10 +57,10 @@ def main() -> None:
     a = parser.parse_args()
     if unknown := set(a.presets) - presets().keys():
         parser.error(f"no preset {', '.join(sorted(unknown))}; there are {', '.join(presets())}")
-    budget = a.steps * cost_of(a.presets[0])[0]
+    costs = {name: cost_of(name) for name in a.presets}
+    budget = a.steps * costs[a.presets[0]][0]
     table = Table("preset", "steps", "MB of text", "bits/byte", "seeds")
-    for name in a.presets:
-        cost, size = cost_of(name)
+    for name, (cost, size) in costs.items():
         steps = round(budget / cost)
         found = [score_of(name, steps, seed, a.out) for seed in range(a.seeds)]
         told = " ".join(f"{bits:.3f}" for bits in found)

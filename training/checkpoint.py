@@ -26,13 +26,13 @@ def checksum(tree: dict) -> int:
     total = 0
     for leaf in jax.tree.leaves(tree):
         # One after another: sums in flight at once may meet in another order on another host.
-        total = (total * 0x01000193 + int(_checksum(leaf))) % 2**32
+        total = (total * 0x01000193 + int(_of_leaf(leaf))) % 2**32
     return total
 
 
 @jax.jit
-def _checksum(leaf: jax.Array) -> jax.Array:
-    """uint32 of one leaf: compiled once for all of a shape."""
+def _of_leaf(leaf: jax.Array) -> jax.Array:
+    """uint32: compiled once for all of a shape."""
     size = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
     bits = lax.bitcast_convert_type(leaf, size).astype(jnp.uint32).ravel()
     place = lax.iota(jnp.uint32, bits.size) * jnp.uint32(0x9E3779B1) | jnp.uint32(1)
@@ -190,12 +190,13 @@ def load_params(run: Path, abstract: dict) -> tuple[dict, int]:
         if step is None:
             raise CheckpointError(f"{run} has no complete checkpoint yet.")
         try:
-            items = ocp.args.Composite(params=ocp.args.StandardRestore(abstract), meta=_JSON)
-            found = manager.restore(step, args=items)
-            _check_format(found["meta"], folder)
-            if checksum(found["params"]) != found["meta"]["checksums"]["params"]:
+            meta = manager.restore(step, args=ocp.args.Composite(meta=_JSON))["meta"]
+            _check_format(meta, folder)
+            target = ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
+            params = manager.restore(step, args=target)["params"]
+            if checksum(params) != meta["checksums"]["params"]:
                 raise CheckpointError(_DAMAGED)
-            return found["params"], step
+            return params, step
         except ConfigError:
             raise
         except Exception as error:
