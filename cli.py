@@ -1,20 +1,25 @@
 """What the scripts share: arguments from types, and errors as one sentence and an exit code."""
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import tyro
 
 from octavo.configs import presets
 from octavo.configs.schema import Config, ConfigError
 from octavo.data.errors import DataError
+from octavo.files import FileError
 from octavo.training.errors import CheckpointError
 
 DONE, FAILED, WRONG_USE, PREEMPTED = 0, 1, 2, 75
-"""Exit codes. 75 is EX_TEMPFAIL: stopped by a signal with everything saved; run it again."""
+"""Exit codes. 75 is EX_TEMPFAIL: stopped by a signal, nothing finished is lost; run it again."""
 
 
 class RunError(Exception):
@@ -65,34 +70,90 @@ def parse_config(script: str, description: str, arguments: list[str] | None = No
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run ``main`` and exit. Expected errors become one sentence on stderr, never a traceback."""
+    """Run ``main`` and exit. Whatever ends it becomes one sentence on stderr and an exit code;
+    ``--debug``, or OCTAVO_DEBUG=1, shows the stack too."""
+    debug = bool(os.environ.get("OCTAVO_DEBUG"))
+    if "--debug" in sys.argv[1:]:
+        sys.argv.remove("--debug")
+        debug = True
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # as under pythonw, or with it closed by the shell
+            stream.reconfigure(errors="backslashreplace")
     threading.excepthook = _thread_failed
+    # As Ctrl-C, unless somebody asked for them to be ignored, as nohup does.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         main()
-    except (ConfigError, DataError) as error:
-        _exit(error, WRONG_USE)
-    except (RunError, CheckpointError) as error:
-        _exit(error, FAILED)
-    except Preempted as error:
-        _exit(error, PREEMPTED)
-    except BrokenPipeError:  # the reader of our output went away, as with | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
+        sys.stdout.flush()
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if debug:
+            traceback.print_exc()
+        _exit(*_outcome(error))
+
+
+def _interrupt(number, frame):
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _outcome(error: BaseException) -> tuple[str, int]:
+    """What to say of an exception, and the exit code."""
+    if isinstance(error, ConfigError | DataError):
+        return str(error), WRONG_USE
+    if isinstance(error, RunError | CheckpointError | FileError):
+        return str(error), FAILED
+    if isinstance(error, Preempted):
+        return str(error), PREEMPTED
+    if isinstance(error, KeyboardInterrupt):
+        by = str(error) or "Ctrl-C"
+        return f"by {by}. What was finished is kept; run the same command again.", PREEMPTED
+    if isinstance(error, BrokenPipeError):  # the reader of our output went away, as with | head
+        return "", DONE
+    first = (str(error).strip().splitlines() or [""])[0][:300]
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in first or "out of memory" in first:
+        return (
+            f"there is not enough memory ({first or 'MemoryError'}). Ask for less at a time: a "
+            "smaller batch or shorter rows, more --train.accumulation, or fewer processes."
+        ), FAILED
+    if isinstance(error, OSError) and error.errno:
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
-        _exit(f"{what}. Mend this, then run the same command again; saved work is kept.", FAILED)
+        return f"{what}. Mend this, then run the same command again; saved work is kept.", FAILED
+    kind = type(error).__name__
+    return (
+        f"{kind}: {first or 'no message'} ({_where(error)}). This should not happen; --debug shows "
+        "the stack. Saved work is kept."
+    ), FAILED
+
+
+def _where(error: BaseException) -> str:
+    """The innermost line of our own that an exception came through."""
+    own = Path(__file__).parent
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [f for f in frames if Path(f.filename).is_relative_to(own)] or frames
+    if not ours:
+        return "nowhere"
+    name = Path(ours[-1].filename)
+    shown = name.relative_to(own) if name.is_relative_to(own) else name.name
+    return f"{shown}, line {ours[-1].lineno}"
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
     print(f"warning: a background thread failed: {failure.exc_value}", file=sys.stderr, flush=True)
 
 
-def _exit(error: Exception | str, code: int) -> None:
-    label = "stopped" if code == PREEMPTED else "error"
-    print(f"{label}: {error}", file=sys.stderr, flush=True)
-    if code == FAILED:
-        # Threads of a run that failed would fail again, loudly, while Python shuts down.
-        for child in multiprocessing.active_children():
-            child.terminate()
+def _exit(sentence: str, code: int) -> None:
+    """Say it, end the children, and go at once: threads of what failed would fail again, loudly,
+    while Python shuts down."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # already ending
+    with contextlib.suppress(OSError, ValueError):  # nobody may be reading
         sys.stdout.flush()
-        os._exit(code)
-    sys.exit(code)
+        if sentence:
+            label = "stopped" if code == PREEMPTED else "error"
+            print(f"{label}: {sentence}", file=sys.stderr, flush=True)
+    for child in multiprocessing.active_children():
+        child.terminate()
+    os._exit(code)

@@ -22,11 +22,35 @@ def nearest_divisors(whole: int, part: int) -> str:
     return str(below) if below == above else f"{below} or {above}"
 
 
+MOST = 2**31 - 1
+"""Largest whole number of any setting but the seed: counters on the devices have 32 bits."""
+SEEDS = 2**32
+"""How many seeds there are: JAX makes its keys of 32 bits, and would read others as one of them."""
+
+
+def _section(config: object) -> str:
+    return type(config).__name__.removesuffix("Config").lower()
+
+
+def _check_numbers(config: object) -> None:
+    """Raise ConfigError for a number that no computation can hold."""
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            name = f"{_section(config)}.{f.name}"
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{name} must be a finite number, not {number}.")
+            most = SEEDS - 1 if f.name == "seed" else MOST
+            if isinstance(number, int) and not -most <= number <= most:
+                raise ConfigError(f"{name} is at most {most}, not {number}.")
+
+
 def _positive(config: object, *names: str) -> None:
     for name in names:
         if getattr(config, name) <= 0:
-            kind = type(config).__name__.removesuffix("Config").lower()
-            raise ConfigError(f"{kind}.{name} must be above 0, not {getattr(config, name)}.")
+            raise ConfigError(
+                f"{_section(config)}.{name} must be above 0, not {getattr(config, name)}."
+            )
 
 
 def _check_heads(name: str, width: int, heads: int) -> None:
@@ -123,6 +147,7 @@ class StageConfig:
     without the encoder (Toucan)."""
 
     def __post_init__(self):
+        _check_numbers(self)
         _positive(self, "max_unit", "capacity", "width", "heads", "slots", "supervision_weight")
         _check_heads("model.stages", self.width, self.heads)
         if self.window is not None:
@@ -212,6 +237,7 @@ class MTPConfig:
     """registers, lookahead: after how many positions they stand; must divide data.length."""
 
     def __post_init__(self):
+        _check_numbers(self)
         _positive(self, "count", "weight", "every")
         if self.count < 2 and self.kind not in ("none", "heads"):
             raise ConfigError(f"mtp.count of mtp.kind {self.kind} is 2 or more, not {self.count}.")
@@ -267,6 +293,7 @@ class ModelConfig:
     mtp: MTPConfig = field(default_factory=MTPConfig)
 
     def __post_init__(self):
+        _check_numbers(self)
         _positive(self, "width", "heads", "rope_base", "hash_rows")
         if self.layers < 0:
             raise ConfigError(f"model.layers is 0 or more, not {self.layers}.")
@@ -375,6 +402,7 @@ class DataConfig:
     """Rows are shuffled within windows of this much text; smaller corpora fully."""
 
     def __post_init__(self):
+        _check_numbers(self)
         _positive(self, "length", "batch_size", "shuffle_window_mib")
         if self.length > 65_535:
             raise ConfigError(f"data.length is at most 65535, not {self.length}.")
@@ -408,6 +436,7 @@ class OptimizerConfig:
     """Gradients are scaled down to this global norm. 0: never."""
 
     def __post_init__(self):
+        _check_numbers(self)
         _positive(self, "learning_rate")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
@@ -433,6 +462,7 @@ class MeshConfig:
     """Devices that split each matrix product (heads and MLP hidden units)."""
 
     def __post_init__(self):
+        _check_numbers(self)
         sizes = dataclasses.astuple(self)
         if any(size == 0 or size < -1 for size in sizes) or sizes.count(-1) > 1:
             raise ConfigError(
@@ -474,6 +504,7 @@ class TrainConfig:
     """Bytes of text sampled at the end."""
 
     def __post_init__(self):
+        _check_numbers(self)
         _positive(
             self, "steps", "accumulation", "log_every", "checkpoint_every", "keep_checkpoints",
             "give_up_after",
@@ -496,6 +527,7 @@ class Config:
     """Folder of the run; a run found there is continued. None: a new one under runs/."""
 
     def __post_init__(self):
+        _check_numbers(self)
         if self.model.mtp.aside and self.data.length % self.model.mtp.every:
             raise ConfigError(
                 f"model.mtp.every {self.model.mtp.every} does not divide data.length "

@@ -11,18 +11,19 @@ from helpers import ROOT
 
 ROOMS = {
     # What each room may import, besides itself.
-    "configs": set(),
-    "tokenizers": set(),
+    "files": set(),
+    "configs": {"files"},
+    "tokenizers": {"files"},
     "model": {"configs", "tokenizers"},
-    "data": {"configs", "tokenizers"},
-    "training": {"configs", "model", "tokenizers"},
-    "launch": {"configs", "model", "tokenizers", "training", "cli"},
-    "evaluation": {"configs", "model", "data", "tokenizers", "training"},
+    "data": {"configs", "tokenizers", "files"},
+    "training": {"configs", "model", "tokenizers", "files"},
+    "launch": {"configs", "model", "tokenizers", "training", "files", "cli"},
+    "evaluation": {"configs", "model", "data", "tokenizers", "training", "files"},
 }
-SOURCES = sorted(
+SOURCES = sorted(  # of these folders alone: an environment may lie beside them
     path
-    for path in ROOT.rglob("*.py")
-    if not any(part.startswith(".") or part == "build" for part in path.relative_to(ROOT).parts)
+    for pattern in ("*.py", *(f"{folder}/**/*.py" for folder in (*ROOMS, "tests", "benchmarks")))
+    for path in ROOT.glob(pattern)
 )
 
 

@@ -1,0 +1,90 @@
+"""Files that are whole or absent: written beside and renamed, read with their shape checked.
+
+UTF-8 whatever the locale. JSON never holds NaN or infinity: they are written as null.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+class FileError(Exception):
+    """A file that does not hold what it should. The message says which, and what is wrong."""
+
+
+def write(path: str | Path, data: bytes | str) -> None:
+    """Write a file so that a reader, or a run after a kill, finds all of it or nothing."""
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that any reader takes."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """``write`` of ``json_text``, indented."""
+    write(path, json_text(value, indent=1) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def read_json(
+    path: str | Path,
+    type_: Any = Any,
+    *,
+    error: type[Exception] = FileError,
+    advice: str = "",
+) -> Any:
+    """What a JSON file holds, as ``type_``: a dataclass, or any annotation; dataclasses take no
+    unknown keys, and no value is turned into another type.
+
+    Raises ``error`` (with ``advice`` at the end of its sentence) if the content is something else,
+    OSError if the file cannot be read.
+    """
+    return parse_json(Path(path).read_bytes(), type_, name=str(path), error=error, advice=advice)
+
+
+def parse_json(
+    data: bytes | str,
+    type_: Any = Any,
+    *,
+    name: str,
+    error: type[Exception] = FileError,
+    advice: str = "",
+) -> Any:
+    """The same of text that lies in memory; ``name`` says whose it is."""
+    import pydantic  # here: commands that read no file start without it
+
+    try:
+        return pydantic.TypeAdapter(type_).validate_json(data, strict=True, extra="forbid")
+    except pydantic.ValidationError as invalid:
+        first = invalid.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        what = first.get("ctx", {}).get("error", first["msg"])
+        told = first["type"] in ("missing", "json_invalid", "value_error")
+        long = isinstance(first["input"], dict | list | bytes)
+        found = "" if told or long else f", not {first['input']!r:.60}"
+        sentence = f"{where}: {what}" if where else f"{what}"
+        text = f"{name} is damaged, or of another version: {sentence.rstrip('.')}{found}."
+        raise error(f"{text} {advice}".rstrip()) from invalid
