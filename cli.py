@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ from octavo.configs import presets
 from octavo.configs.schema import Config, ConfigError
 from octavo.data.errors import DataError
 from octavo.files import FileError
-from octavo.training.errors import CheckpointError
+from octavo.training.errors import CheckpointError, StorageError
 
 DONE, FAILED, WRONG_USE, PREEMPTED = 0, 1, 2, 75
 """Exit codes. 75 is EX_TEMPFAIL: stopped by a signal, nothing finished is lost; run it again."""
@@ -69,6 +70,24 @@ def parse_config(script: str, description: str, arguments: list[str] | None = No
     return name, parse(Config, usage, description, arguments, known[name])
 
 
+_elsewhere = ""
+
+
+def continue_with(workdir: Path) -> None:
+    """From here on, what was done lies in ``workdir``: messages say how to go on there."""
+    global _elsewhere
+    if not any(argument.startswith("--workdir") for argument in sys.argv):
+        _elsewhere = f"{shlex.join(['python', *sys.argv])} --workdir {shlex.quote(str(workdir))}"
+
+
+def _going_on() -> str:
+    return f"continue with: {_elsewhere}" if _elsewhere else "the same command continues"
+
+
+def _again() -> str:
+    return f"run {_elsewhere}" if _elsewhere else "run the same command again"
+
+
 def run(main: Callable[[], None]) -> None:
     """Run ``main`` and exit. Whatever ends it becomes one sentence on stderr and an exit code;
     ``--debug``, or OCTAVO_DEBUG=1, shows the stack too."""
@@ -103,13 +122,15 @@ def _outcome(error: BaseException) -> tuple[str, int]:
     """What to say of an exception, and the exit code."""
     if isinstance(error, ConfigError | DataError):
         return str(error), WRONG_USE
+    if isinstance(error, StorageError):
+        return f"{error} Mend this, then {_again()}.", FAILED
     if isinstance(error, RunError | CheckpointError | FileError):
         return str(error), FAILED
     if isinstance(error, Preempted):
-        return str(error), PREEMPTED
+        return f"{error}; {_going_on()}.", PREEMPTED
     if isinstance(error, KeyboardInterrupt):
         by = str(error) or "Ctrl-C"
-        return f"by {by}. What was finished is kept; run the same command again.", PREEMPTED
+        return f"by {by}. What was finished is kept; {_again()}.", PREEMPTED
     if isinstance(error, BrokenPipeError):  # the reader of our output went away, as with | head
         return "", DONE
     first = (str(error).strip().splitlines() or [""])[0][:300]
@@ -120,7 +141,7 @@ def _outcome(error: BaseException) -> tuple[str, int]:
         ), FAILED
     if isinstance(error, OSError) and error.errno:
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
-        return f"{what}. Mend this, then run the same command again; saved work is kept.", FAILED
+        return f"{what}. Saved work is kept. Mend this, then {_again()}.", FAILED
     kind = type(error).__name__
     return (
         f"{kind}: {first or 'no message'} ({_where(error)}). This should not happen; --debug shows "

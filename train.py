@@ -4,13 +4,14 @@ The same command on an existing run directory continues that run. Exit codes: 0 
 2 wrong use, 75 stopped by a signal with everything saved.
 """
 
-import json
+import contextlib
+import dataclasses
 import math
 import time
-from pathlib import Path
 
 from octavo import cli
 from octavo.configs.schema import Config, to_json
+from octavo.files import write, write_json
 
 
 def main() -> None:
@@ -24,6 +25,11 @@ def train(config: Config, preset: str = "custom") -> dict:
     Raises ConfigError or DataError for what cannot work, CheckpointError if saving or restoring
     fails, RunError if the run diverges, Preempted if a signal stopped it.
     """
+    with contextlib.ExitStack() as held:  # the lock of the folder
+        return _train(config, preset, held)
+
+
+def _train(config: Config, preset: str, held: contextlib.ExitStack) -> dict:
     import jax  # here, so that --help and wrong flags answer at once
     from rich.console import Console
 
@@ -33,11 +39,11 @@ def train(config: Config, preset: str = "custom") -> dict:
     from octavo.evaluation.score import score
     from octavo.model import flops
     from octavo.model.sampling import Sampling, generate, plain_text
-    from octavo.training import sharding
-    from octavo.training.checkpoint import Checkpoints, differences
+    from octavo.training import folder, sharding
+    from octavo.training.checkpoint import Checkpoints, changes, newest_record
     from octavo.training.lifecycle import StopSignal, Watchdog, start_hosts
     from octavo.training.metrics import MetricsLog, Progress, human, of_parts
-    from octavo.training.optimizer import make_optimizer
+    from octavo.training.optimizer import make_optimizer, replan
     from octavo.training.state import abstract_state, define, fresh_state
     from octavo.training.step import make_step
 
@@ -55,30 +61,41 @@ def train(config: Config, preset: str = "custom") -> dict:
     plan = make_plan(config.data, config.train.seed, config.model.needs_marks)
     tokenizer, marked_by = plan.corpora[0].tokenizer, plan.corpora[0].folder
     marker = marker_for(config.model, tokenizer, marked_by)
+    scored = config.train.evaluation_bytes
+    heldout = heldout_documents(plan.corpora, scored) if scored else []
     jax.set_mesh(mesh)  # after the marker, which may be a model on a mesh of its own
     rows_over_mesh = sharding.batch_sharding(mesh)
     shape = (config.data.batch_size, config.data.length)
     rows = sharding.local_rows(rows_over_mesh, shape)
 
-    # Model and optimizer: shapes only, nothing allocated yet.
+    # Model: shapes only, nothing allocated yet.
     definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform)
-    optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names)
+
+    # The folder: ours alone, the same for all hosts, and what it holds.
+    workdir = folder.claim(config, preset, held)
+    cli.continue_with(workdir)
+    folder.check_hosts_agree(config, plan.description)
+    record, allowed = newest_record(workdir), folder.given_up(workdir, config)
+    begun = record is None and folder.unsaved_start(workdir, config, allowed)
+    replanned = replan(config, record)
+    optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names, replanned)
     abstract = abstract_state(definition, optimizer, mesh)
 
     # Continue the run that is there, or start one.
-    workdir = Path(config.workdir or f"runs/{preset}-{time.strftime('%Y%m%d-%H%M%S')}")
     checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
-    meta = {"model": to_json(config.model), "config": to_json(config)}
-    state = checkpoints.restore(abstract, plan.description, meta, warn=console.print)
-    resumed = state is not None
-    if not resumed:
+    meta = {
+        "model": to_json(config.model),
+        "config": to_json(config),
+        "tokenizer": tokenizer.fingerprint,
+        "schedule": replanned and dataclasses.asdict(replanned),
+    }
+    state = checkpoints.restore(abstract, plan.description, meta, console.print, allowed)
+    if state is None:
         state = fresh_state(definition, optimizer, abstract, config.train.seed)
     first_step = int(state["step"])
-    resolved = workdir / "config.json"
-    changes = differences(json.loads(resolved.read_text()), to_json(config)) if resumed else []
     if leader:
-        resolved.write_text(json.dumps(to_json(config), indent=1))
-        (workdir / "tokenizer.json").write_text(json.dumps(tokenizer.to_json()))
+        write_json(workdir / folder.CONFIG, to_json(config))
+        write_json(workdir / "tokenizer.json", tokenizer.to_json())
         if (marked_by / MARKER).is_dir():
             keep_marker(marked_by / MARKER, None, workdir)
 
@@ -86,9 +103,13 @@ def train(config: Config, preset: str = "custom") -> dict:
     bytes_per_id = plan.bytes_per_id()
     flops_per_id = flops.training_flops(config.model, tokenizer.vocab_size, config.data.length)
     peak = flops.peak_flops(jax.devices()[0].device_kind)
+    told = " (starts again: nothing was saved yet)" if begun else ""
+    if record is not None:
+        told = f" (continues at step {first_step})"
     for line in (
-        *(f"changed    {change}" for change in changes),
-        f"run        {workdir}" + (f" (continues at step {first_step})" if resumed else ""),
+        *(f"changed    {change}" for change in changes(record, config)),
+        *([f"schedule   {replanned.told(config)}"] if replanned else ()),
+        f"run        {workdir}{told}",
         f"model      {preset}, {human(definition.parameters)}parameters, "
         f"{definition.backend} attention, {config.train.compute_dtype}",
         f"compute    {human(flops_per_id / bytes_per_id)}FLOPs per byte, "
@@ -109,7 +130,10 @@ def train(config: Config, preset: str = "custom") -> dict:
     log = MetricsLog(workdir, first_step) if leader else None
     progress = Progress(console, first_step, config.train.steps, config.train.log_every)
 
+    skips = in_a_row = 0
+
     def report(step: int, metrics: dict, data_wait: float) -> None:
+        nonlocal skips, in_a_row
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         cut = of_parts(values)
         bits = values["nats"] / math.log(2) / max(values["bytes"], 1)
@@ -130,14 +154,17 @@ def train(config: Config, preset: str = "custom") -> dict:
             for name in (k for k in cut if k.startswith("collapsed/") and cut[k] > 0.5):
                 console.print(f"warning: {name} {cut[name]:.0%}: nearly all or no positions end a "
                               "unit; raise the stage's supervision-weight")  # fmt: skip
-        if values["skipped"] >= config.train.give_up_after:
+        in_a_row = int(values["skipped"])
+        skips += in_a_row > 0
+        if in_a_row >= config.train.give_up_after:
+            checkpoints.wait()
             raise cli.RunError(
-                f"{values['skipped']:.0f} steps in a row up to step {step} were not finite. Lower "
-                "--optimizer.learning-rate; the same command continues from the last checkpoint."
+                f"{in_a_row} steps in a row up to step {step} were not finite. "
+                + folder.give_up(workdir, checkpoints, config, step, in_a_row)
             )
         watchdog.alive()
 
-    pending = None
+    pending, due = None, False
     for step in range(first_step + 1, config.train.steps + 1):
         began = time.perf_counter()
         batch = sharding.place_batch(rows_over_mesh, next(stream), rows, shape[0])
@@ -147,34 +174,43 @@ def train(config: Config, preset: str = "custom") -> dict:
             report(*pending)
         pending = (step, metrics, data_wait)
         stopping = stop.requested(step)
-        if stopping or step % config.train.checkpoint_every == 0 or step == config.train.steps:
+        due |= step % config.train.checkpoint_every == 0
+        if stopping or due or step == config.train.steps:
             report(*pending)
             pending = None
-            checkpoints.save(state, plan.description, meta)
+            if not in_a_row:  # else its parameters may be what made it fail: they wait
+                checkpoints.save(state, plan.description, meta)
+                (workdir / folder.DIVERGED).unlink(missing_ok=True)
+                due = False
         if stopping:
             checkpoints.wait()
-            raise cli.Preempted(f"step {step} is saved in {workdir}; the same command continues.")
+            saved = f"step {checkpoints.newest}" if checkpoints.newest else "nothing"
+            raise cli.Preempted(f"{saved} is saved in {workdir}")
     checkpoints.wait()
+    if in_a_row or skips > (config.train.steps - first_step) / 2:
+        raise cli.RunError(
+            f"{skips} of {config.train.steps - first_step} steps were not finite and were skipped"
+            f"{', the last one too' if in_a_row else ''}. "
+            + folder.give_up(workdir, checkpoints, config, config.train.steps, in_a_row)
+        )
     checkpoints.close()
     stop.close()  # all is saved: a signal may end what follows
 
     # What came of it.
-    results = {"step": config.train.steps}
-    if config.train.evaluation_bytes:
+    results = {"step": int(state["step"])}
+    if heldout:
         console.print("scoring held-out text ...")
-        heldout = heldout_documents(plan.corpora, config.train.evaluation_bytes)
-        if heldout:
-            result = score(
-                definition.bind, state["params"], heldout, tokenizer, marker, mesh,
-                length=config.data.length, overlap=config.data.length // 2,
-                batch_size=config.data.batch_size,
-                progress=lambda done, of: watchdog.alive(),
-            )  # fmt: skip
-            results["heldout/bits_per_byte"] = result.bits_per_byte
-            console.print(
-                f"held-out   {result.bits_per_byte:.3f} bits/byte over {human(result.bytes)}B in "
-                f"{result.documents} documents"
-            )
+        result = score(
+            definition.bind, state["params"], heldout, tokenizer, marker, mesh,
+            length=config.data.length, overlap=config.data.length // 2,
+            batch_size=config.data.batch_size,
+            progress=lambda done, of: watchdog.alive(),
+        )  # fmt: skip
+        results["heldout/bits_per_byte"] = result.bits_per_byte
+        console.print(
+            f"held-out   {result.bits_per_byte:.3f} bits/byte over {human(result.bytes)}B in "
+            f"{result.documents} documents"
+        )
     if config.train.sample_bytes:
         pieces = generate(
             definition.bind, state["params"], [tokenizer.encode(b"The ")],
@@ -185,9 +221,9 @@ def train(config: Config, preset: str = "custom") -> dict:
         text = "The " + "".join(plain_text(pieces, tokenizer))
         console.print("\nsample     " + text.replace("\n", "\n           "), markup=False)
         if leader:
-            (workdir / "sample.txt").write_text(text)
+            write(workdir / "sample.txt", text)
     if leader:
-        (workdir / "results.json").write_text(json.dumps(results, indent=1))
+        write_json(workdir / "results.json", results)
         log.close()
     watchdog.stop()
     console.print(f"\nthe run is in {workdir}")

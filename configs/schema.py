@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from octavo.files import parse_json
+
 
 class ConfigError(ValueError):
     """A setting that cannot work. The message says what, where, and what to do."""
@@ -528,6 +530,11 @@ class Config:
 
     def __post_init__(self):
         _check_numbers(self)
+        if self.workdir is not None and (not self.workdir or "://" in self.workdir):
+            raise ConfigError(
+                f"workdir {self.workdir!r} is no folder of this machine, the only kind that runs "
+                "are kept in; mount other storage as one."
+            )
         if self.model.mtp.aside and self.data.length % self.model.mtp.every:
             raise ConfigError(
                 f"model.mtp.every {self.model.mtp.every} does not divide data.length "
@@ -547,17 +554,24 @@ def to_json(config: object) -> dict:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_json(data: dict) -> Config:
-    """The config that ``to_json`` gave. Raises ConfigError for fields unknown to this version."""
-    parts = {f.name: f.default_factory for f in dataclasses.fields(Config)}
-    try:
-        stages = tuple(
-            StageConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in stage.items()})
-            for stage in data["model"]["stages"]
-        )
-        mtp = MTPConfig(**data["model"].get("mtp", {}))
-        data = data | {"model": data["model"] | {"stages": stages, "mtp": mtp}}
-        sections = {k: parts[k](**v) for k, v in data.items() if isinstance(v, dict)}
-        return Config(**data | sections)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"this config was written by another version: {error}.") from error
+def from_json(data: dict, name: str = "this config") -> Config:
+    """The config that ``to_json`` gave; what an older one lacks has its default. Raises ConfigError
+    for fields and values unknown to this version; ``name`` says whose they are."""
+    return parse_json(json.dumps(data), Config, name=name, error=ConfigError)
+
+
+HOW = ("scan_layers", "remat", "attention")
+"""Fields of the model that say how it is computed, not what: they may change within a run."""
+
+
+def identity(config: Config) -> dict[str, dict]:
+    """What makes a run what it is, by section of the config: model, length of rows, optimizer, and
+    the part of ``train`` that is in the loss. The data plan is compared beside it, and
+    ``train.steps`` may grow."""
+    made = to_json(config)
+    return {
+        "model": {name: value for name, value in made["model"].items() if name not in HOW},
+        "data": {"length": made["data"]["length"]},
+        "optimizer": made["optimizer"],
+        "train": {name: made["train"][name] for name in ("seed", "z_loss")},
+    }

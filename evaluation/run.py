@@ -1,6 +1,5 @@
 """A finished or running run, opened for scoring and sampling."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +7,22 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from octavo.configs.schema import Config, ConfigError, MeshConfig, ModelConfig, from_json
+from octavo.configs.schema import Config, ConfigError, MeshConfig, ModelConfig
 from octavo.evaluation.marks import EntropyMarks, NoMarks
+from octavo.files import read_json, write_json
 from octavo.tokenizers import load as tokenizers
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.interface import Tokenizer
 from octavo.tokenizers.words import WordTokenizer
-from octavo.training.checkpoint import load_params
+from octavo.training.checkpoint import (
+    Record,
+    check_identity,
+    load_params,
+    newest_record,
+    saved_steps,
+)
 from octavo.training.errors import CheckpointError
+from octavo.training.folder import CONFIG, read_config
 from octavo.training.sharding import make_mesh
 from octavo.training.state import Definition, abstract_params, define
 
@@ -64,7 +71,7 @@ def marker_for(model: ModelConfig, tokenizer: Tokenizer, folder: Path) -> NoMark
             "it reads: make them with python prepare.py SOURCE --out DIR --marks RUN."
         )
     small = open_run(folder / MARKER)
-    threshold = json.loads((folder / MARKER / "threshold.json").read_text())
+    threshold = read_json(folder / MARKER / "threshold.json", float, error=CheckpointError)
     return EntropyMarks(
         small.definition.bind, small.params, small.tokenizer, small.config.data.length, threshold
     )
@@ -78,8 +85,7 @@ def keep_marker(source: Path, threshold: float | None, folder: Path) -> None:
         return
     partial = folder / f"{MARKER}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    steps = [int(path.name) for path in (source / "checkpoints").iterdir() if path.name.isdigit()]
-    newest = str(max(steps))
+    newest = str(saved_steps(source)[0])
     shutil.copytree(
         source / "checkpoints" / newest,
         partial / "checkpoints" / newest,
@@ -90,29 +96,47 @@ def keep_marker(source: Path, threshold: float | None, folder: Path) -> None:
     if threshold is None:
         shutil.copy(source / "threshold.json", partial / "threshold.json")
     else:
-        (partial / "threshold.json").write_text(json.dumps(threshold))
+        write_json(partial / "threshold.json", threshold)
     partial.rename(out)
 
 
 def open_run(folder: str | Path) -> Run:
     """Load the newest parameters of a run onto all devices, and make their mesh current.
 
-    Raises ConfigError if the folder is no run, CheckpointError if it holds no readable checkpoint.
+    Raises ConfigError if the folder is no run, or its settings are not those that the checkpoint
+    was trained with, CheckpointError if it holds no readable checkpoint.
     """
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG).is_file():
         raise ConfigError(
             f"{folder} is no run directory: it has no config.json. Name the folder that train.py "
             "printed."
         )
+    config = read_config(folder)
     try:
-        config = from_json(json.loads((folder / "config.json").read_text()))
         tokenizer = tokenizers.load(folder / "tokenizer.json")
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} cannot be opened: {error}") from error
+        raise CheckpointError(f"{folder} cannot be opened: {error}.") from error
+    record = newest_record(folder)
+    if record is not None:
+        _check_as_trained(folder, config, tokenizer, record)
     mesh = make_mesh(MeshConfig())
     jax.set_mesh(mesh)
     definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform)
     params, step = load_params(folder, abstract_params(definition, mesh))
     marker = marker_for(config.model, tokenizer, folder)
     return Run(config, tokenizer, definition, params, step, mesh, marker)
+
+
+def _check_as_trained(folder: Path, config: Config, tokenizer: Tokenizer, record: Record) -> None:
+    """Raise ConfigError unless what lies beside a checkpoint is what it was trained with."""
+    if record.config is not None:
+        who = f"checkpoint {record.step} of {folder} was not trained as its config.json says, but"
+        advice = "Put the config.json back that belongs to it."
+        check_identity(record.config, config, who, advice)
+    trained = record.meta.get("tokenizer", tokenizer.fingerprint)
+    if trained != tokenizer.fingerprint:
+        raise ConfigError(
+            f"checkpoint {record.step} of {folder} was trained with the tokenizer {trained}, but "
+            f"its tokenizer.json is {tokenizer.fingerprint}. Put the right file back."
+        )

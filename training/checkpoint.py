@@ -1,24 +1,35 @@
 """Checkpoints with Orbax: asynchronous, the newest few kept, params / opt / data / meta apart.
 
-A checkpoint is complete or ignored (Orbax renames it into place), and its arrays carry a checksum
-computed on the devices, so a damaged one is noticed and the one before it is used.
+A checkpoint is complete or ignored (Orbax renames it into place). Its arrays carry a checksum
+computed on the devices and its record one of its own, so a damaged one is noticed and the one
+before it is used. Only bytes that are not what was written are damage: a changed setting, a missing
+permission or a fault of the storage changes nothing on disk.
 """
 
+import contextlib
+import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import google_crc32c
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax import lax
 
-from octavo.configs.schema import ConfigError
-from octavo.training.errors import CheckpointError
+from octavo.configs.schema import Config, ConfigError, from_json, identity, to_json
+from octavo.files import read_json
+from octavo.training.errors import CheckpointError, StorageError
 
 FORMAT = 2
 """Of checkpoints. Format 1 had one checksum for all."""
+
+
+class Damaged(Exception):
+    """The bytes of a checkpoint are not those that were written."""
 
 
 def checksum(tree: dict) -> int:
@@ -40,13 +51,123 @@ def _of_leaf(leaf: jax.Array) -> jax.Array:
     return jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)
 
 
+@dataclass(frozen=True)
+class Record:
+    """What a checkpoint says of itself, beside its arrays."""
+
+    step: int
+    data: dict
+    """The data plan's description."""
+    meta: dict
+    """``model``, ``config``, ``tokenizer`` (its fingerprint), ``schedule`` (where the learning rate
+    was laid out anew), ``format``, ``checksums``, ``crc32c`` (of the record without it)."""
+
+    @property
+    def config(self) -> Config | None:
+        """The settings it was trained with, defaults filled in where it is older than a setting.
+        Raises ConfigError for settings that this version does not know."""
+        if "config" not in self.meta:
+            return None
+        return from_json(self.meta["config"], f"the record of checkpoint {self.step}")
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    """Steps of the complete checkpoints of a run directory, newest first."""
+    folder = Path(workdir) / "checkpoints"
+    if not folder.is_dir():
+        return []
+    return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
+
+
+def newest_record(workdir: Path) -> Record | None:
+    """The record of the newest checkpoint that has a readable one; nothing is written.
+
+    Raises StorageError if the storage cannot be read.
+    """
+    for step in saved_steps(workdir):
+        folder = Path(workdir) / "checkpoints" / str(step)
+        try:
+            with _reading(folder):
+                return _read_record(folder)
+        except Damaged:  # said where it is restored
+            continue
+    return None
+
+
+def _read_record(folder: Path) -> Record:
+    # The files of Orbax's JSON handler: read without its barriers, by each host for itself.
+    data, meta = (read_json(folder / item / "metadata", dict) for item in ("data", "meta"))
+    if "crc32c" in meta and meta["crc32c"] != _record_checksum(data, meta):
+        raise Damaged("the checksum of its record does not match its content")
+    return Record(int(folder.name), data, meta)
+
+
+def _record_checksum(data: dict, meta: dict) -> str:
+    rest = {name: value for name, value in meta.items() if name != "crc32c"}
+    text = json.dumps([data, rest], sort_keys=True)
+    return f"{google_crc32c.value(text.encode()):08x}"
+
+
+@contextlib.contextmanager
+def _reading(folder: Path):
+    """While the checkpoint ``folder`` is read. What is raised becomes Damaged if the bytes on disk
+    are to blame, StorageError if the storage is."""
+    try:
+        for path in folder.rglob("*"):  # before a library stumbles, in threads of its own
+            if path.is_file():
+                path.open("rb").close()
+        yield
+    except (ConfigError, CheckpointError, Damaged):
+        raise
+    except Exception as error:  # Orbax and TensorStore raise whatever they stumble over
+        if fault := _fault(folder, error):
+            raise StorageError(
+                f"checkpoint {folder} cannot be read now: {fault}. Nothing was changed."
+            ) from error
+        raise Damaged((str(error).strip().splitlines() or [repr(error)])[0][:300]) from error
+
+
+PASSING = (
+    "permission_denied", "permission denied", "unavailable", "deadline_exceeded", "timed out",
+    "resource_exhausted", "out of memory", "input/output error", "barrier", "unauthenticated",
+)  # fmt: skip
+"""What libraries say of faults that are none of the bytes on disk."""
+
+
+def _fault(folder: Path, error: BaseException) -> str | None:
+    """Why the storage or the machine, and not the content, is to blame; None if it is not."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MemoryError):
+            return "there is not enough memory"
+        if isinstance(seen, OSError) and not isinstance(seen, FileNotFoundError):
+            return f"{seen.filename or folder}: {seen.strerror or seen}"
+        said = str(seen)
+        if any(word in said.lower() for word in PASSING):
+            return said.strip().splitlines()[0][:300]
+        seen = seen.__cause__ or seen.__context__
+    try:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                with open(path, "rb") as file:
+                    while file.read(1 << 24):
+                        pass
+    except OSError as unreadable:
+        return f"{unreadable.filename or folder}: {unreadable.strerror}"
+    return None
+
+
+def _quiet() -> None:
+    """A failed save is logged once per thread, with tracebacks; we report it, once."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 class Checkpoints:
     """The checkpoints of a run directory."""
 
     def __init__(self, workdir: Path, keep: int):
-        # A failed save is logged once per thread, with tracebacks; we report it, once.
-        for name in ("absl", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        _quiet()
         self.folder = Path(workdir).absolute() / "checkpoints"
         self.manager = ocp.CheckpointManager(
             self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
@@ -58,6 +179,7 @@ class Checkpoints:
         step = int(state["step"])
         rest = _rest(state)
         meta = meta | {"format": FORMAT, "checksums": _checksums(state)}
+        meta |= {"crc32c": _record_checksum(data, meta)}
         save = ocp.args.Composite(
             params=ocp.args.StandardSave(state["params"]),
             opt=ocp.args.StandardSave(rest),
@@ -73,69 +195,97 @@ class Checkpoints:
     def close(self) -> None:
         self.manager.close()
 
+    @property
+    def newest(self) -> int | None:
+        """Step of the newest checkpoint."""
+        return self.manager.latest_step()
+
     def _report(self, action: Callable) -> None:
         try:
             action()
         except Exception as error:  # Orbax and TensorStore raise whatever the storage gave
             kept = ", ".join(map(str, self.manager.all_steps())) or "none"
             reason = str(error).strip().splitlines()[0]
-            raise CheckpointError(
+            raise StorageError(
                 f"saving a checkpoint to {self.folder} failed: {reason}. Complete checkpoints "
-                f"there: {kept}. Free space or mend the storage, then run the same command again."
+                f"there: {kept}."
             ) from error
 
     def restore(
-        self, abstract: dict, data: dict, meta: dict, warn: Callable[[str], None]
+        self,
+        abstract: dict,
+        data: dict,
+        meta: dict,
+        warn: Callable[[str], None],
+        allowed: tuple[str, ...] = (),
     ) -> dict | None:
         """The newest state that can be read, laid out like ``abstract``; None if there is none.
 
-        Raises ConfigError if it has another model, data plan or format, CheckpointError if there
-        are checkpoints but none can be read. A damaged one is set aside as ``STEP.damaged``.
+        allowed: settings, as "optimizer.learning_rate", that may differ. A damaged checkpoint is
+        set aside as ``STEP.damaged``, and said. Raises ConfigError if the newest was made with
+        other settings, data plan or format, CheckpointError if the storage cannot be read, or if
+        there are checkpoints and all are damaged.
         """
         steps = sorted(self.manager.all_steps(), reverse=True)
         for step in steps:
+            folder = self.folder / str(step)
             try:
-                saved = self.manager.restore(step, args=ocp.args.Composite(data=_JSON, meta=_JSON))
-                _check_format(saved["meta"], self.folder)
-                _agree(saved["meta"]["model"], meta["model"], "model", self.folder)
-                _agree(saved["data"], data, "data plan", self.folder)
-                state = self._read(step, abstract)
-                if _checksums(state) != saved["meta"]["checksums"]:
-                    raise CheckpointError(_DAMAGED)
-                return state
-            except ConfigError:
-                raise
-            except Exception as error:  # whatever damage makes of reading it
-                reason = (str(error).strip().splitlines() or [repr(error)])[0][:300]
-                warn(f"checkpoint {self.folder / str(step)} cannot be read ({reason}); set aside.")
-                self._set_aside(step)
-        if steps:
+                with _reading(folder):
+                    record = _read_record(folder)
+                    _check_format(record.meta, self.folder)
+                    check_settings(record, meta, self.folder, allowed)
+                    _agree(record.data, data, "data plan", self.folder)
+                    return self._read(record, abstract)
+            except Damaged as error:
+                warn(f"checkpoint {folder} cannot be read ({error}); set aside.")
+                self.set_aside(step, "damaged")
+        if steps or any(self.folder.glob("*.damaged")):
             raise CheckpointError(
                 f"none of the checkpoints in {self.folder} can be read; they are kept as "
                 "*.damaged. Start again with another --workdir."
             )
         return None
 
-    def _read(self, step: int, abstract: dict) -> dict:
-        rest = _rest(abstract)
+    def _read(self, record: Record, abstract: dict) -> dict:
+        self._check_arrays(record.step, abstract)
         items = ocp.args.Composite(
             params=ocp.args.StandardRestore(abstract["params"]),
-            opt=ocp.args.StandardRestore(rest),
+            opt=ocp.args.StandardRestore(_rest(abstract)),
         )
-        read = self.manager.restore(step, args=items)
-        counter = jax.device_put(jnp.asarray(step, jnp.int32), abstract["step"].sharding)
-        return {"step": counter, "params": read["params"], **read["opt"]}
+        read = self.manager.restore(record.step, args=items)
+        counter = jax.device_put(jnp.asarray(record.step, jnp.int32), abstract["step"].sharding)
+        state = {"step": counter, "params": read["params"], **read["opt"]}
+        if _checksums(state) != record.meta["checksums"]:
+            raise Damaged(_MISMATCH)
+        return state
 
-    def _set_aside(self, step: int) -> None:
+    def _check_arrays(self, step: int, abstract: dict) -> None:
+        """Raise ConfigError if the arrays are others than this version makes of the settings."""
+        handler = ocp.StandardCheckpointHandler()
+        for item, expected in (("params", abstract["params"]), ("opt", _rest(abstract))):
+            found = handler.metadata(self.folder / str(step) / item)
+            if _shapes(found) != _shapes(expected):
+                raise ConfigError(
+                    f"the {item} in {self.folder / str(step)} are other arrays than this version "
+                    "of Octavo makes of the same settings. Use the version that made them, or "
+                    "choose another --workdir."
+                )
+
+    def set_aside(self, step: int, why: str) -> None:
+        """Keep a checkpoint as ``STEP.why``, where nothing looks for it."""
         if jax.process_index() == 0:
-            aside = self.folder / f"{step}.damaged"
+            aside = self.folder / f"{step}.{why}"
             shutil.rmtree(aside, ignore_errors=True)
             (self.folder / str(step)).rename(aside)
         self.manager.reload()
 
 
-_JSON = ocp.args.JsonRestore()
-_DAMAGED = "its checksum does not match its content"
+_MISMATCH = "its checksum does not match its content"
+
+
+def _shapes(tree) -> list:
+    leaves = jax.tree.leaves(tree)
+    return sorted((tuple(leaf.shape), str(jnp.dtype(leaf.dtype))) for leaf in leaves)
 
 
 def _checksums(state: dict) -> dict:
@@ -148,23 +298,69 @@ def _rest(state: dict) -> dict:
     return {name: value for name, value in state.items() if name not in ("step", "params")}
 
 
-def differences(saved: dict, asked: dict, prefix: str = "") -> list[str]:
+def differences(
+    saved: dict, asked: dict, prefix: str = "", words: tuple[str, str] = ("saved", "asked for")
+) -> list[str]:
     """Every value of two nested dicts that is not the same, as text."""
     found = []
     for key in saved | asked:
         old, new = saved.get(key, "nothing"), asked.get(key, "nothing")
+        if all(isinstance(value, list) and value for value in (old, new)):
+            # Lists of parts, as of stages, are compared part by part.
+            if all(isinstance(item, dict) for item in (*old, *new)):
+                old, new = (dict(enumerate(value)) for value in (old, new))
         if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{prefix}{key}.")
+            found += differences(old, new, f"{prefix}{key}.", words)
         elif old != new:
-            found.append(f"{prefix}{key}: saved {old!r}, asked for {new!r}")
+            found.append(f"{prefix}{key}: {words[0]} {old!r}, {words[1]} {new!r}")
     return found
+
+
+def check_settings(record: Record, meta: dict, folder: Path, allowed: tuple[str, ...] = ()) -> None:
+    """Raise ConfigError unless the settings that make a run what it is are those of the record."""
+    saved = record.config
+    if saved is None or "config" not in meta:
+        _agree(record.meta["model"], meta["model"], "model", folder)
+        return
+    who = f"the checkpoints in {folder} were made"
+    check_identity(saved, from_json(meta["config"]), who, allowed=allowed)
+
+
+_SAME = "Ask for the same, or choose another --workdir."
+
+
+def check_identity(
+    saved: Config,
+    asked: Config,
+    who: str,
+    advice: str = _SAME,
+    allowed: tuple[str, ...] = (),
+) -> None:
+    """Raise ConfigError, a sentence from ``who`` to ``advice``, unless both configs make the same
+    run but for the settings ``allowed``."""
+    before, now = identity(saved), identity(asked)
+    for section in before:
+        prefix = "" if section == "model" else f"{section}."
+        found = differences(before[section], now[section], prefix)
+        found = [text for text in found if text.partition(":")[0] not in allowed]
+        if found:
+            what = {"train": "seed or objective"}.get(section, section)
+            raise ConfigError(f"{who} with another {what} ({'; '.join(found)}). {advice}")
+
+
+def changes(record: Record | None, asked: Config) -> list[str]:
+    """Every setting that is not that of the record, as text."""
+    saved = record and record.config
+    if saved is None:
+        return []
+    return differences(*(to_json(config) | {"workdir": None} for config in (saved, asked)))
 
 
 def _agree(saved: dict, asked: dict, what: str, folder: Path) -> None:
     if found := differences(saved, asked):
         raise ConfigError(
-            f"the checkpoints in {folder} were made with another {what} ({'; '.join(found)}). Ask "
-            "for the same, or choose another --workdir."
+            f"the checkpoints in {folder} were made with another {what} ({'; '.join(found)}). "
+            f"{_SAME}"
         )
 
 
@@ -182,23 +378,23 @@ def load_params(run: Path, abstract: dict) -> tuple[dict, int]:
     Raises CheckpointError if the run has none that can be read, ConfigError if they have another
     format.
     """
-    folder = Path(run).absolute() / "checkpoints"
-    if not folder.is_dir():
+    run = Path(run).absolute()
+    if not (run / "checkpoints").is_dir():
         raise CheckpointError(f"{run} is no run directory: it has no checkpoints folder.")
-    with ocp.CheckpointManager(folder) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise CheckpointError(f"{run} has no complete checkpoint yet.")
-        try:
-            meta = manager.restore(step, args=ocp.args.Composite(meta=_JSON))["meta"]
-            _check_format(meta, folder)
+    steps = saved_steps(run)
+    if not steps:
+        raise CheckpointError(f"{run} has no complete checkpoint yet.")
+    folder = run / "checkpoints" / str(steps[0])
+    _quiet()
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    try:
+        with _reading(folder), ocp.CheckpointManager(folder.parent, options=options) as manager:
+            record = _read_record(folder)
+            _check_format(record.meta, folder.parent)
             target = ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
-            params = manager.restore(step, args=target)["params"]
-            if checksum(params) != meta["checksums"]["params"]:
-                raise CheckpointError(_DAMAGED)
-            return params, step
-        except ConfigError:
-            raise
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0]
-            raise CheckpointError(f"checkpoint {folder / str(step)}: {reason}.") from error
+            params = manager.restore(record.step, args=target)["params"]
+            if checksum(params) != record.meta["checksums"]["params"]:
+                raise Damaged(_MISMATCH)
+            return params, record.step
+    except Damaged as error:
+        raise CheckpointError(f"checkpoint {folder} is damaged: {error}.") from error

@@ -1,13 +1,73 @@
 """Optimizers and schedules, all from optax."""
 
+from dataclasses import dataclass
+
 import jax
+import jax.numpy as jnp
 import optax
 
-from octavo.configs.schema import OptimizerConfig
+from octavo.configs.schema import Config, ConfigError, OptimizerConfig
+from octavo.training.checkpoint import Record
 
 
-def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate at a step; see ``OptimizerConfig.schedule``."""
+@dataclass(frozen=True)
+class Replanned:
+    """Where the learning rate was laid out anew, for another number of steps."""
+
+    step: int
+    rate: float
+    """What it was there."""
+
+    def told(self, config: Config) -> str:
+        """For people."""
+        steps, warmup = config.train.steps, max(config.optimizer.warmup_steps, 1)
+        to = float(learning_rate(config.optimizer, steps, self)(self.step + warmup))
+        return (
+            f"learning rate laid out anew over {steps} steps: from {self.rate:.3g} at step "
+            f"{self.step} to {to:.3g} within {warmup} steps"
+        )
+
+
+def replan(config: Config, record: Record | None) -> Replanned | None:
+    """How the learning rate of ``config`` goes on from a checkpoint: anew if that was trained for
+    another number of steps. Raises ConfigError if it has done more steps than are asked for."""
+    if record is None:
+        return None
+    if record.step > config.train.steps:
+        raise ConfigError(
+            f"train.steps {config.train.steps}: the run has done {record.step} already. Ask for "
+            f"{record.step} or more."
+        )
+    saved, before = record.config, record.meta.get("schedule")
+    if saved is None:
+        return None
+    before = before and Replanned(**before)
+    if saved.optimizer != config.optimizer:  # after it diverged: a lower rate at once
+        return None
+    if saved.train.steps == config.train.steps:
+        return before
+    rate = learning_rate(saved.optimizer, saved.train.steps, before)(record.step)
+    return Replanned(record.step, float(rate))
+
+
+def learning_rate(
+    config: OptimizerConfig, steps: int, replanned: Replanned | None = None
+) -> optax.Schedule:
+    """Learning rate at a step; see ``OptimizerConfig.schedule``. A run that goes on for another
+    number of steps than was planned goes from the rate it had to that of the new plan within
+    ``warmup_steps``, linearly."""
+    plan = _planned(config, steps)
+    if replanned is None:
+        return plan
+
+    def joined(count):
+        share = jnp.clip((count + 1 - replanned.step) / max(config.warmup_steps, 1), 0, 1)
+        return replanned.rate + share * (plan(count) - replanned.rate)
+
+    return joined
+
+
+def _planned(config: OptimizerConfig, steps: int) -> optax.Schedule:
     peak, warmup = config.learning_rate, min(config.warmup_steps, steps)
     if config.schedule == "cosine":
         # A run shorter than its warm-up still needs one step to fall in.
@@ -23,7 +83,7 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: OptimizerConfig, steps: int, names: dict
+    config: OptimizerConfig, steps: int, names: dict, replanned: Replanned | None = None
 ) -> optax.GradientTransformation:
     """The configured optimizer for parameters with these logical axis names (tuples, in the
     parameters' tree).
@@ -32,7 +92,7 @@ def make_optimizer(
     scaled to AdamW's step size (Liu et al. 2025, "Muon is Scalable"), so one learning rate serves
     both; embeddings and heads keep AdamW.
     """
-    rate = learning_rate(config, steps)
+    rate = learning_rate(config, steps, replanned)
 
     def label(logical: tuple) -> str:
         stacked = logical[:1] == ("layers",)

@@ -82,7 +82,9 @@ def make_step(
         updates, opt = optimizer.update(grads, state["opt"], state["params"])
         params = optax.apply_updates(state["params"], updates)
 
-        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        # After the update, too: a step may be too long for the numbers there are.
+        after = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]
+        finite = jnp.isfinite(total) & jnp.isfinite(norm) & jnp.all(jnp.stack(after))
 
         def keep(new, old):
             return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)

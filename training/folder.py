@@ -1,0 +1,200 @@
+"""A run's folder: its name, its one owner, and what it holds."""
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from octavo.configs.schema import Config, ConfigError, from_json, to_json
+from octavo.files import json_text, read_json, write_json
+from octavo.training.checkpoint import Checkpoints, check_identity, differences, saved_steps
+from octavo.training.errors import CheckpointError
+
+LOCK = "lock"
+CONFIG = "config.json"
+DIVERGED = "diverged.json"
+"""Says that the run gave up, after which step, and at which learning rate."""
+
+_REWRITTEN = "Continue the run with its own command, which writes the file anew."
+
+
+def new_folder(preset: str, root: Path = Path("runs")) -> Path:
+    """Make a folder that nobody has, named after the preset and the time."""
+    name = f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    root.mkdir(parents=True, exist_ok=True)
+    for number in range(1, 1000):
+        folder = root / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise ConfigError(f"{root / name} and 999 like it exist; name a folder with --workdir.")
+
+
+@contextlib.contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """While this process trains in ``folder``, no other does.
+
+    A lock of the file system, which ends with its holder however that ends. Raises ConfigError with
+    the holder's name if there is one.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--workdir {folder} is a file; name a folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise ConfigError(
+                f"{folder} is in use: {_holder(path)}. One training owns a run at a time: stop "
+                "that one, or choose another --workdir."
+            ) from None
+        except OSError as error:  # a file system without locks
+            print(
+                f"warning: {path} cannot be locked ({error.strerror}); see to it that no other "
+                "training uses this folder.",
+                file=sys.stderr,
+            )
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(path).st_ino == os.fstat(handle).st_ino:
+                break
+        os.close(handle)  # its holder ended just now, and took the file away
+    about = {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": sys.argv,
+    }
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json_text(about).encode(), 0)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _holder(path: Path) -> str:
+    try:
+        about = json.loads(path.read_bytes())
+        return f"process {about['process']} on {about['host']} trains there since {about['since']}"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # it is just being written
+        return "another process trains there"
+
+
+def claim(config: Config, preset: str, held: contextlib.ExitStack) -> Path:
+    """The folder of the run, the same on all hosts; the first of them owns it while ``held``."""
+    folder = None
+    if jax.process_index() == 0:
+        folder = Path(config.workdir) if config.workdir else new_folder(preset)
+        held.enter_context(owned(folder))
+    return Path(_from_leader(folder and str(folder)))
+
+
+def check_hosts_agree(config: Config, plan: dict) -> None:
+    """Raise ConfigError on a host whose settings or data plan are not those of the first."""
+    mine = to_json(config) | {"workdir": None, "data plan": plan}
+    words = ("the first has", "this one")
+    if found := differences(_from_leader(mine), mine, words=words):
+        raise ConfigError(
+            f"host {jax.process_index()} was started in another way than the first: "
+            f"{'; '.join(found)}. Give all the same command, and the same data."
+        )
+
+
+def _from_leader(value: Any) -> Any:
+    """What the first host has, on all of them; plain JSON."""
+    if jax.process_count() == 1:
+        return value
+    text = np.frombuffer(json_text(value).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    padded = np.zeros(size, np.uint8)
+    padded[: len(text)] = text[:size]
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
+
+
+def unsaved_start(folder: Path, config: Config, allowed: tuple[str, ...]) -> bool:
+    """Whether ``folder`` holds a run that was stopped before its first checkpoint, and may start
+    again. False: it holds nothing of a run.
+
+    Raises CheckpointError if its checkpoints are gone, ConfigError if it was another run.
+    """
+    if saved_steps(folder) or not any((folder / n).exists() for n in (CONFIG, "metrics.jsonl")):
+        return False
+    if not (folder / CONFIG).exists():
+        raise CheckpointError(
+            f"{folder} holds metrics of a run, but neither its config.json nor a checkpoint. "
+            "Choose another --workdir, or clear this one."
+        )
+    saved = read_config(folder, "Delete it, or choose another --workdir.")
+    check_identity(saved, config, f"the run in {folder} was begun", allowed=allowed)
+    logged = last_logged(folder)
+    if logged > saved.train.checkpoint_every and not (folder / DIVERGED).exists():
+        raise CheckpointError(
+            f"{folder} has metrics of {logged} steps, but its checkpoints are gone. Put them back, "
+            "choose another --workdir, or clear this one."
+        )
+    return True
+
+
+def read_config(folder: Path, advice: str = _REWRITTEN) -> Config:
+    """The config of a run directory. Raises CheckpointError if it is damaged, ConfigError if it is
+    of another version."""
+    path = folder / CONFIG
+    return from_json(read_json(path, dict, error=CheckpointError, advice=advice), str(path))
+
+
+def last_logged(folder: Path) -> int:
+    """The last step in metrics.jsonl; 0 without one."""
+    try:
+        with open(folder / "metrics.jsonl", "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - (1 << 16)))
+            lines = file.read().splitlines()
+    except OSError:
+        return 0
+    for line in reversed(lines):  # the last may be cut short
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            return int(json.loads(line)["step"])
+    return 0
+
+
+def give_up(folder: Path, checkpoints: Checkpoints, config: Config, step: int, skipped: int) -> str:
+    """Leave a run that diverged so that it can go on at a lower learning rate, and say how.
+
+    A checkpoint of which no step was finite, the ``skipped`` ones up to ``step``, is set aside: its
+    parameters are what went wrong.
+    """
+    if skipped and checkpoints.newest == step - skipped:
+        checkpoints.set_aside(step - skipped, "diverged")
+    rate = config.optimizer.learning_rate
+    if jax.process_index() == 0:
+        write_json(folder / DIVERGED, {"step": step, "learning_rate": rate})
+    kept = checkpoints.newest
+    start = "from its start" if kept is None else f"from step {kept}"
+    return (
+        f"Lower --optimizer.learning-rate (it is {rate:g}): with that alone changed, the run goes "
+        f"on {start}."
+    )
+
+
+def given_up(folder: Path, config: Config) -> tuple[str, ...]:
+    """Settings that may differ from those of a run: its learning rate may be lower after it
+    diverged."""
+    path = folder / DIVERGED
+    if not path.exists():
+        return ()
+    rate = read_json(path, dict[str, float], error=CheckpointError)["learning_rate"]
+    return ("optimizer.learning_rate",) if config.optimizer.learning_rate < rate else ()
