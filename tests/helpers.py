@@ -160,12 +160,15 @@ def metrics_of(workdir) -> dict[int, dict]:
     }
 
 
-def start(script: str, *arguments: str, devices: int = 1, **environment: str) -> subprocess.Popen:
+def start(
+    script: str, *arguments: str, devices: int = 1, cwd=None, **environment: str
+) -> subprocess.Popen:
     """One of the scripts, in a process of its own with so many devices."""
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", f"device_count={devices}")
     settings = {"XLA_FLAGS": flags} | environment
     return subprocess.Popen(
         [sys.executable, str(ROOT / script), *arguments],
+        cwd=cwd,
         env=os.environ | settings,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

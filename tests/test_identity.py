@@ -1,0 +1,369 @@
+"""A run is what it was: compared when it is continued and when it is scored, owned by one."""
+
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from helpers import arguments_of, metrics_of, run, start
+from octavo.configs.schema import Config, ConfigError, MeshConfig, identity, to_json
+from octavo.files import FileError, read_json, write_json
+from octavo.training import checkpoint, folder
+from octavo.training.checkpoint import Checkpoints, newest_record
+from octavo.training.errors import CheckpointError, StorageError
+from octavo.training.optimizer import Replanned, learning_rate, replan
+from octavo.training.sharding import make_mesh
+
+pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
+
+
+def changed(config: Config, **sections) -> Config:
+    return dataclasses.replace(
+        config, **{n: dataclasses.replace(getattr(config, n), **v) for n, v in sections.items()}
+    )
+
+
+def content(path):
+    """Every file of a folder."""
+    return {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def finished(trained, tmp_path):
+    """A copy of a finished run of 30 steps."""
+    return shutil.copytree(trained[0], tmp_path / "run")
+
+
+# What is refused, and what is said.
+
+
+def state_at(step: int) -> dict:
+    sharding = jax.sharding.NamedSharding(make_mesh(MeshConfig()), jax.P())
+    state = {"step": jnp.int32(step), "params": {"w": jnp.ones(4)}, "opt": {}}
+    return jax.device_put(state | {"skipped": jnp.int32(0)}, sharding)
+
+
+def meta_of(config: Config) -> dict:
+    return {"model": to_json(config.model), "config": to_json(config), "schedule": None}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A checkpoint of step 3 with the settings of the default preset."""
+    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoints.save(state_at(3), {"seed": 0}, meta_of(Config()))
+    checkpoints.wait()
+    return checkpoints
+
+
+def restored(checkpoints, config=None, **rest):
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state_at(0)
+    )
+    meta = meta_of(config or Config())
+    return checkpoints.restore(abstract, {"seed": 0}, meta, warn=pytest.fail, **rest)
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"optimizer": {"name": "muon"}},
+         "another optimizer (optimizer.name: saved 'adamw', asked for 'muon')"),
+        ({"optimizer": {"learning_rate": 1e-4}}, "optimizer.learning_rate: saved 0.003"),
+        ({"optimizer": {"warmup_steps": 7}}, "optimizer.warmup_steps: saved 50, asked for 7"),
+        ({"train": {"z_loss": 0.1}}, "train.z_loss: saved 0.0, asked for 0.1"),
+        ({"model": {"rope_base": 500.0}}, "another model (rope_base: saved 10000.0, asked for 500"),
+        ({"data": {"length": 512}}, "data.length: saved 256, asked for 512"),
+    ],
+)  # fmt: skip
+def test_another_run_is_refused_untouched(saved, tmp_path, sections, said):
+    before = content(tmp_path)
+    with pytest.raises(ConfigError) as refused:
+        restored(saved, changed(Config(), **sections))
+    assert said in str(refused.value)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"model": {"remat": "none", "attention": "reference", "scan_layers": False}},
+        {"train": {"compute_dtype": "bfloat16", "accumulation": 2, "log_every": 1, "steps": 9}},
+        {"mesh": {"tensor": 2}},
+        {"data": {"workers": 3}},
+    ],
+)
+def test_how_it_is_computed_may_change(saved, sections):
+    config = changed(Config(), **sections)
+    assert restored(saved, config) is not None
+    name = next(iter(sections))
+    field, value = next(iter(sections[name].items()))
+    said = checkpoint.changes(newest_record(saved.folder.parent), config)
+    assert any(line.startswith(f"{name}.{field}: saved") and str(value) in line for line in said)
+
+
+def rewrite(path, change):
+    """Change the record of a checkpoint, its checksum included."""
+    meta_file, data = (
+        path / "meta" / "metadata",
+        json.loads((path / "data" / "metadata").read_text()),
+    )
+    meta = json.loads(meta_file.read_text())
+    change(meta)
+    meta["crc32c"] = checkpoint._record_checksum(data, meta)
+    meta_file.write_text(json.dumps(meta))
+
+
+def test_settings_newer_than_a_run_have_their_defaults(saved):
+    def older(meta):
+        for name in ("qk_norm", "mtp", "hash_rows"):
+            del meta["config"]["model"][name], meta["model"][name]
+        del meta["config"]["optimizer"]["clip_norm"], meta["schedule"]
+
+    rewrite(saved.folder / "3", older)
+    assert restored(saved) is not None
+    with pytest.raises(ConfigError, match="qk_norm: saved True, asked for False"):
+        restored(saved, changed(Config(), model={"qk_norm": False}))
+
+
+def test_settings_of_a_later_version_are_refused(saved):
+    rewrite(saved.folder / "3", lambda meta: meta["config"]["model"].update(flux=3))
+    with pytest.raises(ConfigError, match="of another version: model.flux"):
+        restored(saved)
+
+
+def test_a_flipped_bit_in_the_record_is_damage(saved, tmp_path):
+    """And no other run: the record carries a checksum."""
+    path = saved.folder / "3" / "meta" / "metadata"
+    path.write_text(path.read_text().replace('"heads": 4', '"heads": 2'))
+    assert newest_record(tmp_path) is None
+    said = []
+    abstract = jax.eval_shape(lambda: state_at(0))
+    with pytest.raises(CheckpointError, match="none of the checkpoints"):
+        saved.restore(abstract, {"seed": 0}, meta_of(Config()), warn=said.append)
+    assert "checksum of its record" in said[0] and (saved.folder / "3.damaged").exists()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        PermissionError(13, "Permission denied", "somewhere"),
+        OSError(5, "Input/output error"),
+        ValueError("UNAVAILABLE: the server is busy"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes"),
+        MemoryError(),
+    ],
+    ids=repr,
+)
+def test_a_fault_of_the_storage_is_no_damage(saved, tmp_path, monkeypatch, fault):
+    def fails(*_, **__):
+        raise fault
+
+    before = content(tmp_path)
+    monkeypatch.setattr(saved.manager, "restore", fails)
+    with pytest.raises(StorageError, match="Nothing was changed"):
+        restored(saved)
+    monkeypatch.undo()
+    assert content(tmp_path) == before and restored(saved) is not None
+
+
+def test_another_state_of_the_same_settings_is_refused(saved, tmp_path):
+    """As of a revision that keeps other arrays: no damage."""
+    before = content(tmp_path)
+    abstract = jax.eval_shape(lambda: state_at(0) | {"params": {"w": jnp.ones(5)}})
+    with pytest.raises(ConfigError, match="other arrays than this version"):
+        saved.restore(abstract, {"seed": 0}, meta_of(Config()), warn=pytest.fail)
+    assert content(tmp_path) == before
+
+
+def test_what_is_not_identity_is_known():
+    """A new setting is part of a run's identity unless somebody says that it is not."""
+    same = identity(Config())
+    everything = to_json(Config())
+    assert set(everything["optimizer"]) == set(same["optimizer"])
+    assert set(everything["model"]) - set(same["model"]) == {"scan_layers", "remat", "attention"}
+
+
+# The learning rate of a run that goes on for longer.
+
+
+def rate(config, replanned, step):
+    return float(learning_rate(config.optimizer, config.train.steps, replanned)(step))
+
+
+def test_more_steps_never_jump(saved, tmp_path):
+    record = dataclasses.replace(newest_record(tmp_path), step=1000)
+    assert replan(Config(), record) is None
+    longer = changed(Config(), train={"steps": 2000})
+    replanned = replan(longer, record)
+    assert replanned == Replanned(1000, 0.0)
+    rates = [rate(longer, replanned, step) for step in range(1000, 2000)]
+    peak, warmup = longer.optimizer.learning_rate, longer.optimizer.warmup_steps
+    assert max(np.abs(np.diff(rates))) <= peak / warmup * 1.01
+    np.testing.assert_allclose(max(rates), peak, rtol=1e-6)
+    assert "from 0 at step 1000 to 0.003 within 50 steps" in replanned.told(longer)
+    # Continued once more, at the same number of steps, it stays as it was laid out.
+    meta = meta_of(longer) | {"schedule": dataclasses.asdict(replanned)}
+    assert replan(longer, dataclasses.replace(record, meta=meta, step=1500)) == replanned
+    with pytest.raises(ConfigError, match="train.steps 12: the run has done 1000 already"):
+        replan(changed(Config(), train={"steps": 12}), record)
+
+
+# Whose folder it is, and what it holds.
+
+
+def hold(path, ready, done):
+    with folder.owned(path):
+        ready.set()
+        done.wait()
+
+
+def test_one_owner_at_a_time(tmp_path):
+    """Named in the refusal, and gone with its process, however that ends."""
+    spawn = multiprocessing.get_context("spawn")
+    path = tmp_path / "new" / "run"
+    ready, done = spawn.Event(), spawn.Event()
+    holder = spawn.Process(target=hold, args=(path, ready, done))
+    holder.start()
+    assert ready.wait(60)
+    said = f"in use: process {holder.pid} on .* trains there since 20"
+    with pytest.raises(ConfigError, match=said), folder.owned(path):
+        pass
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    with folder.owned(path):
+        assert (path / "lock").exists()
+    assert not (path / "lock").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is a file"), folder.owned(tmp_path / "file"):
+        pass
+
+
+def test_names_never_collide(tmp_path):
+    made = {folder.new_folder("flat", tmp_path) for _ in range(20)}
+    assert len(made) == 20 and all(path.is_dir() for path in made)
+
+
+def test_a_folder_that_holds_a_run_is_not_a_new_one(tmp_path):
+    config = Config()
+    assert not folder.unsaved_start(tmp_path, config, ())
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"step": 12}\n{"st')
+    with pytest.raises(CheckpointError, match="neither its config.json nor a checkpoint"):
+        folder.unsaved_start(tmp_path, config, ())
+    write_json(tmp_path / "config.json", to_json(config))
+    assert folder.unsaved_start(tmp_path, config, ())
+    with pytest.raises(ConfigError, match="was begun with another model"):
+        folder.unsaved_start(tmp_path, changed(config, model={"heads": 2}), ())
+    metrics.write_text('{"step": 501}\n')
+    with pytest.raises(CheckpointError, match="metrics of 501 steps, but its checkpoints are gone"):
+        folder.unsaved_start(tmp_path, config, ())
+    (tmp_path / "config.json").write_text("")
+    with pytest.raises(CheckpointError, match="config.json is damaged"):
+        folder.unsaved_start(tmp_path, config, ())
+
+
+def test_set_aside_is_not_a_new_run(saved):
+    saved.set_aside(3, "damaged")
+    with pytest.raises(CheckpointError, match=r"kept as \*.damaged"):
+        restored(saved)
+
+
+# From the command line.
+
+
+def test_changed_settings_at_the_command_line(tiny, finished):
+    before = content(finished)
+    for change, said in (
+        (["--optimizer.name", "muon"], "optimizer.name: saved 'adamw', asked for 'muon'"),
+        (["--train.steps", "12"], "the run has done 30 already. Ask for 30 or more."),
+    ):
+        done = run("train.py", "flat", *arguments_of(tiny, finished), *change)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+        assert content(finished) == before
+    done = run(
+        "train.py", "flat", *arguments_of(tiny, finished), "--train.steps", "33",
+        "--model.remat", "none",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "model.remat: saved 'full', asked for 'none'" in done.stdout
+    assert "learning rate laid out anew over 33 steps: from 0 at step 30" in done.stdout
+    assert json.loads((finished / "results.json").read_text())["step"] == 33
+    assert list(metrics_of(finished)) == list(range(1, 34))
+
+
+@pytest.mark.parametrize("name", ["rope_base", "activation", "window"])
+def test_an_edited_config_is_not_scored(finished, name):
+    from octavo.evaluation.run import open_run
+
+    path = finished / "config.json"
+    edited = json.loads(path.read_text())
+    edited["model"][name] = {"rope_base": 500.0, "activation": "silu", "window": 8}[name]
+    write_json(path, edited)
+    with pytest.raises(
+        ConfigError, match=f"was not trained as its config.json says.*{name}: saved"
+    ):
+        open_run(finished)
+    path.write_text("")
+    with pytest.raises(CheckpointError, match="config.json is damaged"):
+        open_run(finished)
+
+
+def test_a_run_that_diverged_goes_on_at_a_lower_rate(tiny, tmp_path):
+    """The parameters that a single step ruined are not kept as a checkpoint to go on from."""
+    workdir, train = tmp_path / "run", dataclasses.replace(tiny.train, evaluation_bytes=0)
+    config = dataclasses.replace(tiny, train=dataclasses.replace(train, checkpoint_every=1))
+    high = changed(config, optimizer={"learning_rate": 1e6})
+    done = run("train.py", "flat", *arguments_of(high, workdir))
+    assert done.returncode == 1
+    assert "20 steps in a row up to step 21 were not finite" in done.stderr
+    assert "it is 1e+06): with that alone changed, the run goes on from its start" in done.stderr
+    done = run("train.py", "flat", *arguments_of(config, workdir))
+    assert done.returncode == 0, done.stderr
+    assert metrics_of(workdir)[30]["train/bits_per_byte"] < 7.5
+    assert not (workdir / "diverged.json").exists()
+    # Not once it went on: then its rate is part of what it is.
+    lower = changed(config, optimizer={"learning_rate": 1e-4})
+    done = run("train.py", "flat", *arguments_of(lower, workdir))
+    assert done.returncode == 2 and "optimizer.learning_rate: saved 0.003" in done.stderr
+
+
+def test_a_run_that_skipped_its_steps_failed(tiny, tmp_path):
+    config = changed(tiny, optimizer={"learning_rate": 1e38}, train={"steps": 8})
+    done = run("train.py", "flat", *arguments_of(config, tmp_path / "run"))
+    assert done.returncode == 1 and "7 of 8 steps were not finite" in done.stderr
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_default_names_of_the_same_second(tiny, tmp_path):
+    flags = arguments_of(changed(tiny, train={"steps": 2, "sample_bytes": 0}), "x")[2:]
+    processes = [start("train.py", "flat", *flags, cwd=tmp_path) for _ in range(2)]
+    for process in processes:
+        assert process.wait(300) == 0, process.communicate()
+    with contextlib.ExitStack() as pipes:
+        for process in processes:
+            pipes.enter_context(process)
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+# Files.
+
+
+def test_json_is_whole_or_absent_and_checked(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"x": float("nan"), "y": [1.5, float("inf")]})
+    assert json.loads(path.read_text()) == {"x": None, "y": [1.5, None]}
+    assert os.listdir(tmp_path) == ["a.json"]
+    for text in ("", "[" * 100_000, "nul", '{"model": 3}', '{"flux": 1}', "\udc80", '{"data": {'
+                 '"source": null}}', '{"model": {"activation": "tanh"}}'):  # fmt: skip
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
+        with pytest.raises(FileError, match="a.json is damaged, or of another version: "):
+            read_json(path, Config)
