@@ -1,0 +1,136 @@
+"""Kill a run at random moments until it is done, and compare it with one that was left alone:
+
+    python benchmarks/kills.py --kills 200 [--hosts 2] [--seed 0] [--out DIR]
+
+Every loss and every parameter must be equal, bit for bit. With several hosts, processes on this
+machine joined over loopback, one of them is killed and the others must end by themselves. Prints
+one line a kill, and exits with 1 if anything differs or anything is left running.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+ENDS_WITHIN = 90
+"""Seconds in which the other hosts end when one is gone."""
+FLAGS = (
+    "--model.width 32 --model.layers 2 --model.heads 2 --data.length 64 --data.batch-size 8 "
+    "--optimizer.warmup-steps 4 --train.evaluation-bytes 0 --train.sample-bytes 0 "
+    "--train.checkpoint-every 20"
+).split()
+
+
+def begin(workdir: Path, steps: int, hosts: int) -> list[subprocess.Popen]:
+    flags = [*FLAGS, "--train.steps", str(steps), "--workdir", str(workdir)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    if hosts > 1:
+        with contextlib.closing(socket.socket()) as found:
+            found.bind(("localhost", 0))
+            port = found.getsockname()[1]
+        flags += ["--train.distributed", "True"]
+        environment |= {
+            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+            "JAX_NUM_PROCESSES": str(hosts),
+        }
+    return [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), "flat", *flags],
+            env=environment | {"JAX_PROCESS_ID": str(i)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(hosts)
+    ]
+
+
+def reached(workdir: Path) -> int:
+    """Steps that are logged."""
+    log = workdir / "metrics.jsonl"
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {row["step"]: row["train/loss"] for row in rows}
+
+
+def parameters(workdir: Path) -> list[np.ndarray]:
+    import jax
+
+    from octavo.evaluation.run import open_run
+
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(open_run(workdir).params)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--hosts", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=0, help="0: 40 a kill")
+    parser.add_argument("--out", type=Path, default=None)
+    given = parser.parse_args()
+    steps = given.steps or 40 * given.kills
+    out = given.out or Path(tempfile.mkdtemp(prefix="octavo-kills-"))
+    chance, wrong = random.Random(given.seed), 0
+
+    began = time.monotonic()
+    whole = begin(out / "whole", steps, given.hosts)
+    while not reached(out / "whole"):
+        time.sleep(0.01)
+    start_up = time.monotonic() - began
+    errors = [process.communicate()[1] for process in whole]
+    assert all(process.returncode == 0 for process in whole), errors
+    print(f"left alone: {steps} steps, the first after {start_up:.1f} s")
+
+    for kill in range(1, given.kills + 1):
+        processes = begin(out / "killed", steps, given.hosts)
+        # Some while it starts, most after so many steps, and a little later.
+        if chance.random() < 0.25:
+            time.sleep(chance.uniform(0, start_up))
+        else:
+            goal = reached(out / "killed") + chance.randint(1, 60)
+            while reached(out / "killed") < goal and all(p.poll() is None for p in processes):
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0, 0.1))
+        victim = chance.randrange(given.hosts)
+        processes[victim].send_signal(signal.SIGKILL)
+        deadline, said = time.monotonic() + ENDS_WITHIN, ""
+        for process in processes:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                said, wrong = f"  STILL RUNNING after {ENDS_WITHIN} s", wrong + 1
+            text = process.communicate()[1]
+            if "Traceback" in text or "***" in text:
+                said, wrong = f"{said}  SAID {text.strip().splitlines()[-1]!r}", wrong + 1
+        print(f"kill {kill}: host {victim}, step {reached(out / 'killed')}{said}", flush=True)
+
+    last = begin(out / "killed", steps, given.hosts)
+    errors = [process.communicate()[1] for process in last]
+    assert all(process.returncode == 0 for process in last), errors
+    same = losses(out / "whole") == losses(out / "killed")
+    pairs = zip(parameters(out / "whole"), parameters(out / "killed"), strict=True)
+    equal = all(np.array_equal(a, b) for a, b in pairs)
+    aside = list((out / "killed" / "checkpoints").glob("*.damaged"))
+    print(f"losses {'equal' if same else 'DIFFER'}, parameters {'equal' if equal else 'DIFFER'}, "
+          f"{len(aside)} checkpoints set aside, {wrong} other faults")  # fmt: skip
+    return 0 if same and equal and not aside and not wrong else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
