@@ -75,6 +75,7 @@ def evaluate(arguments: Arguments) -> dict:
     from octavo.data.shards import Corpus, heldout_documents
     from octavo.evaluation.parallel import read_parallel
     from octavo.evaluation.run import open_run
+    from octavo.model.room import room_of
 
     run = open_run(arguments.run)
     length = run.config.data.length
@@ -97,6 +98,7 @@ def evaluate(arguments: Arguments) -> dict:
             "length": length,
             "overlap": overlap,
             "batch_size": arguments.batch_size,
+            "room": room_of(run.config.model, length),
             "progress": lambda done, of: bar.update(task, completed=done, total=of),
         }
         rows = MEASURES[arguments.what](run, documents, settings, arguments)

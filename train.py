@@ -32,6 +32,7 @@ def train(config: Config, preset: str = "custom") -> dict:
     from octavo.evaluation.run import MARKER, keep_marker, marker_for
     from octavo.evaluation.score import score
     from octavo.model import flops
+    from octavo.model.room import room_of
     from octavo.model.sampling import Sampling, generate, plain_text
     from octavo.training import sharding
     from octavo.training.checkpoint import Checkpoints, differences
@@ -52,7 +53,8 @@ def train(config: Config, preset: str = "custom") -> dict:
     sharding.check_fits(mesh, config.model, config.data.batch_size // config.train.accumulation)
 
     # Data: what every row of every step holds.
-    plan = make_plan(config.data, config.train.seed, config.model.needs_marks)
+    room = room_of(config.model, config.data.length)
+    plan = make_plan(config.data, config.train.seed, config.model.needs_marks, room)
     tokenizer, marked_by = plan.corpora[0].tokenizer, plan.corpora[0].folder
     marker = marker_for(config.model, tokenizer, marked_by)
     jax.set_mesh(mesh)  # after the marker, which may be a model on a mesh of its own
@@ -167,7 +169,7 @@ def train(config: Config, preset: str = "custom") -> dict:
             result = score(
                 definition.bind, state["params"], heldout, tokenizer, marker, mesh,
                 length=config.data.length, overlap=config.data.length // 2,
-                batch_size=config.data.batch_size,
+                batch_size=config.data.batch_size, room=room,
                 progress=lambda done, of: watchdog.alive(),
             )  # fmt: skip
             results["heldout/bits_per_byte"] = result.bits_per_byte
