@@ -71,11 +71,11 @@ def evaluate(arguments: Arguments) -> dict:
     from rich.progress import Progress
     from rich.table import Table
 
+    from octavo.configs.room import room_of
     from octavo.data.pipeline import parse_source
     from octavo.data.shards import Corpus, heldout_documents
     from octavo.evaluation.parallel import read_parallel
     from octavo.evaluation.run import open_run
-    from octavo.model.room import room_of
 
     run = open_run(arguments.run)
     length = run.config.data.length

@@ -27,12 +27,12 @@ def train(config: Config, preset: str = "custom") -> dict:
     import jax  # here, so that --help and wrong flags answer at once
     from rich.console import Console
 
+    from octavo.configs.room import room_of
     from octavo.data.pipeline import batches, make_plan
     from octavo.data.shards import heldout_documents
     from octavo.evaluation.run import MARKER, keep_marker, marker_for
     from octavo.evaluation.score import score
     from octavo.model import flops
-    from octavo.model.room import room_of
     from octavo.model.sampling import Sampling, generate, plain_text
     from octavo.training import sharding
     from octavo.training.checkpoint import Checkpoints, differences

@@ -412,8 +412,9 @@ class DataConfig:
     batch_size: int = 16
     """Rows per optimizer step, over all hosts."""
     packing: Literal["concat", "best_fit"] = "concat"
-    """concat: documents end to end, cut at row edges, no padding. best_fit: documents cut only
-    when longer than a row, packed into the fullest row that still fits."""
+    """concat: documents end to end, cut at row edges, no padding but where so many short documents
+    meet that the model has no units for all. best_fit: documents cut only when longer than a row,
+    packed into the fullest row that still fits."""
     workers: int = 0
     """Processes that assemble batches. 0: threads of this process. Never changes the data."""
     shuffle_window_mib: int = 256

@@ -14,12 +14,12 @@ import grain
 import numba
 import numpy as np
 
+from octavo.configs.room import Room
 from octavo.configs.schema import DataConfig
 from octavo.data.errors import DataError
 from octavo.data.plan import Plan, Rows
 from octavo.data.shards import Corpus
 from octavo.data.stdlib import VARIANTS, embedded_corpus
-from octavo.model.room import Room
 
 FIELDS = ("tokens", "targets", "segment_ids", "positions", "loss_weights", "marks")
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from octavo.configs.room import Room, room_of
 from octavo.evaluation.rows import over_documents, packed_rows
 from octavo.model.batch import FIELDS, Batch
-from octavo.model.room import Room, room_of
 from octavo.tokenizers.interface import Tokenizer
 from octavo.training.objective import entropy
 

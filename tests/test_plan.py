@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from helpers import words
+from octavo.configs.room import room_of
 from octavo.configs.schema import DataConfig, ModelConfig, StageConfig
 from octavo.data import pipeline, plan, sources
 from octavo.data.errors import DataError
@@ -15,7 +16,6 @@ from octavo.data.plan import BestFit, Concat, permutation
 from octavo.data.prepare import prepare
 from octavo.data.shards import Corpus
 from octavo.data.sources import find_units
-from octavo.model.room import room_of
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.interface import fingerprint_of
 
