@@ -71,6 +71,7 @@ def evaluate(arguments: Arguments) -> dict:
     from rich.progress import Progress
     from rich.table import Table
 
+    from octavo.configs.room import room_of
     from octavo.data.pipeline import parse_source
     from octavo.data.shards import Corpus, heldout_documents
     from octavo.evaluation.parallel import read_parallel
@@ -97,6 +98,7 @@ def evaluate(arguments: Arguments) -> dict:
             "length": length,
             "overlap": overlap,
             "batch_size": arguments.batch_size,
+            "room": room_of(run.config.model, length),
             "progress": lambda done, of: bar.update(task, completed=done, total=of),
         }
         rows = MEASURES[arguments.what](run, documents, settings, arguments)

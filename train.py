@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import math
 import time
+from pathlib import Path
 
 from octavo import cli
 from octavo.configs.schema import Config, to_json
@@ -33,7 +34,9 @@ def _train(config: Config, preset: str, held: contextlib.ExitStack) -> dict:
     import jax  # here, so that --help and wrong flags answer at once
     from rich.console import Console
 
+    from octavo.configs.room import room_of
     from octavo.data.pipeline import batches, make_plan
+    from octavo.data.plan import Plan
     from octavo.data.shards import heldout_documents
     from octavo.evaluation.run import MARKER, keep_marker, marker_for
     from octavo.evaluation.score import score
@@ -58,7 +61,10 @@ def _train(config: Config, preset: str, held: contextlib.ExitStack) -> dict:
     sharding.check_fits(mesh, config.model, config.data.batch_size // config.train.accumulation)
 
     # Data: what every row of every step holds.
-    plan = make_plan(config.data, config.train.seed, config.model.needs_marks)
+    record = newest_record(Path(config.workdir)) if config.workdir else None
+    version = Plan.VERSION if record is None else record.data.get("version")
+    room = room_of(config.model, config.data.length)
+    plan = make_plan(config.data, config.train.seed, config.model.needs_marks, room, version)
     tokenizer, marked_by = plan.corpora[0].tokenizer, plan.corpora[0].folder
     marker = marker_for(config.model, tokenizer, marked_by)
     scored = config.train.evaluation_bytes
@@ -75,7 +81,7 @@ def _train(config: Config, preset: str, held: contextlib.ExitStack) -> dict:
     workdir = folder.claim(config, preset, held)
     cli.continue_with(workdir)
     folder.check_hosts_agree(config, plan.description)
-    record, allowed = newest_record(workdir), folder.given_up(workdir, config)
+    allowed = folder.given_up(workdir, config)
     begun = record is None and folder.unsaved_start(workdir, config, allowed)
     replanned = replan(config, record)
     optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names, replanned)
@@ -203,7 +209,7 @@ def _train(config: Config, preset: str, held: contextlib.ExitStack) -> dict:
         result = score(
             definition.bind, state["params"], heldout, tokenizer, marker, mesh,
             length=config.data.length, overlap=config.data.length // 2,
-            batch_size=config.data.batch_size,
+            batch_size=config.data.batch_size, room=room,
             progress=lambda done, of: watchdog.alive(),
         )  # fmt: skip
         results["heldout/bits_per_byte"] = result.bits_per_byte

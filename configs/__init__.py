@@ -1,14 +1,16 @@
-"""Presets by name: every module here has ``presets()``, from a name to a config."""
+"""Presets by name: every module here but ``NONE`` has ``presets()``, from a name to a config."""
 
 import importlib
 import pkgutil
 
 from octavo.configs.schema import Config
 
+NONE = ("schema", "room")
+
 
 def presets() -> dict[str, Config]:
     """Every preset's name and config; a new file in this folder is found."""
     found = {}
-    for module in sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "schema"):
+    for module in sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in NONE):
         found |= importlib.import_module(f"octavo.configs.{module}").presets()
     return found

@@ -219,6 +219,24 @@ class StageConfig:
         room = 8 + length // 64 + -(-length // self.max_unit) + math.ceil(share * length)
         return min(-(-room // 8) * 8, length)
 
+    def whole_units(self, length: int) -> int:
+        """Those of them that can be complete in the row: not the last, into which all is merged
+        that has no room. Where each position has a unit, none is merged."""
+        return self.units(length) if self.units(length) == length else self.units(length) - 1
+
+    def most_units(self, length: int) -> int:
+        """The most units that a document of ``length`` positions takes, wherever ends are asked
+        for (model/segmentation.py, ``bounded``): its last one, open or not, included."""
+        if length == 0:
+            return 0
+        # Units as granted: the ends of all but the last lie before the last position. The share is
+        # rounded in float32 there, so a little more counts as a whole one. A stride grants but the
+        # begin-of-document id.
+        share = math.floor(self.capacity * (length - 1) * (1 + 2**-20))
+        granted = min(2 if self.segmenter == "stride" else 3 + share, length)
+        # Cutting one that is too long adds a unit for every max_unit positions beyond its first.
+        return granted + (length - granted) // self.max_unit
+
 
 @dataclass(frozen=True)
 class MTPConfig:
@@ -396,8 +414,9 @@ class DataConfig:
     batch_size: int = 16
     """Rows per optimizer step, over all hosts."""
     packing: Literal["concat", "best_fit"] = "concat"
-    """concat: documents end to end, cut at row edges, no padding. best_fit: documents cut only
-    when longer than a row, packed into the fullest row that still fits."""
+    """concat: documents end to end, cut at row edges, no padding but where so many short documents
+    meet that the model has no units for all. best_fit: documents cut only when longer than a row,
+    packed into the fullest row that still fits."""
     workers: int = 0
     """Processes that assemble batches. 0: threads of this process. Never changes the data."""
     shuffle_window_mib: int = 256

@@ -14,6 +14,7 @@ import grain
 import numba
 import numpy as np
 
+from octavo.configs.room import Room
 from octavo.configs.schema import DataConfig
 from octavo.data.errors import DataError
 from octavo.data.plan import Plan, Rows
@@ -172,9 +173,18 @@ def parse_source(source: str) -> list[tuple[Path, float]]:
     return parsed
 
 
-def make_plan(config: DataConfig, seed: int, need_marks: bool = False) -> Plan:
-    """Open the training split of the configured corpora and plan it. Raises DataError for any that
-    cannot be used, or has no marks where they are needed."""
+def make_plan(
+    config: DataConfig,
+    seed: int,
+    need_marks: bool = False,
+    room: Room | None = None,
+    version: int = Plan.VERSION,
+) -> Plan:
+    """Open the training split of the configured corpora and plan it, for rows with the model's
+    room. Raises DataError for any that cannot be used, or has no marks where they are needed.
+
+    version: of the plan; that of a run which is continued.
+    """
     corpora = [(Corpus(folder), weight) for folder, weight in parse_source(config.source)]
     first = corpora[0][0]
     for corpus, _ in corpora:
@@ -197,6 +207,8 @@ def make_plan(config: DataConfig, seed: int, need_marks: bool = False) -> Plan:
         batch_size=config.batch_size,
         shuffle_window_ids=config.shuffle_window_mib << 20,
         seed=seed,
+        room=room,
+        version=version,
     )
 
 

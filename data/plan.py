@@ -8,14 +8,21 @@ A row is a list of pieces ``[start, stop)`` of the corpus's stream (each within 
 row's targets are those ids; its inputs are the ids before them, or the begin-of-document id where a
 piece opens its document. So every id of the stream, ends of documents included, is predicted
 exactly once an epoch. A piece that continues a document starts without the context before it.
+
+A row of an hourglass has room for so many units. Pieces that share one may never need more: what
+a document's loss is would depend on those beside it.
 """
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property, lru_cache
 
 import numba
 import numpy as np
 
+from octavo.configs.room import Room
+from octavo.data.errors import DataError
 from octavo.data.shards import Corpus
 from octavo.tokenizers.interface import fingerprint_of
 
@@ -33,21 +40,37 @@ class Rows:
 
 
 class Concat:
-    """Documents end to end, cut every ``length`` ids; the last row of the corpus is padded."""
+    """Documents end to end, cut every ``length`` ids; the last row of the corpus is padded. Where
+    pieces have no room beside those before them, they begin a row, and the one before is padded."""
 
-    def __init__(self, ends: np.ndarray, length: int):
+    def __init__(self, ends: np.ndarray, length: int, room: Room | None = None):
         self.ends, self.length = ends, length
-        self.total = -(-int(ends[-1]) // length)
-        self.per_chunk = max(1, CHUNK // length)
-        self.chunks = -(-self.total // self.per_chunk)
+        self._breaks = np.zeros(0, np.int64)
+        if room is not None and len(room.most):
+            limits = ends, length, room.price, room.most
+            self._breaks = np.empty(_breaks(*limits, self._breaks), np.int64)
+            _breaks(*limits, self._breaks)
+        self.split = len(self._breaks) > 0
+        self.total = -(-int(ends[-1]) // length) + len(self._breaks)
+        self.chunk_ids = max(1, CHUNK // length) * length
+        self.chunks = -(-int(ends[-1]) // self.chunk_ids)
+
+    def _edges(self, chunk: int) -> tuple[int, int, np.ndarray]:
+        """Where the text of a chunk begins and stops, and the breaks within."""
+        low = chunk * self.chunk_ids
+        high = min(low + self.chunk_ids, int(self.ends[-1]))
+        first, last = np.searchsorted(self._breaks, [low, high])
+        return low, high, self._breaks[first:last]
 
     def rows_in(self, chunk: int) -> int:
-        return min(self.per_chunk, self.total - chunk * self.per_chunk)
+        low, high, breaks = self._edges(chunk)
+        return -(-(high - low) // self.length) + len(breaks)
 
     def chunk(self, chunk: int) -> Rows:
-        low = chunk * self.per_chunk * self.length
-        high = min(low + self.rows_in(chunk) * self.length, int(self.ends[-1]))
+        low, high, breaks = self._edges(chunk)
         edges = np.arange(low, high, self.length, dtype=np.int64)
+        if len(breaks):
+            edges = np.union1d(edges, breaks)
         inner = self.ends[np.searchsorted(self.ends, low, "right") :]
         inner = inner[: np.searchsorted(inner, high, "left")]
         starts = np.union1d(edges, inner)
@@ -55,34 +78,80 @@ class Concat:
         return Rows(first.astype(np.int64), starts, np.append(starts[1:], high))
 
 
+@numba.njit(cache=True, nogil=True)
+def _breaks(ends, length, price, most, out):
+    """Where pieces have to begin a row within the rows that ``Concat`` cuts: how many places there
+    are, and the first of them in ``out``."""
+    used = np.zeros(len(most), np.int64)
+    count, start = 0, 0
+    for end in ends:
+        low = start
+        while low < end:
+            high = min(low - low % length + length, end)
+            if low % length == 0:
+                used[:] = 0
+            elif not _fits(used, price, most, high - low):
+                if count < len(out):
+                    out[count] = low
+                count += 1
+                used[:] = 0
+            used += price[:, high - low]
+            # Rows that are all of one document have no room to share.
+            low = high if high == end else max(high, (end - 1) // length * length)
+        start = end
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _fits(used, price, most, size):
+    """Whether there is room for a piece beside those that used some."""
+    for level in range(len(most)):
+        if used[level] + price[level, size] > most[level]:
+            return False
+    return True
+
+
 class BestFit:
     """Best-fit packing (Ding et al. 2024, "Fewer Truncations"): a document longer than a row is cut
-    into rows and a rest; the rests, longest first, go to the fullest row with room for them.
+    into rows and a rest; the rests, longest first, go to the fullest row with room for them. A row
+    whose units have no room for the next is closed.
     Packed within chunks of neighbouring documents, so that a row is read from one place."""
 
-    def __init__(self, ends: np.ndarray, length: int):
+    def __init__(self, ends: np.ndarray, length: int, room: Room | None = None):
         self.ends, self.length = ends, length
+        self._room = Room.of_flat(length) if room is None else room
+        self.split = False
         # Documents are grouped into chunks of about CHUNK ids by where they start.
         starts = np.concatenate([[0], ends[:-1]])
         groups = starts // CHUNK
         self.group_edges = np.flatnonzero(np.diff(groups, prepend=-1))
         self.chunks = len(self.group_edges)
-        self._rows = [len(self.chunk(i).first) - 1 for i in range(self.chunks)]
+        self._rows = []
+        for i in range(self.chunks):
+            rows, closed = self._pack(i)
+            self._rows.append(len(rows.first) - 1)
+            self.split |= closed
         self.total = sum(self._rows)
 
     def rows_in(self, chunk: int) -> int:
         return self._rows[chunk]
 
     def chunk(self, chunk: int) -> Rows:
+        return self._pack(chunk)[0]
+
+    def _pack(self, chunk: int) -> tuple[Rows, bool]:
+        """The rows of a chunk, and whether any had to be closed."""
         low = self.group_edges[chunk]
         high = self.group_edges[chunk + 1] if chunk + 1 < self.chunks else len(self.ends)
-        origin = self.ends[low - 1] if low else 0
-        return Rows(*_best_fit(np.append(origin, self.ends[low:high]), self.length))
+        edges = np.append(self.ends[low - 1] if low else 0, self.ends[low:high])
+        *rows, closed = _best_fit(edges, self.length, self._room.price, self._room.most)
+        return Rows(*rows), closed
 
 
 @numba.njit(cache=True, nogil=True)
-def _best_fit(edges, length):
-    """Pieces of the documents between ``edges``, packed; see ``Rows``."""
+def _best_fit(edges, length, price, most):
+    """Pieces of the documents between ``edges``, packed (see ``Rows``), and whether a row was
+    closed for want of units."""
     count = 0
     for d in range(len(edges) - 1):
         count += (edges[d + 1] - edges[d] + length - 1) // length
@@ -105,29 +174,31 @@ def _best_fit(edges, length):
     while leaves < length + 1:
         leaves *= 2
     tree = np.zeros(2 * leaves, np.bool_)
-    rows = 0
+    used = np.zeros((count, len(most)), np.int64)
+    rows, closed = 0, False
     for k in range(count):
         piece = order[k]
         size = stop[piece] - start[piece]
-        # The smallest room >= size that some row has.
-        node = leaves + size
-        found = -1
-        if tree[node]:
-            found = size
-        else:
-            while node > 1:
-                if node % 2 == 0 and tree[node + 1]:
-                    node += 1
-                    while node < leaves:
-                        node = 2 * node if tree[2 * node] else 2 * node + 1
-                    found = node - leaves
-                    break
-                node //= 2
-        if found < 0:
-            row = rows
-            rows += 1
-            found = length
-        else:
+        while True:
+            # The smallest room >= size that some row has.
+            node = leaves + size
+            found = -1
+            if tree[node]:
+                found = size
+            else:
+                while node > 1:
+                    if node % 2 == 0 and tree[node + 1]:
+                        node += 1
+                        while node < leaves:
+                            node = 2 * node if tree[2 * node] else 2 * node + 1
+                        found = node - leaves
+                        break
+                    node //= 2
+            if found < 0:
+                row = rows
+                rows += 1
+                found = length
+                break
             row = top[found]
             top[found] = below[row]
             if top[found] < 0:
@@ -136,7 +207,11 @@ def _best_fit(edges, length):
                 while node > 1:
                     node //= 2
                     tree[node] = tree[2 * node] or tree[2 * node + 1]
+            if _fits(used[row], price, most, size):
+                break
+            closed = True
         row_of[piece] = row
+        used[row] += price[:, size]
         room = found - size
         if room > 0:
             below[row] = top[room]
@@ -149,7 +224,7 @@ def _best_fit(edges, length):
     first = np.zeros(rows + 1, np.int64)
     for piece in range(count):
         first[row_of[piece] + 1] += 1
-    return np.cumsum(first), start[by_row], stop[by_row]
+    return np.cumsum(first), start[by_row], stop[by_row], closed
 
 
 STRATEGIES = {"concat": Concat, "best_fit": BestFit}
@@ -228,14 +303,95 @@ class Order:
         return self._window(epoch, window)
 
 
+PERIOD = 4096
+"""Rows within which a mixture says which corpus each draws from."""
+
+
+def _fixed(weights: list[float], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mixture of version 1, the same in every period, which never draws from a corpus whose
+    share of a period is below half a row: (choice, rank, counts): place p of a period draws from
+    corpus ``choice[p]``, as its ``rank[p]``-th draw of the period; ``counts`` of each."""
+    shares = np.array(weights) / sum(weights) * PERIOD
+    counts = np.floor(shares).astype(np.int64)
+    for c in np.argsort(counts - shares, kind="stable")[: PERIOD - counts.sum()]:
+        counts[c] += 1
+    choice = np.repeat(np.arange(len(weights)), counts)
+    choice = choice[permutation(PERIOD, seed, len(weights))]
+    rank = np.zeros(PERIOD, np.int64)
+    for c in range(len(weights)):
+        rank[choice == c] = np.arange(counts[c])
+    return choice, rank, counts
+
+
+class Mixture:
+    """Which corpus each row draws from: after any number of rows, each has been drawn its share up
+    to a few rows, however small the share is."""
+
+    def __init__(self, weights: list[float], seed: int, fixed: bool):
+        self.key = seed, len(weights)
+        exact = [Fraction(weight) for weight in weights]
+        # Of the rows left by the corpora before, the share of each.
+        self.shares = [share / sum(exact[i:]) for i, share in enumerate(exact)]
+        self.fixed = _fixed(weights, seed) if fixed else None
+        self._remember()
+
+    def _remember(self):
+        self._period = lru_cache(maxsize=64)(self._make_period)
+
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k != "_period"}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._remember()
+
+    def _drawn(self, rows: int) -> np.ndarray:
+        """How often each corpus is drawn in the first rows. Sums to them; no count ever falls, as
+        a rounded share and what it leaves both grow with what they are of."""
+        counts = []
+        for share in self.shares:
+            counts.append(math.floor(rows * share + Fraction(1, 2)))
+            rows -= counts[-1]
+        return np.array(counts, np.int64)
+
+    def _make_period(self, period: int) -> tuple[np.ndarray, np.ndarray]:
+        """The corpus of each row of a period, and the number of its draw."""
+        before, after = self._drawn(period * PERIOD), self._drawn((period + 1) * PERIOD)
+        counts = after - before
+        choice = np.repeat(np.arange(len(counts)), counts)
+        rank = np.arange(PERIOD) - np.repeat(np.cumsum(counts) - counts, counts)
+        # Draw k of n lies anywhere in the k-th of n equal parts, so that shares hold within, too.
+        jitter = permutation(PERIOD, *self.key, period) / PERIOD
+        order = np.argsort((rank + jitter) / counts[choice], kind="stable")
+        return choice[order], (before[choice] + rank)[order]
+
+    def draws(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Global rows as corpora and their draw numbers: each counts 0, 1, 2, ... over the run."""
+        periods, places = np.divmod(rows, PERIOD)
+        if self.fixed is not None:
+            choice, rank, counts = self.fixed
+            corpus = choice[places]
+            return corpus, periods * counts[corpus] + rank[places]
+        if len(self.shares) == 1:
+            return np.zeros_like(rows), rows
+        corpus, draw = np.empty_like(rows), np.empty_like(rows)
+        for period in np.unique(periods).tolist():
+            mine = periods == period
+            corpus[mine], draw[mine] = (values[places[mine]] for values in self._period(period))
+        return corpus, draw
+
+
 class Plan:
     """What every row of every step holds.
 
-    corpora: (corpus, weight) pairs; a share ``weight`` of the rows (exact in every stretch of 4096
-    rows, up to rounding) comes from each.
+    corpora: (corpus, weight) pairs; a share ``weight`` of the rows (over any stretch, up to a few
+    rows) comes from each. room: of the model's rows. version: 1 gives the rows of runs that were
+    started before shares held over the run and rows had a room; room is then ignored.
+
+    Raises DataError for a version that this revision does not know.
     """
 
-    PERIOD = 4096
+    VERSION = 2
 
     def __init__(
         self,
@@ -246,24 +402,37 @@ class Plan:
         batch_size: int,
         shuffle_window_ids: int,
         seed: int,
+        room: Room | None = None,
+        version: int = VERSION,
     ):
+        if version not in range(1, self.VERSION + 1):
+            raise DataError(
+                f"the run's data follow version {version} of the plan, which this revision does "
+                f"not know (1 to {self.VERSION}); continue the run with the revision it is of."
+            )
         self.corpora = [corpus for corpus, _ in corpora]
         self.length, self.batch_size = length, batch_size
+        weights = [weight for _, weight in corpora]
+        room = room if version > 1 else None
+        self.orders = [
+            Order(STRATEGIES[packing](c.document_ends(), length, room), shuffle_window_ids, seed, i)
+            for i, c in enumerate(self.corpora)
+        ]
+        self.mixture = Mixture(weights, seed, fixed=version == 1)
         self.description = {
             "corpora": {str(i): c.fingerprint for i, c in enumerate(self.corpora)},
-            "weights": [weight for _, weight in corpora],
+            "weights": weights,
             "packing": packing,
             "length": length,
             "batch_size": batch_size,
             "shuffle_window_ids": shuffle_window_ids,
             "seed": seed,
-            "version": 1,
+            "version": version,
         }
-        self.orders = [
-            Order(STRATEGIES[packing](c.document_ends(), length), shuffle_window_ids, seed, i)
-            for i, c in enumerate(self.corpora)
-        ]
-        self._mix = self._mixture([weight for _, weight in corpora], seed)
+        if version > 1:
+            # Where all rows have room, all models share one plan.
+            split = any(order.strategy.split for order in self.orders)
+            self.description["room"] = fingerprint_of(room.tobytes()) if split else None
 
     @property
     def fingerprint(self) -> str:
@@ -280,26 +449,6 @@ class Plan:
         weighted = [(c.utf8_bytes / c.tokens, weight) for c, weight in pairs]
         return sum(b * w for b, w in weighted) / sum(w for _, w in weighted)
 
-    def _mixture(self, weights: list[float], seed: int):
-        """(choice, rank, counts): within a period, place p draws from corpus ``choice[p]``, as its
-        ``rank[p]``-th draw of the period; corpus c is drawn ``counts[c]`` times a period."""
-        if len(weights) == 1:
-            place = np.arange(self.PERIOD)
-            return np.zeros_like(place), place, np.array([self.PERIOD])
-        shares = np.array(weights) / sum(weights) * self.PERIOD
-        counts = np.floor(shares).astype(np.int64)
-        for c in np.argsort(counts - shares, kind="stable")[: self.PERIOD - counts.sum()]:
-            counts[c] += 1
-        choice = np.repeat(np.arange(len(weights)), counts)
-        choice = choice[permutation(self.PERIOD, seed, len(weights))]
-        rank = np.zeros(self.PERIOD, np.int64)
-        for c in range(len(weights)):
-            rank[choice == c] = np.arange(counts[c])
-        return choice, rank, counts
-
     def draws(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Global rows (= step x batch size + row) as corpora and their draw numbers."""
-        choice, rank, counts = self._mix
-        period, place = np.divmod(rows, self.PERIOD)
-        corpus = choice[place]
-        return corpus, period * counts[corpus] + rank[place]
+        return self.mixture.draws(rows)

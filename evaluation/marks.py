@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from octavo.configs.room import Room, room_of
 from octavo.evaluation.rows import over_documents, packed_rows
 from octavo.model.batch import FIELDS, Batch
 from octavo.tokenizers.interface import Tokenizer
@@ -37,16 +38,22 @@ class EntropyMarks:
     (BLT, 2412.09871, section 2.3, "global constraint"): decided by the ids up to there.
 
     bind, params: the small model. length: its rows in training; each id is judged with at least
-    half of that as context. threshold: nats.
+    half of that as context. threshold: nats. room: of its rows (see ``packed_rows``).
     """
 
     BATCH = 16
 
     def __init__(
-        self, bind: Callable, params: dict, tokenizer: Tokenizer, length: int, threshold: float
+        self,
+        bind: Callable,
+        params: dict,
+        tokenizer: Tokenizer,
+        length: int,
+        threshold: float,
+        room: Room | None = None,
     ):
         self.bind, self.params, self.tokenizer = bind, params, tokenizer
-        self.length, self.threshold = length, threshold
+        self.length, self.threshold, self.room = length, threshold, room
 
         @jax.jit
         def entropies(params, rows):
@@ -58,12 +65,17 @@ class EntropyMarks:
     @classmethod
     def with_rate(cls, run, documents: list[bytes], rate: float) -> "EntropyMarks":
         """The marker of an opened run whose threshold marks this share of the ids."""
-        mark = cls(
-            run.definition.bind, run.params, run.tokenizer, run.config.data.length, threshold=0.0
-        )
+        mark = cls.of_run(run, threshold=0.0)
         found = mark.entropies([run.tokenizer.encode(document) for document in documents])
         mark.threshold = float(np.quantile(np.concatenate(found), 1 - rate))
         return mark
+
+    @classmethod
+    def of_run(cls, run, threshold: float) -> "EntropyMarks":
+        """The marker of an opened run."""
+        length = run.config.data.length
+        room = room_of(run.config.model, length)
+        return cls(run.definition.bind, run.params, run.tokenizer, length, threshold, room)
 
     @property
     def description(self) -> dict:
@@ -75,7 +87,9 @@ class EntropyMarks:
 
     def entropies(self, encoded: list[np.ndarray]) -> list[np.ndarray]:
         """Entropy in nats after each id, float32, of documents without their ends."""
-        rows, places = packed_rows(encoded, self.tokenizer, self.length, self.length // 2)
+        rows, places = packed_rows(
+            encoded, self.tokenizer, self.length, self.length // 2, room=self.room
+        )
 
         def evaluate(part: np.ndarray):
             return (np.asarray(self._entropies(self.params, part)),)

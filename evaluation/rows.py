@@ -1,10 +1,11 @@
-"""Whole documents as rows of overlapping windows."""
+"""Whole documents as rows of overlapping windows, of which none changes what another costs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from octavo.configs.room import Room
 from octavo.model.batch import FIELDS
 from octavo.tokenizers.interface import Tokenizer
 
@@ -24,17 +25,19 @@ def packed_rows(
     length: int,
     overlap: int,
     marks: list[np.ndarray] | None = None,
+    room: Room | None = None,
 ) -> tuple[np.ndarray, list[Place]]:
     """Rows ``[rows, fields of Batch, length]`` int32 that hold all windows, packed in order, and
     where every id is scored, once.
 
     A document longer than a row is cut into windows that each begin ``overlap`` ids before the
-    first id they score. marks: of each document's ids.
+    first id they score. marks: of each document's ids. room: of the model's rows.
     """
+    room = Room.of_any(length) if room is None else room
     index = {name: i for i, name in enumerate(FIELDS)}
     rows: list[np.ndarray] = []
     places = []
-    column = length
+    column, used = length, np.zeros(len(room.most), np.int64)
     for document, ids in enumerate(encoded):
         targets = np.append(ids.astype(np.int32), tokenizer.eos_id)
         tokens = np.append(tokenizer.bos_id, targets[:-1])
@@ -42,10 +45,13 @@ def packed_rows(
         start = 0
         while True:
             stop = min(start + length, len(targets))
-            if column + stop - start > length:
+            cost = room.price[:, stop - start]
+            if column + stop - start > length or (used + cost > room.most).any():
                 rows.append(np.zeros((len(FIELDS), length), np.int32))
                 column = segment = 0
+                used = np.zeros_like(used)
             segment += 1
+            used += cost
             row, at = rows[-1], slice(column, column + stop - start)
             row[index["tokens"], at] = tokens[start:stop]
             row[index["targets"], at] = targets[start:stop]

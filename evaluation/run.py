@@ -72,9 +72,7 @@ def marker_for(model: ModelConfig, tokenizer: Tokenizer, folder: Path) -> NoMark
         )
     small = open_run(folder / MARKER)
     threshold = read_json(folder / MARKER / "threshold.json", float, error=CheckpointError)
-    return EntropyMarks(
-        small.definition.bind, small.params, small.tokenizer, small.config.data.length, threshold
-    )
+    return EntropyMarks.of_run(small, threshold)
 
 
 def keep_marker(source: Path, threshold: float | None, folder: Path) -> None:

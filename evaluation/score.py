@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from octavo.configs.room import Room
 from octavo.evaluation.rows import over_documents, packed_rows
 from octavo.model.batch import FIELDS, Batch
 from octavo.tokenizers.interface import Tokenizer
@@ -77,16 +78,19 @@ def predictions(
     length: int,
     overlap: int,
     batch_size: int,
+    room: Room | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Predictions]:
     """Predict every id of documents with rows of ``length``; ``bind(params)`` is the model, marker
-    gives the ids their stored marks (evaluation/marks.py).
+    gives the ids their stored marks (evaluation/marks.py), room is that of the model's rows (see
+    ``packed_rows``).
 
     Raises ValueError unless ``0 <= overlap < length``.
     """
     if not 0 <= overlap < length:
         raise ValueError(f"the overlap must lie in [0, {length}), the row length; not {overlap}")
-    rows, places = packed_rows(encoded, tokenizer, length, overlap, marker.of_documents(encoded))
+    marks = marker.of_documents(encoded)
+    rows, places = packed_rows(encoded, tokenizer, length, overlap, marks, room)
     sharding = batch_sharding(mesh)
     # A mesh needs rows for each of its devices.
     devices = mesh.shape["replica"] * mesh.shape["fsdp"]

@@ -133,9 +133,11 @@ def segment(boundary: jax.Array, segment_ids: jax.Array, units: int) -> Segmenta
     """The units of rows, given their boundaries ``[B, T]``; ``units`` is S.
 
     A row with more units than S - 1 keeps its first; what follows is merged into the last, whose
-    state nothing reads: positions there go on seeing the newest unit that was kept.
+    state nothing reads: positions there go on seeing the newest unit that was kept. Where S is T,
+    each position may be a unit, and nothing is merged.
     """
     T = boundary.shape[1]
+    kept = units if units == T else units - 1  # as StageConfig.whole_units
     fresh = starts_of(segment_ids)
     fresh = fresh.at[:, 0].set(False)
 
@@ -143,11 +145,11 @@ def segment(boundary: jax.Array, segment_ids: jax.Array, units: int) -> Segmenta
         shifted = jnp.concatenate([jnp.zeros_like(boundary[:, :1]), boundary[:, :-1]], axis=1)
         return jnp.cumsum(shifted | fresh, axis=1)
 
-    boundary = boundary & (numbered(boundary) <= units - 2)
+    boundary = boundary & (numbered(boundary) < kept)
     number = numbered(boundary)
     unit_of = jnp.minimum(number, units - 1)
     first_of_document = lax.cummax(jnp.where(fresh, number, 0), axis=1)
-    newest = jnp.minimum(number - 1 + boundary, units - 2)
+    newest = jnp.minimum(number - 1 + boundary, kept - 1)
     available = jnp.where(newest >= first_of_document, newest + 1, 0)
     t = jnp.arange(T)[None]
     opened = fresh | boundary

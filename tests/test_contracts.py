@@ -10,11 +10,18 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from helpers import SomeMarks, batch_of, defined, forward, initial, random_text, shrink
+from helpers import SomeMarks, batch_of, defined, forward, initial, of_preset, random_text, shrink
 from octavo.configs import presets
+from octavo.configs.room import room_of
 from octavo.configs.schema import Config, MeshConfig
+from octavo.data.pipeline import BatchSource
+from octavo.data.plan import Plan
+from octavo.data.prepare import prepare
+from octavo.data.shards import Corpus
+from octavo.data.sources import find_units
+from octavo.evaluation.rows import packed_rows
 from octavo.evaluation.score import score
-from octavo.model.batch import Batch
+from octavo.model.batch import FIELDS, Batch
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.training.checkpoint import Checkpoints
 from octavo.training.objective import cross_entropy
@@ -109,6 +116,95 @@ def test_isolation(preset):
     packed = nats_per_document(definition, params, documents)
     alone = [nats_per_document(definition, params, [d])[0] for d in documents]
     np.testing.assert_allclose(packed, alone, rtol=1e-5)
+
+
+def fields_of(batch) -> dict[str, np.ndarray]:
+    """Of a batch: what a model reads of it, with marks that depend on the ids alone."""
+    found = {name: np.asarray(batch[name], np.int32) for name in FIELDS}
+    return found | {"marks": SomeMarks.rule(found["tokens"])}
+
+
+def each_alone(fields: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list]:
+    """Every piece of the rows as a row of its own, and where it stood."""
+    segments = fields["segment_ids"]
+    places = [
+        (row, segments[row] == segment)
+        for row in range(len(segments))
+        for segment in range(1, segments[row].max() + 1)
+    ]
+    alone = {
+        name: np.stack([np.pad(v[r][at], (0, v.shape[1] - at.sum())) for r, at in places])
+        for name, v in fields.items()
+    }
+    return alone | {"segment_ids": np.minimum(alone["segment_ids"], 1)}, places
+
+
+def check_isolation(config, fields: dict[str, np.ndarray]):
+    """Every piece of some rows costs what it costs alone, position by position."""
+    definition, params = defined(config)
+    alone, places = each_alone(fields)
+    both = []
+    for part in (fields, alone):
+        batch = Batch(**jax.tree.map(jnp.asarray, part)).widen()
+        log_p = log_softmax(forward(definition)(params, batch), axis=-1)
+        both.append(np.take_along_axis(log_p, part["targets"][..., None], axis=-1)[..., 0])
+    for i, (row, at) in enumerate(places):
+        np.testing.assert_allclose(both[0][row, at], both[1][i, : at.sum()], atol=2e-4, rtol=1e-4)
+
+
+SHORT = [
+    *(random_text(seed, size) for size in (1, 2, 5, 10) for seed in range(7)),
+    *(b"a b c d e ", b" a b. c d.", b"1,2,3,4,5,") * 3,
+    *(b" ", b" " * 10, b"\n\n\n", b"\t \r\n" * 5, b"\xff", b"\x80\xfe\xc3(", b"\xe6\x97" * 5),
+    *(bytes(range(8)), b"\0", b"\x17\x17\x17", b"\x7f\x1b[0m"),
+]
+"""Documents whose units are more than their share of a row."""
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["the model's room", "any model's room"])
+def test_isolation_of_short_documents(preset, known):
+    """However many documents a row of scoring holds, and whatever they are."""
+    tokenizer = ByteTokenizer()
+    encoded = [tokenizer.encode(document) for document in SHORT]
+    room = room_of(preset.model, LENGTH) if known else None
+    rows, places = packed_rows(encoded, tokenizer, LENGTH, 0, room=room)
+    assert len(places) == len(SHORT) and len(rows) < len(SHORT)
+    check_isolation(preset, fields_of({name: rows[:, i] for i, name in enumerate(FIELDS)}))
+
+
+@pytest.fixture(scope="session")
+def short_documents(tmp_path_factory) -> Corpus:
+    folder = tmp_path_factory.mktemp("short")
+    (folder / "text").mkdir()
+    for i, document in enumerate(SHORT):
+        (folder / "text" / f"{i:03}.txt").write_bytes(document)
+    units = find_units([str(folder / "text")], "text", None)
+    prepare(units, folder / "out", ByteTokenizer(), heldout=0, processes=1)
+    return Corpus(folder / "out")
+
+
+@pytest.mark.parametrize("packing", ["concat", "best_fit"])
+def test_isolation_in_training(preset, packing, short_documents):
+    """The same for the rows of training."""
+    plan = Plan(
+        [(short_documents, 1.0)], packing=packing, length=LENGTH, batch_size=1,
+        shuffle_window_ids=2**20, seed=0, room=room_of(preset.model, LENGTH),
+    )  # fmt: skip
+    plan.batch_size = plan.rows_per_epoch
+    batch = BatchSource(plan, np.arange(plan.batch_size), 1)[0]
+    assert (batch["segment_ids"].max(1) > 1).any()
+    check_isolation(preset, fields_of(batch))
+
+
+@pytest.mark.parametrize("name", [of_preset(name) for name in ("words", "spacebyte", "megabyte")])
+def test_isolation_of_many_sentences(name):
+    """48 documents of ten bytes, in rows of the length in use."""
+    config = shrink(presets()[name])
+    tokenizer = ByteTokenizer()
+    encoded = [tokenizer.encode(f"it is {i:02}. ".encode()) for i in range(48)]
+    rows, _ = packed_rows(encoded, tokenizer, 512, 0, room=room_of(config.model, 512))
+    assert len(rows) == 2
+    check_isolation(config, fields_of({name: rows[:, i] for i, name in enumerate(FIELDS)}))
 
 
 @jax.jit

@@ -1,17 +1,23 @@
 """What every row of every step holds: exact, isolated, and the same for any hosts and workers."""
 
+import pickle
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from helpers import words
-from octavo.configs.schema import DataConfig
+from octavo.configs.room import room_of
+from octavo.configs.schema import DataConfig, ModelConfig, StageConfig
 from octavo.data import pipeline, plan, sources
+from octavo.data.errors import DataError
 from octavo.data.pipeline import BatchSource, batches, make_plan
 from octavo.data.plan import BestFit, Concat, permutation
 from octavo.data.prepare import prepare
 from octavo.data.shards import Corpus
 from octavo.data.sources import find_units
 from octavo.tokenizers.bytes import ByteTokenizer
+from octavo.tokenizers.interface import fingerprint_of
 
 BOS, EOS = ByteTokenizer.bos_id, ByteTokenizer.eos_id
 LENGTH = 64
@@ -226,3 +232,183 @@ def test_concat_geometry():
     rows = Concat(np.array([5, 130]), 64).chunk(0)
     assert rows.first.tolist() == [0, 2, 3, 4]
     assert rows.start.tolist() == [0, 5, 64, 128] and rows.stop.tolist() == [5, 64, 128, 130]
+
+
+def invented(number: int, documents: int, longest: int) -> SimpleNamespace:
+    """A corpus of which only the ends of documents are known."""
+    ends = np.cumsum(permutation(documents, number) % longest + 1)
+    return SimpleNamespace(fingerprint=f"corpus {number}", document_ends=lambda: ends)
+
+
+def invented_plan(*corpora, seed=5, **more):
+    """A plan of invented corpora, given as (number, documents, longest, weight)."""
+    return plan.Plan(
+        [(invented(*corpus), weight) for *corpus, weight in corpora], packing="concat",
+        length=LENGTH, batch_size=8, shuffle_window_ids=40_000, seed=seed, **more,
+    )  # fmt: skip
+
+
+def digest(*arrays) -> str:
+    return fingerprint_of(b"".join(array.astype("<i8").tobytes() for array in arrays))
+
+
+def all_rows(strategy) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    chunks = [strategy.chunk(i) for i in range(strategy.chunks)]
+    assert [len(rows.first) - 1 for rows in chunks] == [
+        strategy.rows_in(i) for i in range(strategy.chunks)
+    ]
+    return [(rows.first, rows.start, rows.stop) for rows in chunks]
+
+
+ROOMY, NARROW = StageConfig(capacity=1.0), StageConfig(capacity=0.1, max_unit=64)
+PAIRS = StageConfig(segmenter="stride", max_unit=2)
+FEW = StageConfig(segmenter="routing", supervision="ratio", capacity=0.1, max_unit=64)
+
+
+@pytest.mark.parametrize("stages", [None, (), (ROOMY,), (ROOMY, PAIRS)])
+@pytest.mark.parametrize(
+    ("strategy", "sizes", "golden"),
+    [
+        (Concat, (3000, 300, 64), "5956bb407d6f16bf"),
+        (Concat, (500, 3000, 512), "6c64e40c39a12f65"),
+        (BestFit, (3000, 300, 64), "106a9b08b08065b1"),
+        (BestFit, (500, 3000, 512), "ee669262e7c2d743"),
+    ],
+)
+def test_rows_that_have_room_stay(strategy, sizes, golden, stages, monkeypatch):
+    """The rows that past runs used, whatever the model. A change here breaks every resume."""
+    monkeypatch.setattr(plan, "CHUNK", 20_000)
+    documents, longest, length = sizes
+    ends = invented(7, documents, longest).document_ends()
+    room = None if stages is None else room_of(ModelConfig(stages=stages), length)
+    rows = strategy(ends, length, room)
+    assert not rows.split
+    assert digest(*(array for chunk in all_rows(rows) for array in chunk)) == golden
+
+
+@pytest.mark.parametrize("stages", [(NARROW,), (ROOMY, FEW), (PAIRS, FEW)])
+@pytest.mark.parametrize("strategy", [Concat, BestFit])
+def test_no_row_needs_more_units_than_it_has(strategy, stages, monkeypatch):
+    monkeypatch.setattr(plan, "CHUNK", 20_000)
+    room = room_of(ModelConfig(stages=stages), LENGTH)
+    # Short documents for a while, then ones longer than a row.
+    sizes = np.concatenate([permutation(5000, 1) % 12 + 1, permutation(500, 2) % 200 + 1])
+    ends = np.cumsum(sizes)
+    rows, plain = strategy(ends, LENGTH, room), strategy(ends, LENGTH)
+    assert rows.split and not plain.split and rows.total > plain.total
+    for (first, start, stop), (_, *pieces) in zip(all_rows(rows), all_rows(plain), strict=True):
+        used = np.add.reduceat(room.price[:, stop - start], first[:-1], axis=1)
+        full = (used > room.most[:, None]).any(0)
+        assert (np.diff(first) > 0).all() and not full[np.diff(first) > 1].any()
+        assert np.add.reduceat(stop - start, first[:-1]).max() <= LENGTH
+        # The same pieces, whatever shares a row.
+        assert sorted(zip(start, stop, strict=True)) == sorted(zip(*pieces, strict=True))
+
+
+def test_concat_splits_only_rows_without_room():
+    """Greedily, in order; rows before and after stay as they are."""
+    room = room_of(ModelConfig(stages=(NARROW,)), LENGTH)
+    assert room.most[0] == 23 and room.price[0, [2, 32, 36]].tolist() == [2, 6, 6]
+    ends = np.concatenate([[64, 100], 100 + 2 * np.arange(1, 30), [190, 256]])
+    rows = Concat(ends, LENGTH, room)
+    packed = rows.chunk(0)
+    # 36 positions and eight times two; six times two. Eleven times two; four times, and the rest.
+    assert packed.start[packed.first[:-1]].tolist() == [0, 64, 116, 128, 150, 192]
+    assert rows.total == 6 and Concat(ends, LENGTH).total == 4
+
+
+def test_every_id_is_predicted_once_in_split_rows(many_shards, windows):
+    room = room_of(ModelConfig(stages=(NARROW,)), LENGTH)
+    for packing in ("concat", "best_fit"):
+        whole, split = (
+            planned(many_shards, windows, packing=packing, room=r) for r in (None, room)
+        )
+        assert split.rows_per_epoch > whole.rows_per_epoch
+        found = [
+            sorted((tokens.tobytes(), targets.tobytes()) for tokens, targets in pieces(epoch(p)))
+            for p in (whole, split)
+        ]
+        assert found[0] == found[1]
+
+
+def test_models_share_a_plan_where_rows_have_room(many_shards):
+    """The room is part of the plan only where it changed a row."""
+    rooms = [None, *(room_of(ModelConfig(stages=s), LENGTH) for s in ((), (ROOMY,), (NARROW,)))]
+    plans = [planned(many_shards, 1, room=room) for room in rooms]
+    assert [p.description["room"] is None for p in plans] == [True, True, True, False]
+    assert len({p.fingerprint for p in plans}) == 2
+    assert plans[0].description["version"] == 2
+    # Version 1 knew none.
+    first = [planned(many_shards, 1, room=room, version=1) for room in rooms]
+    assert len({p.fingerprint for p in first}) == 1 and "room" not in first[0].description
+    assert first[0].rows_per_epoch == plans[0].rows_per_epoch
+
+
+THREE = (0, 300, 200, 3), (1, 100, 300, 1), (2, 50, 100, 0.01)
+
+
+def test_plans_of_version_1_stay():
+    """What past runs were given. A change here breaks every resume."""
+    mixed = invented_plan(*THREE, version=1)
+    assert mixed.fingerprint == "35d4bae7008b3768"
+    assert digest(*mixed.draws(np.arange(20_000))) == "2386217c9173c830"
+    assert list(mixed.description) == [
+        "corpora", "weights", "packing", "length", "batch_size", "shuffle_window_ids", "seed",
+        "version",
+    ]  # fmt: skip
+    # One corpus is the same in every version, but for the description.
+    old, new = (invented_plan(THREE[0], version=version) for version in (1, 2))
+    for a, b in zip(old.draws(np.arange(10_000)), new.draws(np.arange(10_000)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert digest(*old.orders[0].window(1, 0)) == digest(*new.orders[0].window(1, 0))
+    assert old.fingerprint != new.fingerprint
+
+
+def test_plans_of_version_2_stay():
+    mixed = invented_plan(*THREE)
+    assert mixed.fingerprint == "686bf724ffc230ca"
+    assert digest(*mixed.draws(np.arange(20_000))) == "39feac5f7e4ffd55"
+
+
+def test_a_version_of_a_later_revision_is_refused():
+    with pytest.raises(DataError, match="version 3 of the plan"):
+        invented_plan(THREE[0], version=3)
+
+
+@pytest.mark.parametrize(
+    "weights", [(1e-4, 1), (1, 1e-7), (3, 1e-4, 1), (0.7, 0.2, 0.1), (1e-9, 1e9, 1), (1,) * 9]
+)
+def test_shares_hold_over_the_run(weights):
+    """After any number of rows, however small the share; every draw of a corpus comes in order."""
+    mixture = plan.Mixture(list(weights), 0, fixed=False)
+    total = 400_000
+    chosen, draws = mixture.draws(np.arange(total))
+    shares = np.array(weights) / sum(weights)
+    for c, share in enumerate(shares):
+        mine = chosen == c
+        np.testing.assert_array_equal(draws[mine], np.arange(mine.sum()))
+        off = np.abs(np.cumsum(mine) - share * np.arange(1, total + 1))
+        assert off.max() < 4
+    # Far on: each period goes on where the one before it stopped.
+    for period in (10**4, 10**6, 10**9):
+        rows = np.arange(period * 4096 - 4096, period * 4096 + 4096)
+        chosen, draws = mixture.draws(rows)
+        for c, share in enumerate(shares):
+            mine = draws[chosen == c]
+            assert (np.diff(mine) == 1).all()
+            assert len(mine) == 0 or abs(mine[0] - share * rows[0]) < 3 + share * 4096 + 1e-6
+
+
+def test_shares_are_the_same_for_any_hosts():
+    """A pure function of the row: in any order, any part, and from any process."""
+    mixed = invented_plan((0, 300, 200, 1e-3), (1, 100, 300, 1), (2, 50, 100, 0.3))
+    rows = np.arange(100_000)
+    whole = mixed.draws(rows)
+    assert len(np.unique(whole[0])) == 3
+    copied = pickle.loads(pickle.dumps(mixed.mixture))
+    for hosts in (2, 3, 8):
+        for host in range(hosts):
+            mine = rows[host::hosts][::-1]
+            for found, expected in zip(copied.draws(mine), whole, strict=True):
+                np.testing.assert_array_equal(found, expected[mine])
+    assert not np.array_equal(whole[0], invented_plan(*THREE, seed=6).draws(rows)[0])
