@@ -125,8 +125,11 @@ class _Growing:
         self.part, self.at = "", 0
 
     def _grow(self) -> bool:
+        held = len(self.part) - self.at
+        if held > MOST_BYTES:
+            raise DataError(f"{self.path}: a record holds more than {MOST_BYTES >> 20} MiB.")
         try:
-            more = self.file.read(max(1 << 20, len(self.part) - self.at))
+            more = self.file.read(min(max(1 << 20, held), MOST_BYTES + 1 - held))
         except UnicodeDecodeError as error:
             raise DataError(f"{self.path}: not JSON ({error}).") from error
         self.part, self.at = self.part[self.at :] + more, 0
@@ -151,7 +154,7 @@ class _Growing:
             except RecursionError:
                 why = "nested too deeply"
             except json.JSONDecodeError as error:
-                if len(self.part) - self.at <= MOST_BYTES and self._grow():
+                if self._grow():
                     continue
                 why = str(error)
             except ValueError as error:

@@ -7,6 +7,7 @@ and in memory that does not grow with them.
 
 import ast
 import codecs
+import errno
 import os
 import sysconfig
 from collections.abc import Iterator
@@ -78,16 +79,21 @@ def find_units(
     return units
 
 
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+
 def _exists(source: str) -> bool:
     """Raises DataError for what is neither a file nor a folder."""
     try:
         what = special(source)
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in _NOWHERE:
+            raise
         if os.path.lexists(source.replace("\0", "")):
             raise DataError(f"{source} is a link to nothing.") from error
         raise DataError(
-            f"{source} does not exist. A source is a text file, a folder, a .jsonl file, a Parquet "
-            "file, a prepared corpus, tfds:NAME, or stdlib."
+            f"{source:.300} does not exist. A source is a text file, a folder, a .jsonl file, a "
+            "Parquet file, a prepared corpus, tfds:NAME, or stdlib."
         ) from error
     if what:
         raise DataError(f"{source} is {what}, not a file: write its text to a file first.")

@@ -11,8 +11,8 @@ from helpers import random_text, run, words
 from octavo.data import prepare as preparing
 from octavo.data import sources
 from octavo.data.errors import DataError
-from octavo.data.prepare import prepare
 from octavo.data.manifest import read_manifest
+from octavo.data.prepare import prepare
 from octavo.data.shards import Corpus, verify
 from octavo.data.sources import documents, find_units
 from octavo.tokenizers.bpe import BPETokenizer
