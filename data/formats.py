@@ -80,21 +80,20 @@ def special(path: str | Path) -> str:
     return next((name for name, holds in kinds.items() if holds(mode)), "")
 
 
-def packing(path: str | Path) -> str | None:
-    """How a file is compressed, by its first bytes."""
-    with open(path, "rb") as file:
-        head = file.read(16)
+def packing(head: bytes) -> str | None:
+    """How a file with these first bytes is compressed."""
     return next((name for name, magic in _PACKED.items() if magic.match(head)), None)
 
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[BinaryIO]:
     """The file's bytes, decompressed. Raises DataError if that fails, at whatever byte."""
-    packed = packing(path)
-    if packed is None:
-        with open(path, "rb") as file:
+    with open(path, "rb") as file:
+        packed = packing(file.read(16))
+        if packed is None:
+            file.seek(0)
             yield file
-        return
+            return
     try:
         with _unpacked(path, packed) as file:
             yield file
@@ -142,9 +141,11 @@ class _Zstd(io.RawIOBase):
 def look(path: str | Path, text_field: str) -> Look:
     """What the file is. Raises DataError if it is compressed and damaged, OSError if it cannot be
     read."""
-    with opened(path) as file:
+    with open(path, "rb") as file:
         head = file.read(HEAD)
-    packed = packing(path) is not None
+    if packed := packing(head) is not None:
+        with opened(path) as file:
+            head = file.read(HEAD)
     if not head:
         return Look("", packed, "is empty", "empty")
     if head.startswith(b"PAR1") and not packed:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from helpers import words
 from octavo.configs.schema import DataConfig
@@ -214,6 +216,26 @@ def test_manifests_of_any_shape(many, content):
     (many / "manifest.json").write_text(content, encoding="latin-1")
     with pytest.raises(DataError, match="manifest.json is damaged, .*same prepare.py command"):
         Corpus(many)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_mutilated_manifests(corpus, tmp_path_factory, data):
+    """The corpus that was, or one sentence."""
+    folder = tmp_path_factory.mktemp("copy")
+    for path in Path(corpus).glob("*.array_record"):
+        (folder / path.name).symlink_to(path)
+    content = bytearray(Path(corpus, "manifest.json").read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    (folder / "manifest.json").write_bytes(content)
+    try:
+        assert Corpus(folder).fingerprint == Corpus(corpus).fingerprint
+    except DataError as error:
+        assert str(folder) in str(error) and len(str(error)) < 1000
 
 
 def test_counts_that_agree_with_each_other_only(many):

@@ -6,10 +6,14 @@ import json
 import lzma
 import os
 import socket
+import tempfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helpers import run, words
 from octavo.data import formats, records, sources
@@ -276,8 +280,11 @@ def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
     def refused(path, *more):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(formats, "packing", refused)
+    monkeypatch.setattr(formats, "open", refused, raising=False)
     with pytest.raises(PermissionError, match="a.txt"):
+        read(tmp_path / "in")
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(PermissionError, match="in"):
         read(tmp_path / "in")
 
 
@@ -300,3 +307,40 @@ def test_a_folder_without_text(tmp_path):
         DataError, match="in holds no text. Left out: .*a PNG image.*b.txt is empty"
     ):
         read(tmp_path / "in")
+
+
+def parquet(texts):
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": texts, "n": range(len(texts))}), sink, row_group_size=9)
+    return sink.getvalue().to_pybytes()
+
+
+TEXTS = [f"text {i} ü" for i in range(30)]
+WHOLE = {
+    "jsonl": "".join(json.dumps({"text": text}) + "\n" for text in TEXTS).encode(),
+    "json": json.dumps([{"text": text} for text in TEXTS]).encode(),
+    "parquet": parquet(TEXTS),
+}
+WHOLE |= {
+    "gz": gzip.compress(WHOLE["jsonl"]), "zst": zstd(WHOLE["jsonl"]),
+    "xz": lzma.compress(WHOLE["json"]), "bz2": bz2.compress(WHOLE["jsonl"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_mutilated_files(kind, data):
+    """Whatever bytes are changed, left out or put in: documents, or one sentence that names it."""
+    content = bytearray(WHOLE[kind])
+    for _ in range(data.draw(st.integers(1, 5))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    content = content[: data.draw(st.integers(1, 2 * len(content)))] or b"x"
+    name = data.draw(st.sampled_from(["a.txt", "a.json", "a.jsonl", "a.parquet"]))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, name).write_bytes(content)
+        try:
+            read(Path(folder, name))
+        except DataError as error:
+            assert name in str(error) and len(str(error)) < 1000
