@@ -141,6 +141,8 @@ def _check(arguments: Arguments) -> None:
         )
     if Path(arguments.out).exists() and not Path(arguments.out).is_dir():
         raise ConfigError(f"--out {arguments.out} is no folder.")
+    if Path(arguments.out).resolve() in [Path(source).resolve() for source in arguments.sources]:
+        raise ConfigError(f"--out {arguments.out} is a source too; choose another folder.")
 
 
 def _training_text(arguments: Arguments, units: list, most_bytes: int):

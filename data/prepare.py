@@ -80,6 +80,7 @@ def prepare(
     ``out`` holds a corpus made in another way; OSError if something cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
+    _clean_halves(out)
     # What the shards depend on; a continued run must agree with it.
     recipe = {
         "tokenizer": tokenizer.fingerprint,
@@ -165,9 +166,27 @@ def _whole(out: Path, shard: Shard) -> bool:
 
 def _clean(out: Path) -> None:
     """Take away what only an unfinished corpus needs."""
-    for path in [out / RECIPE, *out.glob("unit-*.json"), *out.glob("*.partial")]:
-        if path.is_file():
-            path.unlink()
+    for path in [out / RECIPE, *out.glob("unit-*.json")]:
+        path.unlink(missing_ok=True)
+    _clean_halves(out)
+
+
+def _clean_halves(out: Path) -> None:
+    """Take away files that processes which are gone left half-written."""
+    for path in out.glob("*.partial"):
+        owner = path.name.split(".")[-2]
+        if path.is_file() and not (owner.isdigit() and _alive(int(owner))):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _run(jobs: list, processes: int) -> Iterable[tuple[int, UnitReport]]:

@@ -141,14 +141,16 @@ def test_damaged_manifest(copied, content):
         (["--processes", "0"], "--processes must be above 0"),
         (["--processes", "9" * 9], "--processes is at most 1024"),
         (["--out", "FILE"], "is no folder"),
+        (["--out", "FOLDER"], "is a source too"),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
 )
 def test_wrong_use_of_prepare(tmp_path, arguments, said):
     """Exit code 2 (that of ConfigError) and one sentence, before anything is made."""
     (tmp_path / "a.txt").write_bytes(words(0, 100))
-    arguments = [str(tmp_path / "a.txt") if x == "FILE" else x for x in arguments]
-    given = [str(tmp_path / "a.txt"), "--out", str(tmp_path / "out"), *arguments]
+    places = {"FILE": str(tmp_path / "a.txt"), "FOLDER": str(tmp_path)}
+    arguments = [places.get(x, x) for x in arguments]
+    given = [places["FILE"], places["FOLDER"], "--out", str(tmp_path / "out"), *arguments]
     with pytest.raises(ConfigError, match=said):
         prepare_script.prepare(cli.parse(prepare_script.Arguments, "prepare.py", "", given))
     assert not (tmp_path / "out").exists()
