@@ -154,6 +154,25 @@ def _fill(
             column += n
 
 
+def _weighted(part: str) -> tuple[str, float]:
+    """A name and the weight after its last colon; 1 if there is none, or the colon belongs to the
+    name."""
+    name, colon, weight = part.rpartition(":")
+    if not colon or _is_folder(part):
+        return part, 1.0
+    try:
+        return name.strip(), float(weight)
+    except ValueError:
+        return part, 1.0
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return bool(name) and Path(name).is_dir()
+    except (OSError, ValueError):  # no name of a file
+        return False
+
+
 def parse_source(source: str) -> list[tuple[Path, float]]:
     """``"a:0.7,b:0.3"`` as folders and weights; a folder without a weight has weight 1, and
     "stdlib" (and its variants) names the embedded corpus. Where a folder of exactly that name
@@ -178,25 +197,6 @@ def parse_source(source: str) -> list[tuple[Path, float]]:
             raise DataError(f"data.source: the weight of {name} must be above 0, not {weight}.")
         parsed.append((embedded_corpus(name) if name in VARIANTS else Path(name), share))
     return parsed
-
-
-def _weighted(part: str) -> tuple[str, float]:
-    """A name and the weight after its last colon; 1 if there is none, or the colon belongs to the
-    name."""
-    name, colon, weight = part.rpartition(":")
-    if not colon or _is_folder(part):
-        return part, 1.0
-    try:
-        return name.strip(), float(weight)
-    except ValueError:
-        return part, 1.0
-
-
-def _is_folder(name: str) -> bool:
-    try:
-        return bool(name) and Path(name).is_dir()
-    except (OSError, ValueError):  # no name of a file
-        return False
 
 
 def make_plan(config: DataConfig, seed: int, need_marks: bool = False) -> Plan:

@@ -276,7 +276,10 @@ def check_heldout(corpora: list[Corpus]) -> None:
 
 
 def heldout_documents(corpora: list[Corpus], most_bytes: int) -> list[bytes]:
-    """Whole held-out documents of each corpus in turn, in order, until ``most_bytes``; 0: all."""
+    """Whole held-out documents of each corpus in turn, in order, until ``most_bytes``; 0: all.
+    Raises DataError if none of the corpora has such a split at all."""
+    if not any("heldout" in corpus.split_documents for corpus in corpora):
+        check_heldout(corpora)
     found: list[bytes] = []
     for corpus in corpora:
         size = 0

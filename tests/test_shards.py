@@ -358,7 +358,7 @@ def test_no_held_out_text(texts, many, tmp_path):
     check_heldout([Corpus(tmp_path / "all"), Corpus(many)])
     change(tmp_path / "all", splits__heldout=KeyError)
     with pytest.raises(DataError, match="no text was held out"):
-        check_heldout([Corpus(tmp_path / "all")])
+        heldout_documents([Corpus(tmp_path / "all")], 0)
     with pytest.raises(DataError, match="has no split 'heldout'; it has train.*--heldout 0.01"):
         Corpus(tmp_path / "all", "heldout")
     found = heldout_documents([Corpus(tmp_path / "all"), Corpus(many)], 0)
