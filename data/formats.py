@@ -4,12 +4,11 @@ import contextlib
 import gzip
 import io
 import json
-import lzma
 import os
 import re
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -94,10 +93,11 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
             file.seek(0)
             yield file
             return
+    unpack, failures = _unpacking(path, packed)
     try:
-        with _unpacked(path, packed) as file:
+        with unpack(path) as file:
             yield file
-    except (EOFError, zlib.error, lzma.LZMAError) as error:
+    except failures as error:
         raise DataError(f"{path} is no readable {packed} file: {error}.") from error
     except OSError as error:  # of gzip, bz2 and pyarrow, unless the storage failed
         if error.errno:
@@ -105,15 +105,26 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
         raise DataError(f"{path} is no readable {packed} file: {error}.") from error
 
 
-def _unpacked(path: str | Path, packed: str) -> BinaryIO:
-    if packed == "gzip":
-        return gzip.open(path)
-    if packed == "xz":
-        return lzma.open(path)
-    if packed == "bz2":
-        import bz2
+def _unpacking(path: str | Path, packed: str) -> tuple[Callable, tuple[type[Exception], ...]]:
+    """What opens such a file, and what that raises if it is damaged."""
+    try:
+        if packed == "gzip":
+            return gzip.open, (EOFError, zlib.error)
+        if packed == "xz":
+            import lzma
 
-        return bz2.open(path)
+            return lzma.open, (EOFError, lzma.LZMAError)
+        if packed == "bz2":
+            import bz2
+
+            return bz2.open, (EOFError,)
+        import pyarrow
+    except ImportError as error:  # some Pythons are built without them
+        raise DataError(f"{path} is {packed}, which this Python cannot read.") from error
+    return _open_zstd, (pyarrow.ArrowException,)
+
+
+def _open_zstd(path: str | Path) -> BinaryIO:
     import pyarrow
 
     return io.BufferedReader(_Zstd(pyarrow.input_stream(str(path), compression="zstd")))
