@@ -1,12 +1,15 @@
 """Prepare text: python prepare.py SOURCE ... --out DIR [--tokenizer NAME_OR_FILE]
 
-A source is a text file, a folder (searched for files), a .jsonl or .jsonl.gz file, tfds:NAME (or
-tfds:NAME:SPLIT, or tfds:FOLDER of a prepared dataset), a corpus that this made before (for another
-tokenizer on the same documents), or stdlib, the text that comes with Python. Run again after an
-interruption, the same command continues.
+A source is a file of text, of JSON lines, of a JSON array or of Parquet, compressed (gzip, zstd,
+bz2, xz) or not, whatever its name; a folder, searched for such files; tfds:NAME (or
+tfds:NAME:SPLIT, or tfds:FOLDER of a prepared dataset); a corpus that this made before (for another
+tokenizer on the same documents); or stdlib, the text that comes with Python. What is left out is
+said. Run again after an interruption, the same command continues; on a finished corpus, it makes
+anew what is missing or damaged.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -33,7 +36,8 @@ class Arguments:
     unit_bytes: float = 4.5
     """Mean bytes between the marks of a RUN: decides its threshold of entropy."""
     text_field: str = "text"
-    """Field of JSONL records, or feature of a TFDS dataset, that holds the text."""
+    """Field of JSON records, column of Parquet files, or feature of a TFDS dataset, that holds the
+    text."""
     tfds_dir: str | None = None
     """Where TFDS keeps its datasets. None: its default."""
     heldout: float = 0.01
@@ -57,23 +61,26 @@ def prepare(arguments: Arguments) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from octavo.data import prepare as preparing
-    from octavo.data import shards
+    from octavo.data.folders import Survey
+    from octavo.data.manifest import read_manifest
+    from octavo.data.shards import verify
     from octavo.data.sources import find_units
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     out = Path(arguments.out)
     if arguments.verify:
-        console.print(f"{shards.verify(out)} shards in {out} match their checksums.")
+        console.print(f"{verify(out)} shards in {out} match their checksums.")
         return
-    if not arguments.sources:
-        raise ConfigError("name at least one SOURCE: a file, a folder, tfds:NAME or stdlib.")
-    if not 0 <= arguments.heldout < 1:
-        raise ConfigError(f"--heldout lies in [0, 1), not {arguments.heldout}.")
-    if arguments.processes < 1:
-        raise ConfigError(f"--processes must be above 0, not {arguments.processes}.")
-    units = find_units(list(arguments.sources), arguments.text_field, arguments.tfds_dir)
+    _check(arguments)
+    survey = Survey()
+    units = find_units(list(arguments.sources), arguments.text_field, arguments.tfds_dir, survey)
+    said = [sentence for sentence, kind in survey.left_out if kind != "hidden"]
+    for line in (*survey.notes, *(f"skipped: {sentence}" for sentence in said[:_MOST_SAID])):
+        console.print(line)
+    if len(said) > _MOST_SAID:
+        console.print(f"skipped: {len(said) - _MOST_SAID:,} more")
     tokenizer = _tokenizer(arguments, arguments.tokenizer, "tokenizer.json", units, console)
-    mark = _marks(arguments, tokenizer, units, console) if arguments.marks else None
+    mark = _marks(arguments, tokenizer, units, console) if arguments.marks is not None else None
 
     columns = ("preparing", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -84,17 +91,58 @@ def prepare(arguments: Arguments) -> None:
             for warning in warnings:
                 console.print(f"skipped: {warning}")
 
-        preparing.prepare(
+        prepared = preparing.prepare(
             units, out, tokenizer,
             heldout=arguments.heldout, processes=arguments.processes, mark=mark,
             progress=progress,
         )  # fmt: skip
-    for name, split in shards.read_manifest(out)["splits"].items():
+    if prepared.remade is not None:
+        again = f"{prepared.remade} of its parts were missing or damaged and are made anew"
         console.print(
-            f"{name:8} {split['documents']:>10,} documents {split['utf8_bytes']:>16,} bytes "
-            f"{split['tokens']:>16,} ids in {len(split['shards'])} shards"
+            f"{out} was finished already: {again if prepared.remade else 'all is whole'}."
+        )
+    if survey.read:
+        console.print(f"read     {_counted(survey.read)} files")
+    if left_out := survey.counted() + prepared.left_out:
+        console.print(f"left out {left_out.total():,}: {_counted(left_out)}")
+    for name, split in read_manifest(out).splits.items():
+        console.print(
+            f"{name:8} {split.documents:>10,} documents {split.utf8_bytes:>16,} bytes "
+            f"{split.tokens:>16,} ids in {len(split.shards)} shards"
         )
     console.print(f"the corpus is in {out}: python train.py --data.source {out}")
+
+
+_MOST_SAID = 20
+"""Files left out that are named; all are counted."""
+
+
+def _counted(kinds) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+
+
+def _check(arguments: Arguments) -> None:
+    """Raises ConfigError for an argument that cannot work."""
+    if not arguments.sources:
+        raise ConfigError("name at least one SOURCE: a file, a folder, tfds:NAME or stdlib.")
+    if not 0 <= arguments.heldout < 1:
+        raise ConfigError(f"--heldout lies in [0, 1), not {arguments.heldout}.")
+    if arguments.processes < 1:
+        raise ConfigError(f"--processes must be above 0, not {arguments.processes}.")
+    if arguments.processes > 1024:
+        raise ConfigError(f"--processes is at most 1024, not {arguments.processes}.")
+    if not 1 < arguments.unit_bytes <= 65_536:
+        raise ConfigError(
+            f"--unit-bytes must be above 1 and at most 65,536, not {arguments.unit_bytes}."
+        )
+    if not 0 < arguments.training_bytes <= 1 << 50:
+        raise ConfigError(
+            f"--training-bytes must be above 0 and at most 2^50, not {arguments.training_bytes}."
+        )
+    if Path(arguments.out).exists() and not Path(arguments.out).is_dir():
+        raise ConfigError(f"--out {arguments.out} is no folder.")
+    if Path(arguments.out).resolve() in [Path(source).resolve() for source in arguments.sources]:
+        raise ConfigError(f"--out {arguments.out} is a source too; choose another folder.")
 
 
 def _training_text(arguments: Arguments, units: list, most_bytes: int):
@@ -116,9 +164,7 @@ def _training_text(arguments: Arguments, units: list, most_bytes: int):
 
 def _tokenizer(arguments: Arguments, name: str, kept_as: str, units: list, console):
     from octavo.tokenizers import load
-    from octavo.tokenizers.bpe import BPETokenizer
     from octavo.tokenizers.bytes import ByteTokenizer
-    from octavo.tokenizers.unigram import UnigramTokenizer
     from octavo.tokenizers.words import WordTokenizer
 
     plain = {"bytes": ByteTokenizer, "words": WordTokenizer}
@@ -126,38 +172,75 @@ def _tokenizer(arguments: Arguments, name: str, kept_as: str, units: list, conso
         return plain[name]()
     if name == "words:unicode":
         return WordTokenizer("unicode")
-    scheme, _, size = name.partition(":")
-    trained = {"bpe": BPETokenizer, "unigram": UnigramTokenizer}
-    if scheme not in trained:
-        try:
-            return load.load(Path(name))
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{name} is neither bytes, words, words:unicode, bpe:SIZE or unigram:SIZE, nor a "
-                f"tokenizer file: {error}."
-            ) from error
-    kept = Path(arguments.out) / kept_as
+    if name.partition(":")[0] in ("bpe", "unigram"):
+        return _trained(arguments, name, Path(arguments.out) / kept_as, units, console)
+    try:
+        if not Path(name).is_file():  # a pipe would be waited for
+            raise ValueError("there is no such file")
+        return load.load(Path(name))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{name} is neither bytes, words, words:unicode, bpe:SIZE or unigram:SIZE, nor a "
+            f"tokenizer file: {error}."
+        ) from error
+
+
+def _trained(arguments: Arguments, name: str, kept: Path, units: list, console):
+    """The tokenizer ``name`` (bpe:SIZE or unigram:SIZE), trained on the sources; or the one that an
+    earlier call kept."""
+    from octavo.data.manifest import MANIFEST, RECIPE
+    from octavo.tokenizers import load
+    from octavo.tokenizers.bpe import BPETokenizer
+    from octavo.tokenizers.unigram import UnigramTokenizer
+
+    scheme, _, digits = name.partition(":")
+    size = int(digits) if re.fullmatch("[0-9]{1,9}", digits) else 0
+    if not 257 <= size <= _MOST_IDS:
+        raise ConfigError(
+            f"{scheme}:SIZE takes a size of at least 257 and at most {_MOST_IDS:,}, not "
+            f"{digits!r:.40}."
+        )
+    before = None
     if kept.exists():  # a run that was stopped trained it already
-        return load.load(kept)
-    if not size.isdigit() or int(size) < 257:
-        raise ConfigError(f"{scheme}:SIZE takes a size of at least 257, not {size!r}.")
+        try:
+            before = load.load(kept)
+        except ValueError as error:
+            raise ConfigError(f"{error}. Delete it: the same command trains it again.") from error
+        if before.name.partition("-")[0] == scheme and before.vocab_size == size:
+            return before
     console.print(f"training {scheme} of {size} ids ...")
     text = _training_text(arguments, units, arguments.training_bytes)
     try:
-        tokenizer = trained[scheme].train(text, int(size))
+        tokenizer = {"bpe": BPETokenizer, "unigram": UnigramTokenizer}[scheme].train(text, size)
     except ValueError as error:
         raise ConfigError(f"{error}.") from error
+    if before and before.fingerprint != tokenizer.fingerprint:
+        if any((kept.parent / file).exists() for file in (MANIFEST, RECIPE)):
+            raise ConfigError(
+                f"{kept.parent} holds a corpus of {before.name} of {before.vocab_size} ids, not of "
+                f"{name}. Choose another --out."
+            )
     kept.parent.mkdir(parents=True, exist_ok=True)
     load.save(tokenizer, kept)
     return tokenizer
+
+
+_MOST_IDS = 1 << 24
 
 
 def _marks(arguments: Arguments, tokenizer, units: list, console):
     """What gives documents their marks."""
     from octavo.data.marks import SubwordMarks
 
-    if not (Path(arguments.marks) / "config.json").is_file():
-        subwords = _tokenizer(arguments, arguments.marks, "subwords.json", units, console)
+    name = arguments.marks
+    if not (Path(name) / "config.json").is_file():
+        scheme = name.partition(":")[0]
+        if not (scheme in ("bpe", "unigram") or Path(name).is_file()):
+            raise ConfigError(
+                f"--marks {name} is neither a run directory (it has no config.json), nor "
+                "unigram:SIZE, nor a tokenizer file."
+            )
+        subwords = _tokenizer(arguments, name, "subwords.json", units, console)
         return SubwordMarks(subwords, tokenizer)
     from octavo.evaluation.marks import EntropyMarks
     from octavo.evaluation.run import keep_marker, open_run
@@ -168,8 +251,6 @@ def _marks(arguments: Arguments, tokenizer, units: list, console):
             f"{arguments.marks} reads {run.tokenizer.name}, the corpus is of {tokenizer.name}; "
             "give both the same tokenizer."
         )
-    if not arguments.unit_bytes > 1:
-        raise ConfigError(f"--unit-bytes must be above 1, not {arguments.unit_bytes}.")
     console.print("choosing the threshold of entropy ...")
     sample = list(_training_text(arguments, units, 500_000))
     mark = EntropyMarks.with_rate(run, sample, 1 / arguments.unit_bytes)

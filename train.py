@@ -69,6 +69,9 @@ def _train(config: Config, preset: str, held: contextlib.ExitStack) -> dict:
     marker = marker_for(config.model, tokenizer, marked_by)
     scored = config.train.evaluation_bytes
     heldout = heldout_documents(plan.corpora, scored) if scored else []
+    if scored and not heldout:
+        console.print("warning: no text was held out, so there will be no score; prepare the "
+                      "corpus again with a larger --heldout")  # fmt: skip
     jax.set_mesh(mesh)  # after the marker, which may be a model on a mesh of its own
     rows_over_mesh = sharding.batch_sharding(mesh)
     shape = (config.data.batch_size, config.data.length)

@@ -155,19 +155,46 @@ def _fill(
             column += n
 
 
+def _weighted(part: str) -> tuple[str, float]:
+    """A name and the weight after its last colon; 1 if there is none, or the colon belongs to the
+    name."""
+    name, colon, weight = part.rpartition(":")
+    if not colon or _is_folder(part):
+        return part, 1.0
+    try:
+        return name.strip(), float(weight)
+    except ValueError:
+        return part, 1.0
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return bool(name) and Path(name).is_dir()
+    except (OSError, ValueError):  # no name of a file
+        return False
+
+
 def parse_source(source: str) -> list[tuple[Path, float]]:
     """``"a:0.7,b:0.3"`` as folders and weights; a folder without a weight has weight 1, and
-    "stdlib" (and its variants) names the embedded corpus."""
+    "stdlib" (and its variants) names the embedded corpus. Where a folder of exactly that name
+    exists, commas and colons belong to its name. Raises DataError for what names none."""
     parsed = []
-    for part in source.split(","):
-        name, colon, weight = part.strip().rpartition(":")
-        try:
-            share = float(weight) if colon else 1.0
-        except ValueError:
-            share = 1.0  # the colon belongs to the path
-            colon = ""
-        name = name if colon else part.strip()
+    parts = source.split(",")
+    while parts:
+        # The most parts that together name a folder.
+        for count in range(len(parts), 0, -1):
+            part = ",".join(parts[:count]).strip()
+            name, share = _weighted(part)
+            if count == 1 or _is_folder(name):
+                break
+        parts = parts[count:]
+        if not name:
+            raise DataError(
+                f"data.source: a part of {source!r} is empty. Write FOLDER or "
+                "FOLDER:WEIGHT,FOLDER:WEIGHT."
+            )
         if not 0 < share < float("inf"):
+            weight = part.rpartition(":")[2]
             raise DataError(f"data.source: the weight of {name} must be above 0, not {weight}.")
         parsed.append((embedded_corpus(name) if name in VARIANTS else Path(name), share))
     return parsed

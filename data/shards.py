@@ -3,155 +3,154 @@
 A shard is one stream of ids, documents end to end, each closed by the tokenizer's end-of-document
 id. The stream is cut into records of ``BLOCK`` ids; then, if the corpus has marks, as many records
 of one bit per id; one last record holds the documents' lengths (uint32 ids, the closing one
-included). The manifest is written last and renamed into place, so a
-half-written corpus is never mistaken for a whole one.
+included). The manifest is written last and renamed into place, so a half-written corpus is never
+mistaken for a whole one.
+
+Before anything of a shard is used, all of it is read once and its checksum compared with the
+manifest (6 to 9 GB/s of a file in memory; else as fast as the storage reads). ``checked`` says for
+how long that holds.
 """
 
-import dataclasses
-import json
+import errno
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from octavo.data import checked
 from octavo.data.errors import DataError
-from octavo.tokenizers import load as tokenizer_loader
+from octavo.data.manifest import MANIFEST, REMAKE, Shard, read_manifest, tokenizer_of
 from octavo.tokenizers.interface import Tokenizer, fingerprint_of
 
 BLOCK = 1 << 18
-FORMAT = 2
-MANIFEST = "manifest.json"
-SPLITS = ("train", "heldout")
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One file of a split, as the manifest lists it."""
+class ShardWriter:
+    """Writes one shard, document by document, beside its place; ``close`` puts it there. Memory
+    holds a block of ids, the marks as bits and the lengths.
 
-    file: str
-    size: int
-    """Bytes on disk."""
-    crc32c: str
-    documents: int
-    tokens: int
-    """Ids, the end of each document included."""
-    utf8_bytes: int
-    """Bytes of the original text; what bits per byte divide by."""
+    Raises OSError, and leaves nothing behind, if the file cannot be written.
+    """
 
+    def __init__(self, folder: Path, file: str, tokenizer: Tokenizer, marked: bool):
+        self.path, self.marked = folder / file, marked
+        self.partial = folder / f"{file}.{os.getpid()}.partial"
+        self._eos = np.array([tokenizer.eos_id], tokenizer.dtype)
+        self._ids: list[np.ndarray] = []
+        self._bits: list[np.ndarray] = []
+        self._waiting = self.tokens = self.utf8_bytes = self._records = 0
+        self._marks: list[bytes] = []
+        self._lengths: list[int] = []
+        self._writer = None
 
-def write_shard(
-    folder: Path,
-    file: str,
-    documents: list[np.ndarray],
-    eos_id: int,
-    utf8_bytes: int,
-    marks: list[np.ndarray] | None = None,
-) -> Shard:
-    """Write one shard atomically. documents: ids without the end-of-document id; marks: 0 or 1 for
-    each of those."""
-    eos = np.array([eos_id], documents[0].dtype)
-    stream = np.concatenate([part for ids in documents for part in (ids, eos)])
-    lengths = np.array([len(ids) + 1 for ids in documents], np.uint32)
-    partial = folder / f"{file}.partial"
-    writer = ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
-    for start in range(0, len(stream), BLOCK):
-        writer.write(stream[start : start + BLOCK].tobytes())
-    if marks is not None:
-        marked = np.concatenate([part for bits in marks for part in (bits, [0])]).astype(np.uint8)
-        for start in range(0, len(stream), BLOCK):
-            writer.write(np.packbits(marked[start : start + BLOCK]).tobytes())
-    writer.write(lengths.tobytes())
-    writer.close()
-    os.replace(partial, folder / file)
-    return Shard(
-        file=file,
-        size=(folder / file).stat().st_size,
-        crc32c=checksum(folder / file),
-        documents=len(documents),
-        tokens=len(stream),
-        utf8_bytes=utf8_bytes,
-    )
+    def add(self, ids: np.ndarray, utf8_bytes: int, marks: np.ndarray | None = None) -> None:
+        """A document: ids without the end-of-document id; the bytes of its text; if the shard is
+        marked, 0 or 1 for each id."""
+        self._ids += [ids, self._eos]
+        if self.marked:
+            self._bits += [np.asarray(marks, np.uint8), np.zeros(1, np.uint8)]
+        self._lengths.append(len(ids) + 1)
+        self.tokens += len(ids) + 1
+        self.utf8_bytes += utf8_bytes
+        self._waiting += len(ids) + 1
+        if self._waiting >= BLOCK:
+            self._write_blocks(self._waiting // BLOCK * BLOCK)
 
+    def _write_blocks(self, size: int) -> None:
+        ids = np.concatenate(self._ids)
+        bits = np.concatenate(self._bits) if self.marked else None
+        for start in range(0, size, BLOCK):
+            stop = min(start + BLOCK, size)
+            self._write(ids[start:stop].tobytes())
+            if self.marked:
+                self._marks.append(np.packbits(bits[start:stop]).tobytes())
+        self._ids = [ids[size:].copy()]
+        self._bits = [bits[size:].copy()] if self.marked else []
+        self._waiting -= size
 
-def checksum(path: Path) -> str:
-    """CRC-32C of a whole file, 8 hex digits."""
-    crc = google_crc32c.Checksum()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 22):
-            crc.update(chunk)
-    return crc.hexdigest().decode()
+    def _write(self, record: bytes) -> None:
+        try:
+            if self._writer is None:
+                self._writer = ArrayRecordWriter(str(self.partial), "group_size:1,uncompressed")
+            self._writer.write(record)
+        except Exception as error:  # the writer raises RuntimeError and others
+            self._fail(error)
+        self._records += 1
 
+    def close(self) -> Shard:
+        """Finish the file, and say what it is."""
+        if self._waiting:
+            self._write_blocks(self._waiting)
+        for record in (*self._marks, np.array(self._lengths, np.uint32).tobytes()):
+            self._write(record)
+        try:
+            self._writer.close()
+            self._writer = None
+            with open(self.partial, "rb+") as file:
+                os.fsync(file.fileno())
+            if (found := ArrayRecordReader(str(self.partial)).num_records()) != self._records:
+                raise OSError(errno.EIO, f"holds {found} of {self._records} records")
+            size, crc = self.partial.stat().st_size, checked.checksum(self.partial)
+            os.replace(self.partial, self.path)
+        except Exception as error:
+            self._fail(error)
+        documents = len(self._lengths)
+        return Shard(self.path.name, size, crc, documents, self.tokens, self.utf8_bytes)
 
-def write_manifest(
-    folder: Path,
-    tokenizer: Tokenizer,
-    splits: dict[str, list[Shard]],
-    source: dict,
-    marks: dict | None,
-) -> None:
-    """Close a corpus: from here on it can be opened. marks: what the marks are, if it has any."""
-    manifest = {
-        "format": FORMAT,
-        "tokenizer": tokenizer.to_json(),
-        "tokenizer_fingerprint": tokenizer.fingerprint,
-        "dtype": tokenizer.dtype.name,
-        "marks": marks,
-        "source": source,
-        "splits": {
-            name: {
-                "documents": sum(shard.documents for shard in shards),
-                "tokens": sum(shard.tokens for shard in shards),
-                "utf8_bytes": sum(shard.utf8_bytes for shard in shards),
-                "shards": [dataclasses.asdict(shard) for shard in shards],
-            }
-            for name, shards in splits.items()
-        },
-    }
-    partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps(manifest, indent=1))
-    os.replace(partial, folder / MANIFEST)
+    def discard(self) -> None:
+        """Leave nothing behind but a finished file."""
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        except Exception:  # what made it fail was said already
+            pass
+        self.partial.unlink(missing_ok=True)
+
+    def _fail(self, error: Exception) -> None:
+        self.discard()
+        full = "No space left on device" in str(error)
+        number = errno.ENOSPC if full else getattr(error, "errno", None) or errno.EIO
+        what = os.strerror(number) if full else (str(error).splitlines() or ["cannot write"])[0]
+        raise OSError(number, what, str(self.path)) from error
 
 
 class Corpus:
     """One split of a prepared folder, as one long stream of ids.
 
     Raises DataError if the folder is not a finished corpus, or a shard is missing or has another
-    size than the manifest says. Flipped bits are found when a record is read (each carries a hash).
+    size than the manifest says; and, when one is first read, if its content is another.
     """
 
     def __init__(self, folder: str | Path, split: str = "train"):
         self.folder, self.split = Path(folder), split
         manifest = read_manifest(self.folder)
-        self.tokenizer = tokenizer_loader.from_json(manifest["tokenizer"])
-        self.dtype = np.dtype(manifest["dtype"])
-        self.marks: dict | None = manifest["marks"]
+        self.tokenizer = tokenizer_of(self.folder, manifest)
+        self.dtype = np.dtype(manifest.dtype)
+        self.marks: dict | None = manifest.marks
         """What its marks are: ``kind`` "entropy" or "subwords", and how they were made."""
-        if split not in manifest["splits"]:
+        if split not in manifest.splits:
+            has = ", ".join(manifest.splits) or "none"
             raise DataError(
-                f"{self.folder} has no split {split!r}; it has {', '.join(manifest['splits'])}."
+                f"{self.folder} has no split {split!r}; it has {has}. Prepare the text again, with "
+                "--heldout 0.01 if it is held-out text that is missing."
             )
-        self.shards = [Shard(**shard) for shard in manifest["splits"][split]["shards"]]
+        self.split_documents = {name: part.documents for name, part in manifest.splits.items()}
+        """Of every split there is."""
+        self.shards = list(manifest.splits[split].shards)
         for shard in self.shards:
-            path = self.folder / shard.file
-            if not path.is_file():
-                raise DataError(f"{path} is missing, but the manifest lists it. {_REPAIR}")
-            if (size := path.stat().st_size) != shard.size:
-                raise DataError(
-                    f"{path} has {size:,} bytes, but the manifest says {shard.size:,}. {_REPAIR}"
-                )
+            _check_size(self.folder / shard.file, shard)
         self.tokens = sum(shard.tokens for shard in self.shards)
         self.documents = sum(shard.documents for shard in self.shards)
         self.utf8_bytes = sum(shard.utf8_bytes for shard in self.shards)
         self.fingerprint = fingerprint_of(
-            manifest["tokenizer_fingerprint"].encode(),
+            manifest.tokenizer_fingerprint.encode(),
             *(shard.crc32c.encode() for shard in self.shards),
         )
         self._starts = np.cumsum([0] + [shard.tokens for shard in self.shards])
         self._readers: dict[int, ArrayRecordReader] = {}
+        self._checked: dict[int, checked.Stamp | None] = {}
 
     def __getstate__(self):
         # Worker processes open their own files.
@@ -159,13 +158,23 @@ class Corpus:
 
     def document_ends(self) -> np.ndarray:
         """``[documents]`` int64: where in the stream each document ends (exclusive)."""
-        lengths = [
-            np.frombuffer(
-                self._records(i, [_blocks(shard) * (2 if self.marks else 1)])[0], np.uint32
-            )
-            for i, shard in enumerate(self.shards)
-        ]
+        self._check(range(len(self.shards)))
+        lengths = [self._lengths(i) for i in range(len(self.shards))]
         return np.cumsum(np.concatenate([np.zeros(0, np.uint32), *lengths]), dtype=np.int64)
+
+    def _lengths(self, i: int) -> np.ndarray:
+        """Of a shard's documents; uint32."""
+        shard = self.shards[i]
+        record = self._records(i, [_blocks(shard) * (2 if self.marks else 1)])[0]
+        lengths = np.frombuffer(record, np.uint32)
+        found = len(lengths), int(lengths.sum(dtype=np.int64))
+        if found != (shard.documents, shard.tokens):
+            raise DataError(
+                f"{self.folder / MANIFEST} is damaged: it says that {shard.file} has "
+                f"{shard.documents} documents of {shard.tokens} tokens, but it has {found[0]} of "
+                f"{found[1]}. {REMAKE}"
+            )
+        return lengths
 
     def read(self, start: int, stop: int, out: np.ndarray, marks: np.ndarray | None = None) -> None:
         """Copy the stream's ids from ``start`` to ``stop`` to ``out``, and their marks (uint8, 0 or
@@ -189,37 +198,97 @@ class Corpus:
 
     def documents_in(self, first: int, last: int | None = None) -> Iterator[bytes]:
         """The original text of documents ``first`` to ``last`` (exclusive), in order."""
-        edges = np.append(0, self.document_ends())[first:]
-        edges = edges if last is None else edges[: last - first + 1]
-        for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            ids = np.empty(end - 1 - start, self.dtype)
-            self.read(start, end - 1, ids)
-            yield self.tokenizer.decode(ids)
+        last = self.documents if last is None else min(last, self.documents)
+        opened = 0
+        for i, shard in enumerate(self.shards):
+            low, high = max(first - opened, 0), min(last - opened, shard.documents)
+            opened += shard.documents
+            if low >= high:
+                continue
+            edges = self._starts[i] + np.append(0, np.cumsum(self._lengths(i), dtype=np.int64))
+            for j in range(low, high):
+                start, end = int(edges[j]), int(edges[j + 1])
+                ids = np.empty(end - 1 - start, self.dtype)
+                self.read(start, end - 1, ids)
+                yield self.tokenizer.decode(ids)
+
+    def _check(self, shards: Iterable[int]) -> None:
+        """Compare the content of shards that changed, or were not read yet."""
+        new = []
+        for i in shards:
+            now = checked.stamp(self.folder / self.shards[i].file)
+            if now is None or self._checked.get(i) != now:
+                new.append(i)
+                self._readers.pop(i, None)
+        stamps = check(self.folder, [self.shards[i] for i in new])
+        self._checked.update(zip(new, stamps, strict=True))
 
     def _records(self, shard: int, indices: list[int]) -> list[bytes]:
+        self._check([shard])
         path = self.folder / self.shards[shard].file
-        if shard not in self._readers:
-            self._readers[shard] = ArrayRecordReader(str(path))
         try:
+            if shard not in self._readers:
+                self._readers[shard] = ArrayRecordReader(str(path))
             return self._readers[shard].read(indices)
         except Exception as error:  # the reader raises RuntimeError, IndexError and others
             raise DataError(f"{path} is damaged: {error}. {_REPAIR}") from error
 
 
-_REPAIR = "Restore the file, or prepare the corpus again: delete the file and rerun prepare.py."
+_REPAIR = (
+    "Restore the file, or run the same prepare.py command again: it makes anew what is missing or "
+    "damaged."
+)
+
+
+def check(folder: Path, shards: list[Shard]) -> list[checked.Stamp | None]:
+    """Compare shards with the manifest: there, as large, and of the same content. Raises DataError
+    at the first that differs."""
+    paths = [folder / shard.file for shard in shards]
+    for path, shard in zip(paths, shards, strict=True):
+        _check_size(path, shard)
+    found = checked.checksums(paths)
+    for path, shard, (crc, _) in zip(paths, shards, found, strict=True):
+        if crc != shard.crc32c:
+            raise DataError(
+                f"{path} is damaged, or another file: it has checksum {crc}, but the manifest says "
+                f"{shard.crc32c}. {_REPAIR}"
+            )
+    return [stamp for _, stamp in found]
+
+
+def _check_size(path: Path, shard: Shard) -> None:
+    if not path.is_file():
+        raise DataError(f"{path} is missing, but the manifest lists it. {_REPAIR}")
+    if (size := path.stat().st_size) != shard.size:
+        raise DataError(
+            f"{path} has {size:,} bytes, but the manifest says {shard.size:,}. {_REPAIR}"
+        )
 
 
 def heldout_documents(corpora: list[Corpus], most_bytes: int) -> list[bytes]:
-    """Whole held-out documents of each corpus in turn, in order, until ``most_bytes``; 0: all."""
+    """Whole held-out documents of each corpus in turn, in order, until ``most_bytes``; 0: all.
+    Raises DataError if none of the corpora has such a split at all."""
+    if not any("heldout" in corpus.split_documents for corpus in corpora):
+        folders = ", ".join(str(corpus.folder) for corpus in corpora)
+        raise DataError(
+            f"{folders}: no text was held out, so there is nothing to score. Train without a score "
+            "(--train.evaluation-bytes 0), or prepare it again with --heldout 0.01."
+        )
     found: list[bytes] = []
     for corpus in corpora:
         size = 0
-        for document in Corpus(corpus.folder, "heldout").documents_in(0):
+        for document in (
+            Corpus(corpus.folder, "heldout").documents_in(0) if _heldout(corpus) else ()
+        ):
             found.append(document)
             size += len(document)
             if most_bytes and size >= most_bytes:
                 break
     return found
+
+
+def _heldout(corpus: Corpus) -> int:
+    return corpus.split_documents.get("heldout", 0)
 
 
 def _bits(record: bytes) -> np.ndarray:
@@ -230,39 +299,16 @@ def _blocks(shard: Shard) -> int:
     return -(-shard.tokens // BLOCK)
 
 
-def read_manifest(folder: Path) -> dict:
-    """The manifest of a finished corpus. Raises DataError if there is none."""
-    path = Path(folder) / MANIFEST
-    if not path.is_file():
-        started = any(Path(folder).glob("*.array_record*")) if Path(folder).is_dir() else False
-        why = (
-            "was not finished: run the same prepare.py command again, it continues"
-            if started
-            else "is not a prepared corpus: make one with python prepare.py SOURCE --out DIR"
-        )
-        raise DataError(f"{folder} {why}.")
-    try:
-        manifest = json.loads(path.read_text())
-        version = manifest["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged: {error!r}. Prepare the corpus again.") from error
-    if version != FORMAT:
-        raise DataError(
-            f"{folder} has format {version}, this version reads {FORMAT}; prepare it again."
-        )
-    return manifest
-
-
 def verify(folder: Path) -> int:
-    """Read every shard and compare its checksum; returns how many files were checked. Raises
-    DataError at the first that differs."""
-    checked = 0
-    for split in read_manifest(folder)["splits"]:
+    """Read every shard and compare its checksum, whatever is remembered; returns how many files
+    were checked. Raises DataError at the first that differs."""
+    number = 0
+    for split in read_manifest(folder).splits:
         for shard in Corpus(folder, split).shards:
             path = Path(folder) / shard.file
-            if (found := checksum(path)) != shard.crc32c:
+            if (found := checked.checksum(path)) != shard.crc32c:
                 raise DataError(
                     f"{path} has checksum {found}, but the manifest says {shard.crc32c}. {_REPAIR}"
                 )
-            checked += 1
-    return checked
+            number += 1
+    return number

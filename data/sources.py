@@ -1,91 +1,147 @@
-"""Where text comes from: files, folders, JSONL, TFDS, and the Python that runs this.
+"""Where text comes from: files, folders, records, TFDS, and the Python that runs this.
 
-A source is a list of ``Unit``s, decided from names and sizes alone; each unit yields its documents
-(bytes) independently of the others, so units are prepared in parallel and in any order.
+A source is a list of ``Unit``s, decided from what its files are and how large; each unit yields its
+documents (bytes) independently of the others, so units are prepared in parallel and in any order,
+and in memory that does not grow with them.
 """
 
 import ast
-import gzip
-import json
+import codecs
+import errno
 import os
 import sysconfig
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from octavo.data.errors import DataError
-from octavo.data.shards import MANIFEST, SPLITS, Corpus
+from octavo.data.folders import Survey, files_in, is_corpus, sorted_out
+from octavo.data.formats import Look, look, not_utf8, opened, special
+from octavo.data.manifest import SPLITS
+from octavo.data.records import (
+    Skipped,
+    array_documents,
+    line_documents,
+    parquet_documents,
+    parquet_groups,
+    skip_line,
+)
+from octavo.data.shards import Corpus
 
 UNIT_BYTES = 64 << 20
 """Text per unit, and so per shard, roughly."""
 DOCUMENT_BYTES = 64 << 10
 """A text file longer than this is cut into documents of at most this size, at blank lines where
 it has them, else at line ends, else between characters."""
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A part of a source. kind: "text", "jsonl", "tfds", "corpus" or "stdlib"."""
+    """A part of a source. kind: "text", "jsonl", "json", "parquet", "tfds", "corpus" or
+    "stdlib"."""
 
     kind: str
     paths: tuple[str, ...]
     start: int = 0
-    """First byte (one file), example (tfds) or document of a split (corpus)."""
+    """First byte (one file), row group (parquet), example (tfds) or document of a split
+    (corpus)."""
     stop: int | None = None
     optional: bool = False
     """Found in a folder, not named: skipped, with a warning, if it holds no text."""
     text_field: str = "text"
 
 
-def find_units(sources: list[str], text_field: str, tfds_dir: str | None) -> list[Unit]:
-    """Units of the named sources. Raises DataError for a source that does not exist."""
+def find_units(
+    sources: list[str], text_field: str, tfds_dir: str | None, survey: Survey | None = None
+) -> list[Unit]:
+    """Units of the named sources; ``survey`` learns what was read and what was left out. Raises
+    DataError for a source that does not exist or holds no text, OSError for one that cannot be
+    read."""
+    survey = survey or Survey()
     units: list[Unit] = []
     for source in sources:
         if source == "stdlib":
             units.append(Unit("stdlib", ()))
         elif source.startswith("tfds:"):
             units += _tfds_units(source.removeprefix("tfds:"), text_field, tfds_dir)
-        elif (Path(source) / MANIFEST).is_file():
-            units += _corpus_units(source)
-        elif Path(source).is_dir():
-            files = sorted(p for p in Path(source).rglob("*") if p.is_file() and not _hidden(p))
-            if not files:
-                raise DataError(f"the folder {source} holds no files.")
-            units += _file_units(files, text_field, optional=True)
-        elif Path(source).is_file():
-            units += _file_units([Path(source)], text_field, optional=False)
+        elif _exists(source) and Path(source).is_dir():
+            if is_corpus(Path(source)):
+                units += _corpus_units(source)
+            else:
+                units += _folder_units(Path(source), text_field, survey)
         else:
-            raise DataError(
-                f"{source} does not exist. A source is a text file, a folder, a .jsonl file, a "
-                "prepared corpus, tfds:NAME, or stdlib."
-            )
+            seen = look(source, text_field)
+            if not seen.kind:
+                raise DataError(f"{source} {seen.why}.")
+            units += _file_units([(Path(source), seen)], text_field, False, survey)
     return units
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") and part not in (".", "..") for part in path.parts)
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
-def _file_units(files: list[Path], text_field: str, optional: bool) -> Iterator[Unit]:
+def _exists(source: str) -> bool:
+    """Raises DataError for what is neither a file nor a folder."""
+    try:
+        what = special(source)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in _NOWHERE:
+            raise
+        if os.path.lexists(source.replace("\0", "")):
+            raise DataError(f"{source} is a link to nothing.") from error
+        raise DataError(
+            f"{source:.300} does not exist. A source is a text file, a folder, a .jsonl file, a "
+            "Parquet file, a prepared corpus, tfds:NAME, or stdlib."
+        ) from error
+    if what:
+        raise DataError(f"{source} is {what}, not a file: write its text to a file first.")
+    return True
+
+
+def _folder_units(folder: Path, text_field: str, survey: Survey) -> Iterator[Unit]:
+    before = len(survey.left_out)
+    files = files_in(folder, survey)
+    kept = sorted_out(files, text_field, survey)
+    if not kept:
+        left = [sentence for sentence, _ in survey.left_out[before:]]
+        more = f" Left out: {' '.join(left[:3])}" if left else ""
+        more += f" And {len(left) - 3:,} more." if len(left) > 3 else ""
+        what = "text" if files else "files"
+        raise DataError(f"the folder {folder} holds no {what}.{more}")
+    yield from _file_units(kept, text_field, True, survey)
+
+
+_SHOWN = {"text": "text", "jsonl": "JSON lines", "json": "JSON", "parquet": "Parquet"}
+
+
+def _file_units(
+    files: list[tuple[Path, Look]], text_field: str, optional: bool, survey: Survey
+) -> Iterator[Unit]:
     small: list[str] = []
     gathered = 0
-    for path in files:
-        kind = "jsonl" if path.name.endswith((".jsonl", ".jsonl.gz")) else "text"
+    for path, seen in files:
+        survey.read[_SHOWN[seen.kind]] += 1
+        if not seen.by_name:
+            survey.notes.append(f"{path} holds {_SHOWN[seen.kind]}: read as records, not as text.")
         size = path.stat().st_size
-        if kind == "text" and size <= UNIT_BYTES:
+        if seen.kind == "text" and size <= UNIT_BYTES:
             # Small files share a unit.
             if gathered + size > UNIT_BYTES and small:
                 yield Unit("text", tuple(small), optional=optional)
                 small, gathered = [], 0
             small.append(str(path))
             gathered += size
-        elif path.name.endswith(".gz"):
-            yield Unit(kind, (str(path),), optional=optional, text_field=text_field)
+        elif seen.kind == "parquet":
+            for start, stop in parquet_groups(str(path), text_field, UNIT_BYTES):
+                yield Unit("parquet", (str(path),), start, stop, optional, text_field)
+        elif seen.packed or seen.kind == "json":
+            yield Unit(seen.kind, (str(path),), optional=optional, text_field=text_field)
         else:
-            for start in range(0, max(size, 1), UNIT_BYTES):
+            for start in range(0, size, UNIT_BYTES):
                 stop = min(start + UNIT_BYTES, size)
-                yield Unit(kind, (str(path),), start, stop, optional, text_field)
+                yield Unit(seen.kind, (str(path),), start, stop, optional, text_field)
     if small:
         yield Unit("text", tuple(small), optional=optional)
 
@@ -132,7 +188,8 @@ def _corpus_units(folder: str) -> Iterator[Unit]:
 
 
 def documents(unit: Unit) -> Iterator[bytes]:
-    """The unit's documents, in order. Raises DataError for text that is none."""
+    """The unit's documents, in order, and a ``Skipped`` in the place of what is none. Raises
+    DataError for text that is none."""
     match unit.kind:
         case "text":
             for path in unit.paths:
@@ -143,7 +200,11 @@ def documents(unit: Unit) -> Iterator[bytes]:
                         raise
                     yield Skipped(str(error))
         case "jsonl":
-            yield from _jsonl_documents(unit)
+            yield from line_documents(unit.paths[0], unit.start, unit.stop, unit.text_field)
+        case "json":
+            yield from array_documents(unit.paths[0], unit.text_field)
+        case "parquet":
+            yield from parquet_documents(unit.paths[0], unit.start, unit.stop or 0, unit.text_field)
         case "tfds":
             yield from _tfds_documents(unit)
         case "corpus":
@@ -153,49 +214,65 @@ def documents(unit: Unit) -> Iterator[bytes]:
             yield from stdlib_documents()
 
 
-class Skipped(bytes):
-    """No document, but the reason why a file gave none."""
-
-    def __new__(cls, reason: str):
-        skipped = super().__new__(cls)
-        skipped.reason = reason
-        return skipped
-
-
-def _read_range(path: str, start: int, stop: int | None) -> bytes:
-    """Whole lines that begin in [start, stop)."""
-    with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
-        if stop is None:
-            try:
-                return file.read()
-            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-                raise DataError(f"{path} is no readable gzip file: {error}.") from error
-        if start:
-            file.seek(start - 1)
-            file.readline()
-        begin = file.tell()
-        data = file.read(max(0, stop - begin))
-        return data + file.readline() if data and not data.endswith(b"\n") else data
-
-
 def _text_documents(path: str, start: int, stop: int | None) -> Iterator[bytes]:
-    data = _read_range(path, start, stop)
-    if not data and not start:
+    # Twice, so that a file which turns out to be no text gives no documents.
+    _check_text(path, start, stop)
+    with opened(path) as file:
+        data, more = b"", True
+        chunks = _chunks(file, start, stop)
+        at = 0
+        while True:
+            while more and len(data) - at <= DOCUMENT_BYTES:
+                chunk = next(chunks, b"")
+                data, at, more = data[at:] + chunk, 0, bool(chunk)
+            if at == len(data):
+                return
+            end = _cut(data, at)
+            yield data[at:end]
+            at = end
+
+
+def _check_text(path: str, start: int, stop: int | None) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    at = start
+    with opened(path) as file:
+        for data in _chunks(file, start, stop):
+            if start and at == start:
+                at = file.tell() - len(data)
+            if (nul := data.find(b"\0")) >= 0:
+                raise DataError(f"{path} is not text: byte {at + nul:,} is NUL.")
+            _decode(decoder, path, data, at)
+            at += len(data)
+    if at == start == 0:
         raise DataError(f"{path} is empty.")
-    if (nul := data.find(b"\0")) >= 0:
-        raise DataError(f"{path} is not text: byte {start + nul:,} is NUL.")
+    _decode(decoder, path, b"", at, final=True)
+
+
+def _decode(decoder, path: str, data: bytes, at: int, final: bool = False) -> None:
+    held = len(decoder.getstate()[0])
     try:
-        data.decode("utf-8")
+        decoder.decode(data, final)
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text: byte {start + error.start:,} is "
-            f"0x{data[error.start]:02x}. Convert it first, for instance with iconv."
-        ) from error
-    at = 0
-    while at < len(data):
-        end = _cut(data, at)
-        yield data[at:end]
-        at = end
+        where = at - held + error.start
+        raise DataError(f"{path} {not_utf8(where, error.object[error.start])}.") from error
+
+
+def _chunks(file: BinaryIO, start: int, stop: int | None) -> Iterator[bytes]:
+    """Whole lines that begin in [start, stop), in parts."""
+    if start:
+        file.seek(start - 1)
+        skip_line(file)
+    left = max(0, stop - file.tell()) if stop is not None else None
+    last = b"\n"
+    while (left is None or left > 0) and (
+        data := file.read(_CHUNK if left is None else min(_CHUNK, left))
+    ):
+        left = left if left is None else left - len(data)
+        last = data[-1:]
+        yield data
+    while left is not None and last != b"\n" and (data := file.readline(_CHUNK)):
+        last = data[-1:]
+        yield data
 
 
 def _cut(data: bytes, start: int) -> int:
@@ -209,29 +286,6 @@ def _cut(data: bytes, start: int) -> int:
     while data[limit] & 0xC0 == 0x80:
         limit -= 1
     return limit
-
-
-def _jsonl_documents(unit: Unit) -> Iterator[bytes]:
-    path = unit.paths[0]
-    data = _read_range(path, unit.start, unit.stop)
-    if not data and not unit.start:
-        raise DataError(f"{path} is empty.")
-    for number, line in enumerate(data.splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}" + (f" after byte {unit.start:,}" if unit.start else "")
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{where}: not JSON ({error}).") from error
-        if not isinstance(record, dict) or not isinstance(record.get(unit.text_field), str):
-            known = ", ".join(record) if isinstance(record, dict) else "none"
-            raise DataError(
-                f"{where}: no text in field {unit.text_field!r}; name the field with "
-                f"--text-field (fields here: {known})."
-            )
-        # A lone surrogate is legal JSON but no text; keep what it can be kept as.
-        yield record[unit.text_field].encode("utf-8", errors="replace")
 
 
 def _tfds_documents(unit: Unit) -> Iterator[bytes]:

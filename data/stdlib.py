@@ -1,14 +1,17 @@
 """The embedded corpus, prepared once per user, Python version and variant."""
 
+import contextlib
 import os
 import platform
 import shutil
 from pathlib import Path
 
+from octavo.data.checked import cache_folder
 from octavo.data.errors import DataError
+from octavo.data.manifest import SPLITS
 from octavo.data.marks import SubwordMarks
 from octavo.data.prepare import prepare
-from octavo.data.shards import MANIFEST
+from octavo.data.shards import Corpus, check
 from octavo.data.sources import find_units, stdlib_documents
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.unigram import UnigramTokenizer
@@ -24,27 +27,49 @@ are marked."""
 
 
 def embedded_corpus(variant: str = "stdlib") -> Path:
-    """The prepared folder of the embedded text, made on first use (seconds). Raises DataError if
-    the cache folder cannot be written."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "octavo"
-    folder = cache / f"{variant}-{platform.python_version()}-v3"
-    if (folder / MANIFEST).exists():
-        return folder
+    """The prepared folder of the embedded text, made on first use (seconds), and again if it is
+    damaged. Raises DataError if the cache folder cannot be written."""
+    try:
+        cache = cache_folder()
+        folder = cache / f"{variant}-{platform.python_version()}-v3"
+        if not _usable(folder):
+            _make(variant, folder)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"cannot prepare the embedded corpus in this user's cache folder: {error}. Set "
+            "XDG_CACHE_HOME to a folder that can be written, or name another --data.source."
+        ) from error
+    return folder
+
+
+def _usable(folder: Path) -> bool:
+    try:
+        for split in SPLITS:
+            check(folder, Corpus(folder, split).shards)
+    except DataError:
+        return False
+    return True
+
+
+def _make(variant: str, folder: Path) -> None:
     building = folder.with_name(f"{folder.name}.{os.getpid()}")
+    damaged = folder.with_name(f"{building.name}.damaged")
     try:
         units = find_units(["stdlib"], "text", None)
         scheme, subwords = VARIANTS[variant]
         tokenizer, mark = scheme(), None
         if subwords:
             mark = SubwordMarks(UnigramTokenizer.train(stdlib_documents(), subwords), tokenizer)
+        shutil.rmtree(building, ignore_errors=True)
         prepare(units, building, tokenizer, heldout=0.05, processes=1, mark=mark)
+        if not _usable(folder):
+            with contextlib.suppress(OSError):  # not there, or another process was faster
+                folder.rename(damaged)
         try:
             building.rename(folder)
         except OSError:
-            if not (folder / MANIFEST).exists():  # else another process was faster
+            if not _usable(folder):  # else another process was faster
                 raise
-    except OSError as error:
-        raise DataError(f"cannot prepare the embedded corpus in {cache}: {error}.") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return folder
+        shutil.rmtree(damaged, ignore_errors=True)

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import itertools
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -101,3 +102,17 @@ def trained(tiny, tmp_path_factory):
     done = run("train.py", "flat", *arguments_of(tiny, workdir))
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of a few megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

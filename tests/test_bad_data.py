@@ -1,12 +1,15 @@
 """Data that cannot be used: which file, what is wrong, what to do; never a traceback."""
 
+import re
 import shutil
 
 import numpy as np
 import pytest
 
 from helpers import run, words
-from octavo.configs.schema import DataConfig
+from octavo import cli
+from octavo import prepare as prepare_script
+from octavo.configs.schema import ConfigError, DataConfig
 from octavo.data.errors import DataError
 from octavo.data.pipeline import BatchSource, make_plan
 from octavo.data.shards import Corpus, verify
@@ -114,18 +117,88 @@ def test_damaged_manifest(copied, content):
         Corpus(copied)
 
 
-def test_wrong_use_of_prepare(tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tokenizer", "bpe:7"], "at least 257"),
+        (["--tokenizer", "bpe:99999999999999999999"], "at least 257 and at most 16,777,216"),
+        (["--tokenizer", "bpe:"], "takes a size of at least 257"),
+        (["--tokenizer", "bpe:-5"], "takes a size of at least 257"),
+        (["--tokenizer", "bpe:1e9"], "takes a size of at least 257"),
+        (["--tokenizer", "bpe:²"], "takes a size of at least 257"),
+        (["--tokenizer", "unigram:99999999"], "at most 16,777,216"),
+        (["--tokenizer", "nope"], "neither bytes, words, words:unicode, bpe:SIZE"),
+        (["--tokenizer", "/dev/zero"], "nor a tokenizer file: there is no such file"),
+        (["--marks", "nope"], "--marks nope is neither a run directory .* nor unigram:SIZE, nor a"),
+        (["--marks", ""], "neither a run directory"),
+        (["--marks", "unigram:9"], "takes a size of at least 257"),
+        (["--heldout", "1"], r"--heldout lies in \[0, 1\)"),
+        (["--heldout", "nan"], r"--heldout lies in \[0, 1\), not nan"),
+        (["--unit-bytes", "nan"], "--unit-bytes must be above 1"),
+        (["--unit-bytes", "inf"], "--unit-bytes must be above 1"),
+        (["--training-bytes", "-1"], "--training-bytes must be above 0"),
+        (["--training-bytes", "9" * 30], "at most 2.50"),
+        (["--processes", "0"], "--processes must be above 0"),
+        (["--processes", "9" * 9], "--processes is at most 1024"),
+        (["--out", "FILE"], "is no folder"),
+        (["--out", "FOLDER"], "is a source too"),
+    ],
+    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
+)
+def test_wrong_use_of_prepare(tmp_path, arguments, said):
+    """Exit code 2 (that of ConfigError) and one sentence, before anything is made."""
     (tmp_path / "a.txt").write_bytes(words(0, 100))
-    for arguments, said in (
-        ([str(tmp_path / "a.txt"), "--tokenizer", "bpe:7"], "at least 257"),
-        (
-            [str(tmp_path / "a.txt"), "--tokenizer", "nope"],
-            "neither bytes, words, words:unicode, bpe:SIZE",
-        ),
-        ([str(tmp_path / "a.txt"), "--heldout", "1"], "--heldout lies in [0, 1)"),
-        ([str(tmp_path / "a.txt"), "--processes", "0"], "--processes must be above 0"),
-        ([], "name at least one SOURCE"),
-    ):
-        done = run("prepare.py", *arguments, "--out", str(tmp_path / "out"))
-        assert done.returncode == 2 and said in done.stderr, done.stderr
-        assert "Traceback" not in done.stderr
+    places = {"FILE": str(tmp_path / "a.txt"), "FOLDER": str(tmp_path)}
+    arguments = [places.get(x, x) for x in arguments]
+    given = [places["FILE"], places["FOLDER"], "--out", str(tmp_path / "out"), *arguments]
+    with pytest.raises(ConfigError, match=said):
+        prepare_script.prepare(cli.parse(prepare_script.Arguments, "prepare.py", "", given))
+    assert not (tmp_path / "out").exists()
+
+
+def test_prepare_without_a_source(tmp_path):
+    done = run("prepare.py", "--out", str(tmp_path / "out"))
+    assert done.returncode == 2 and "name at least one SOURCE" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_kept_tokenizer(tmp_path):
+    """One that an earlier command left in the folder is used only if it is the one asked for."""
+    (tmp_path / "a.txt").write_bytes(words(0, 4000))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "tokenizer.json").write_text("[" * 100_000)
+
+    def prepare(name):
+        given = [str(tmp_path / "a.txt"), "--out", str(out), "--tokenizer", name]
+        prepare_script.prepare(cli.parse(prepare_script.Arguments, "prepare.py", "", given))
+
+    with pytest.raises(ConfigError, match="tokenizer.json is not a tokenizer file: .*Delete it"):
+        prepare("bpe:280")
+    (out / "tokenizer.json").unlink()
+    prepare("bpe:280")
+    before = (out / "tokenizer.json").read_bytes()
+    prepare("bpe:280")
+    with pytest.raises(ConfigError, match="holds a corpus of bpe of 280 ids, not of bpe:270"):
+        prepare("bpe:270")
+    assert (out / "tokenizer.json").read_bytes() == before
+
+
+def test_full_disk(tmp_path, small_disk):
+    """One sentence that names the file; with room, the same command ends in the same corpus."""
+    for i in range(8):
+        (tmp_path / f"{i}.txt").write_bytes(words(i, 150_000))
+    sources = [str(path) for path in sorted(tmp_path.glob("*.txt"))]
+    given = [*sources, "--processes", "1", "--heldout", "0"]
+    (small_disk / "ballast").write_bytes(bytes(3_500_000))
+    done = run("prepare.py", *given, "--out", str(small_disk / "out"))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    said = re.search(r"error: .*train-0000(\d).array_record: No space left on device", done.stderr)
+    assert said, done.stderr
+    assert len(list((small_disk / "out").glob("*array_record*"))) == int(said[1])
+    (small_disk / "ballast").unlink()
+    for out in (small_disk / "out", tmp_path / "out"):
+        done = run("prepare.py", *given, "--out", str(out))
+        assert done.returncode == 0, done.stderr
+    for path in (tmp_path / "out").iterdir():
+        assert (small_disk / "out" / path.name).read_bytes() == path.read_bytes()

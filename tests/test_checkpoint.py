@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import re
-import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -100,20 +99,6 @@ def test_checksum_sees_every_bit(dtype):
         changed = np.frombuffer(bytes(flipped), tree["a"].dtype).reshape(8, 8)
         assert checksum(tree | {"a": jnp.asarray(changed)}) != expected
     assert checksum(tree | {"a": tree["a"][::-1]}) != expected
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of a few megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_full_disk(tiny, small_disk):

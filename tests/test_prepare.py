@@ -11,8 +11,9 @@ from helpers import random_text, run, words
 from octavo.data import prepare as preparing
 from octavo.data import sources
 from octavo.data.errors import DataError
+from octavo.data.manifest import read_manifest
 from octavo.data.prepare import prepare
-from octavo.data.shards import Corpus, read_manifest, verify
+from octavo.data.shards import Corpus, verify
 from octavo.data.sources import documents, find_units
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ByteTokenizer
@@ -44,10 +45,10 @@ def test_folder(folder, tmp_path):
     assert sorted(found["train"] + found["heldout"]) == sorted(words(i, 100 + i) for i in range(40))
     assert 3 < len(found["heldout"]) < 25
     for split, texts in found.items():
-        listed = manifest["splits"][split]
-        assert listed["documents"] == len(texts)
-        assert listed["utf8_bytes"] == sum(map(len, texts))
-        assert listed["tokens"] == sum(map(len, texts)) + len(texts)
+        listed = manifest.splits[split]
+        assert listed.documents == len(texts)
+        assert listed.utf8_bytes == sum(map(len, texts))
+        assert listed.tokens == sum(map(len, texts)) + len(texts)
     assert verify(tmp_path / "out") == 2
 
 
@@ -171,13 +172,13 @@ def many_units(folder, monkeypatch):
 
 
 def checksums(manifest):
-    return {s: [x["crc32c"] for x in v["shards"]] for s, v in manifest["splits"].items()}
+    return {name: [shard.crc32c for shard in x.shards] for name, x in manifest.splits.items()}
 
 
 def test_any_number_of_processes(many_units, tmp_path):
     one = prepared(tmp_path / "one", many_units, heldout=0.2)
     two = prepared(tmp_path / "two", many_units, heldout=0.2, processes=2)
-    assert len(one["splits"]["train"]["shards"]) > 5
+    assert len(one.splits["train"].shards) > 5
     assert checksums(one) == checksums(two)
 
 
@@ -196,7 +197,8 @@ def test_interrupted_continues(many_units, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         prepared(out, many_units, heldout=0.2)
-    (out / "train-00005.array_record.partial").write_bytes(b"half")
+    for owner in ("", f".{2**31 - 1}"):  # of a process that is gone
+        (out / f"train-00005.array_record{owner}.partial").write_bytes(b"half")
     with pytest.raises(DataError, match="was not finished: run the same prepare.py command again"):
         Corpus(out)
     with pytest.raises(DataError, match="begun from other sources, options or file versions"):
@@ -206,8 +208,9 @@ def test_interrupted_continues(many_units, tmp_path, monkeypatch):
     assert checksums(prepared(out, many_units, heldout=0.2)) == checksums(whole)
     assert times and all(p.stat().st_mtime_ns == t for p, t in times.items())
     assert not list(out.glob("unit-*")) and not list(out.glob("*.partial"))
-    with pytest.raises(DataError, match="holds a finished corpus already"):
-        prepared(out, many_units, heldout=0.2)
+    with pytest.raises(DataError, match="holds a finished corpus already, made from other sources"):
+        prepared(out, many_units, heldout=0.1)
+    assert checksums(prepared(out, many_units, heldout=0.2)) == checksums(whole)
 
 
 def test_stdlib_is_text():

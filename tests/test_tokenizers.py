@@ -1,6 +1,10 @@
 """Every scheme is an exact, reversible map between bytes and ids."""
 
+import base64
+import json
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from helpers import random_text, words
 from octavo.tokenizers import load
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ByteTokenizer
-from octavo.tokenizers.interface import Tokenizer, dtype_for
+from octavo.tokenizers.interface import Tokenizer, dtype_for, native
 from octavo.tokenizers.unigram import UnigramTokenizer
 from octavo.tokenizers.words import WordTokenizer
 
@@ -113,11 +117,102 @@ def test_training_is_deterministic_and_bounded():
         BPETokenizer([*BPE.vocabulary, BPE.vocabulary[-1]])
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"scheme": "bpe"}', '{"scheme": "x"}', "\0"])
+SINGLE = [base64.b64encode(bytes([b])).decode() for b in range(256)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "[]", "{}", "3", "null", "\0", "[" * 100_000, '{"scheme": ' + "[" * 100_000,
+        '{"scheme": "x"}', '{"scheme": []}', '{"scheme": "bytes", "more": 1}',
+        '{"scheme": "words"}', '{"scheme": "words", "rule": []}',
+        '{"scheme": "words", "rule": "x"}',
+        '{"scheme": "bpe"}', '{"scheme": "bpe", "pattern": "a", "vocabulary": 3}',
+        '{"scheme": "bpe", "pattern": "a", "vocabulary": [3]}',
+        '{"scheme": "bpe", "pattern": "a", "vocabulary": ["?"]}',
+        json.dumps({"scheme": "bpe", "pattern": "(", "vocabulary": SINGLE}),
+        json.dumps({"scheme": "bpe", "pattern": 3, "vocabulary": SINGLE}),
+        json.dumps({"scheme": "bpe", "pattern": "a", "vocabulary": [*SINGLE, ""]}),
+        '{"scheme": "unigram"}', '{"scheme": "unigram", "model": 3}',
+        '{"scheme": "unigram", "model": ""}', '{"scheme": "unigram", "model": "AAAA"}',
+        '{"scheme": "unigram", "model": "é"}', '{"scheme": "unigram", "model": "\\u0000"}',
+    ],
+)  # fmt: skip
 def test_a_file_that_is_no_tokenizer(content, tmp_path):
+    """One sentence that names it."""
     (tmp_path / "t.json").write_text(content)
-    with pytest.raises(ValueError, match="not a tokenizer file|unknown tokenization scheme"):
+    with pytest.raises(ValueError, match="t.json is not a tokenizer file: ") as raised:
         load.load(tmp_path / "t.json")
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_mutilated_tokenizer_files(data):
+    """Cut, or with bytes changed: the tokenizer that was, another one, or ValueError."""
+    tokenizer = data.draw(st.sampled_from(SCHEMES))
+    content = bytearray(json.dumps(tokenizer.to_json()).encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(len(content) // 2, len(content)))]
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        Path(file.name).write_bytes(content)
+        try:
+            found = load.load(Path(file.name))
+        except ValueError as error:
+            assert file.name in str(error)
+        else:
+            assert found.decode(found.encode(b"the fox")) == b"the fox"
+
+
+LONG = {
+    "white space": b" " * 1_000_000 + b"x" + b"\t\n" * 500_000,
+    "one letter": b"a" * 1_000_000,
+    "no white space": random_text(3, 50_000).replace(b" ", b"").replace(b"\n", b"") * 20,
+    "invalid": b"a\xff\xfe\xe6\x97" * 80_000,
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("tokenizer", SCHEMES, ids=lambda t: t.name)
+def test_long_runs(tokenizer, name):
+    """Encoding neither crashes nor takes the square of the length (it would not end here)."""
+    ids = tokenizer.encode(LONG[name])
+    assert tokenizer.bytes_per_id()[ids].sum() == len(LONG[name])
+    assert tokenizer.decode(ids) == LONG[name]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_training_on_long_runs(name):
+    texts = [words(i, 2000) for i in range(3)]
+    assert BPETokenizer.train([*texts, LONG[name][:1_000_000]], 300).vocab_size == 300
+
+
+def test_long_runs_are_cut_where_nothing_else_is(monkeypatch):
+    """The ids of text without them stay the same; and invalid bytes are single ids."""
+    text = words(3, 3000) + b" \n \t  " * 40 + "日本".encode() * 30_000
+    expected = BPE._encoding.encode_ordinary(text.decode())
+    assert BPE.encode(text).tolist() == expected
+    mixed = BPE.encode(b"the fox\xff\xe6\x97the ")
+    parts = [BPE.encode(b"the fox"), *(BPE.encode(bytes([b])) for b in b"\xff\xe6\x97"),
+             BPE.encode(b"the ")]  # fmt: skip
+    assert mixed.tolist() == np.concatenate(parts).tolist()
+
+
+def test_panics_are_errors():
+    """What a library in Rust raises is no Exception."""
+
+    class PanicException(BaseException):
+        pass
+
+    with pytest.raises(ValueError, match="too bad: at the disco"), native("too bad"):
+        raise PanicException("at the disco\nmore")
+    with pytest.raises(KeyboardInterrupt), native("too bad"):
+        raise KeyboardInterrupt
+    # A pattern of a file, that piles up on a stack.
+    piling = BPETokenizer(BPE.vocabulary, r"(?:a|b)+(?!c)|.")
+    with pytest.raises(ValueError, match="the splitting pattern cannot split this text"):
+        piling.encode(b"ab" * 1_000_000 + b"c")
 
 
 def test_dtypes():

@@ -9,11 +9,12 @@ Encoding merges any adjacent pair whose concatenation is in the vocabulary, lowe
 """
 
 import base64
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from octavo.tokenizers.interface import dtype_for, fingerprint_of
+from octavo.tokenizers.interface import base64_bytes, dtype_for, fingerprint_of, native
 
 # Words with their leading space, runs of up to three digits, punctuation runs, line breaks, spaces.
 # The shape of OpenAI's cl100k_base splitter.
@@ -22,12 +23,18 @@ PATTERN = (
     r"|\s*[\r\n]|\s+(?!\S)|\s+"
 )
 _EDGE = "<|document|>"
+_NO_TEXT = re.compile("[\udc80-\udcff]+")
+"""Bytes that are not UTF-8, as surrogateescape reads them."""
+_LONG_SPACE = re.compile(r"\s{100000}")
+"""White space that the splitters of tiktoken and rustbpe would pile up on their stacks until those
+are full: it is cut here first."""
 
 
 class BPETokenizer:
     """Ids from a trained list of byte strings; see the module docstring.
 
-    Raises ValueError if the first 256 entries are not the 256 single bytes, or an entry repeats.
+    Raises ValueError if the first 256 entries are not the 256 single bytes, an entry is empty or
+    repeats, or the pattern is no regular expression.
     """
 
     name = "bpe"
@@ -39,18 +46,23 @@ class BPETokenizer:
             raise ValueError("a byte-level BPE vocabulary starts with the 256 single bytes")
         if len(set(vocabulary)) != len(vocabulary):
             raise ValueError("the vocabulary holds the same byte string twice")
+        if b"" in vocabulary:
+            raise ValueError("the vocabulary holds an empty byte string")
         self.vocabulary = vocabulary
         self.pattern = pattern
         self.vocab_size = len(vocabulary) + 1
         self.bos_id = self.eos_id = len(vocabulary)
         self.dtype = dtype_for(self.vocab_size)
+        self._single = np.empty(256, self.dtype)
+        self._single[[token[0] for token in vocabulary[:256]]] = np.arange(256)
         self.fingerprint = fingerprint_of(b"bpe string-rank", pattern.encode(), *vocabulary)
-        self._encoding = tiktoken.Encoding(
-            name="octavo-bpe",
-            pat_str=pattern,
-            mergeable_ranks={token: rank for rank, token in enumerate(vocabulary)},
-            special_tokens={_EDGE: self.eos_id},
-        )
+        with native("the splitting pattern cannot be used"):
+            self._encoding = tiktoken.Encoding(
+                name="octavo-bpe",
+                pat_str=pattern,
+                mergeable_ranks={token: rank for rank, token in enumerate(vocabulary)},
+                special_tokens={_EDGE: self.eos_id},
+            )
 
     @classmethod
     def train(
@@ -66,30 +78,32 @@ class BPETokenizer:
         if vocab_size < 257:
             raise ValueError(f"a byte-level BPE needs at least 257 ids, asked for {vocab_size}")
         trainer = rustbpe.Tokenizer()
-        texts = (document.decode("utf-8", errors="ignore") for document in documents)
-        trainer.train_from_iterator(texts, vocab_size - 1, pattern=pattern)
+        texts = (
+            stretch
+            for document in documents
+            for stretch in _splittable(document.decode("utf-8", errors="ignore"))
+        )
+        with native("this text cannot be split for a byte-level BPE"):
+            trainer.train_from_iterator(texts, vocab_size - 1, pattern=pattern)
         ranked = sorted(trainer.get_mergeable_ranks(), key=lambda item: item[1])
         return cls([bytes(token) for token, _ in ranked], pattern)
 
     def encode(self, data: bytes) -> np.ndarray:
-        try:
-            ids = self._encoding.encode_ordinary(data.decode("utf-8"))
-        except UnicodeDecodeError:
-            ids = self._encode_mixed(data)
-        return np.asarray(ids, self.dtype)
-
-    def _encode_mixed(self, data: bytes) -> list[int]:
         """Valid stretches as text, the rest as single bytes."""
-        single = {token[0]: i for i, token in enumerate(self.vocabulary[:256])}
-        ids: list[int] = []
-        while data:
-            try:
-                return ids + self._encoding.encode_ordinary(data.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                ids += self._encoding.encode_ordinary(data[: error.start].decode("utf-8"))
-                ids += [single[b] for b in data[error.start : error.end]]
-                data = data[error.end :]
-        return ids
+        text = data.decode("utf-8", errors="surrogateescape")
+        parts: list[np.ndarray] = []
+        at = 0
+        for match in _NO_TEXT.finditer(text):
+            parts += self._encode_text(text[at : match.start()])
+            parts.append(self._single[list(match[0].encode("utf-8", errors="surrogateescape"))])
+            at = match.end()
+        parts += self._encode_text(text[at:])
+        return np.concatenate(parts) if parts else np.empty(0, self.dtype)
+
+    def _encode_text(self, text: str) -> Iterator[np.ndarray]:
+        for stretch in _splittable(text):
+            with native("the splitting pattern cannot split this text"):
+                yield np.asarray(self._encoding.encode_ordinary(stretch), self.dtype)
 
     def decode(self, ids: np.ndarray) -> bytes:
         ids = np.asarray(ids)
@@ -109,4 +123,17 @@ class BPETokenizer:
 
     @classmethod
     def from_json(cls, data: dict) -> "BPETokenizer":
-        return cls([base64.b64decode(token) for token in data["vocabulary"]], data["pattern"])
+        vocabulary, pattern = data["vocabulary"], data["pattern"]
+        if not isinstance(vocabulary, list) or not isinstance(pattern, str):
+            raise ValueError("the vocabulary is a list and the pattern a string")
+        return cls([base64_bytes(token) for token in vocabulary], pattern)
+
+
+def _splittable(text: str) -> Iterator[str]:
+    """``text`` in stretches that a splitting pattern can take; nearly always in one."""
+    at = 0
+    for match in _LONG_SPACE.finditer(text):
+        yield text[at : match.end()]
+        at = match.end()
+    if at < len(text):
+        yield text[at:]

@@ -4,7 +4,11 @@ This folder has no ``__init__.py`` on purpose. A folder without one never shadow
 ``tokenizers`` package, even when the repository root comes first on ``sys.path``.
 """
 
+import base64
+import binascii
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -66,3 +70,24 @@ def fingerprint_of(*parts: bytes) -> str:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()[:16]
+
+
+def base64_bytes(text: object) -> bytes:
+    """What ``text`` of a tokenizer file stands for. Raises ValueError if it is no base64."""
+    try:
+        return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise ValueError(f"{text!r:.40} is no base64") from error
+
+
+@contextlib.contextmanager
+def native(sentence: str) -> Iterator[None]:
+    """Raises ValueError, ``sentence`` and the reason, where a library written in Rust panics: its
+    exception is no ``Exception``, and would pass every handler."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{sentence}: {first[:200]}") from error

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from octavo.tokenizers.interface import dtype_for, fingerprint_of
+from octavo.tokenizers.interface import base64_bytes, dtype_for, fingerprint_of
 
 _SPACE = "\u2581"
 _SPELLED = re.compile("[\udc80-\udcff\x00" + _SPACE + "]+")
@@ -38,7 +38,10 @@ class UnigramTokenizer:
         except RuntimeError as error:
             raise ValueError("this is no sentencepiece model") from error
         count = self._processor.get_piece_size()
-        self.pieces = [self._bytes_of(i) for i in range(count)]
+        try:
+            self.pieces = [self._bytes_of(i) for i in range(count)]
+        except ValueError as error:  # a piece that is no UTF-8, or a byte that is no number
+            raise ValueError("a piece of this sentencepiece model is damaged") from error
         self._spelling = {
             piece: i for i, piece in enumerate(self.pieces) if self._processor.is_byte(i)
         }
@@ -121,7 +124,7 @@ class UnigramTokenizer:
 
     @classmethod
     def from_json(cls, data: dict) -> "UnigramTokenizer":
-        return cls(base64.b64decode(data["model"]))
+        return cls(base64_bytes(data["model"]))
 
 
 def _sentences(documents: Iterable[bytes]) -> Iterator[str]:

@@ -27,7 +27,7 @@ class WordTokenizer(ByteTokenizer):
 
     def __init__(self, rule: str = "hat"):
         if rule not in ("hat", "unicode"):
-            raise ValueError(f"words are split by hat or unicode, not {rule!r}")
+            raise ValueError(f"words are split by hat or unicode, not {rule!r:.40}")
         self.rule = rule
         self.name = f"words-{rule}"
 
