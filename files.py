@@ -17,7 +17,7 @@ class FileError(Exception):
 def write(path: str | Path, data: bytes | str) -> None:
     """Write a file so that a reader, or a run after a kill, finds all of it or nothing."""
     path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = _beside(path)
     try:
         with open(partial, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
@@ -27,6 +27,17 @@ def write(path: str | Path, data: bytes | str) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def probe(path: str | Path) -> None:
+    """Raise the OSError that ``write`` would raise if the folder takes no file of this name."""
+    partial = _beside(Path(path))
+    open(partial, "wb").close()
+    partial.unlink()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{os.getpid()}.partial")
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

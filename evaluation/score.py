@@ -88,7 +88,9 @@ def predictions(
         raise ValueError(f"the overlap must lie in [0, {length}), the row length; not {overlap}")
     rows, places = packed_rows(encoded, tokenizer, length, overlap, marker.of_documents(encoded))
     sharding = batch_sharding(mesh)
-    # A mesh needs rows for each of its devices.
+    # Rows are filled up to a batch: no more than a power of two above those there are. A mesh needs
+    # rows for each of its devices.
+    batch_size = min(batch_size, 1 << (len(rows) - 1).bit_length())
     devices = mesh.shape["replica"] * mesh.shape["fsdp"]
     batch_size = -(-batch_size // devices) * devices
 
