@@ -2,6 +2,7 @@
 and an exit code."""
 
 import contextlib
+import errno
 import math
 import multiprocessing
 import os
@@ -157,9 +158,10 @@ def _holds(one: Path, out: Path) -> bool:
         return False
     if not one.is_dir():
         return out.exists() and one.samefile(out)
-    if not out.resolve().is_relative_to(one.resolve()):
+    at, folder = Path(os.path.realpath(out)), os.path.realpath(one)
+    if not at.is_relative_to(folder):
         return False
-    inside = out.resolve().relative_to(one.resolve())
+    inside = at.relative_to(folder)
     return inside.parts[0] in _PARTS or inside.suffix == ".array_record"
 
 
@@ -229,6 +231,8 @@ def _outcome(error: BaseException) -> tuple[str, int]:
             f"there is not enough memory ({first or 'MemoryError'}). Ask for less at a time: a "
             "smaller batch or shorter rows, more --train.accumulation, or fewer processes."
         ), FAILED
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return f"{error.filename!s:.80}: {error.strerror}. Name another file.", WRONG_USE
     if isinstance(error, OSError) and error.errno:
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
         return f"{what}. Mend this, then run the same command again; saved work is kept.", FAILED

@@ -9,6 +9,7 @@ line by line the same), beside bytes, white space and a BPE, with a plot.
 """
 
 import itertools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -209,7 +210,7 @@ def _noise(run, documents: list[bytes], settings: dict, arguments=None) -> list[
 def _fairness(run, texts: dict[str, list[bytes]], settings: dict, arguments) -> list[dict]:
     from octavo.evaluation import fairness
 
-    name = Path(arguments.run).resolve().name
+    name = Path(os.path.realpath(arguments.run)).name
     bpe = _beside(run, arguments.tokenizer)
     rows = fairness.fairness(run, name, texts, arguments.anchor, bpe, settings)
     out = _plot(arguments)

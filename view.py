@@ -4,6 +4,7 @@ Writes one page, without anything from the network, that shows a text as each ru
 side: units in colours, and on hover the probability of an end and the surprisal of every byte.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -35,9 +36,9 @@ def view(arguments: Arguments) -> None:
     """Score the text with each run and write the page."""
     if not arguments.runs:
         raise ConfigError("name at least one RUN.")
-    names = [Path(folder).resolve() for folder in arguments.runs]
-    for folder in arguments.runs:
-        if names.count(Path(folder).resolve()) > 1:
+    paths = [Path(os.path.realpath(folder)) for folder in arguments.runs]
+    for folder, path in zip(arguments.runs, paths, strict=True):
+        if paths.count(path) > 1:
             raise ConfigError(f"{folder} is named twice.")
         if not Path(folder).is_dir():
             raise ConfigError(f"{folder} is no run directory: there is no such folder.")
@@ -50,7 +51,7 @@ def view(arguments: Arguments) -> None:
     from octavo.evaluation.run import open_run
 
     views = []
-    for folder, path in zip(arguments.runs, names, strict=True):
+    for folder, path in zip(arguments.runs, paths, strict=True):
         run = open_run(folder)
         if text is None:
             folders = [where for where, _ in parse_source(run.config.data.source)]
@@ -64,7 +65,7 @@ def view(arguments: Arguments) -> None:
             raise ConfigError("there is no text to show: name a file with --text.")
         length = run.config.data.length
         settings = {"length": length, "overlap": length // 2, "batch_size": 4}
-        alike = sum(other.name == path.name for other in names) > 1
+        alike = sum(other.name == path.name for other in paths) > 1
         views.append(viewer.view(run, folder if alike else path.name, text, settings))
         print(f"{folder}: {views[-1].bits.sum() / len(text):.3f} bits/byte")
     files.write(arguments.out, viewer.page(text, views))

@@ -143,7 +143,7 @@ def test_generate(trained):
     assert len(parts) == 3 and len({part[2:] for part in parts}) == 1
     for arguments, said in (
         ([str(workdir), "--temperature", "-1"], "--temperature is 0 or more, not -1.0"),
-        ([str(workdir), "--bytes", "0"], "--bytes must be above 0"),
+        ([str(workdir), "--bytes", "0"], "--bytes lies in [1, 1000000], not 0"),
         ([str(workdir), "--speculative", "magic"], "--speculative is auto, own, none, lookup"),
         ([str(workdir), "--speculative", "own"], "was not trained to draft"),
         ([str(workdir), "--speculative", str(workdir / "checkpoints")], "is no run directory"),
