@@ -1,26 +1,21 @@
-"""What the scripts share: arguments from types, files to read and write, and errors as one sentence
-and an exit code."""
+"""What the scripts share: arguments from types, and errors as one sentence and an exit code."""
 
 import contextlib
 import errno
-import math
 import multiprocessing
 import os
 import signal
-import stat
 import sys
 import threading
 import traceback
-import typing
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from octavo import files
+from octavo.arguments import check_numbers
 from octavo.configs import presets
-from octavo.configs.schema import MOST, Config, ConfigError
+from octavo.configs.schema import Config, ConfigError
 from octavo.data.errors import DataError
 from octavo.files import FileError
 from octavo.training.errors import CheckpointError
@@ -35,18 +30,6 @@ class RunError(Exception):
 
 class Preempted(Exception):
     """A signal asked to stop; all is saved."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """What a number among the arguments may be, both ends included: ``Annotated[int, Range(1)]``.
-    Numbers without one are finite, and fit 64 bits."""
-
-    least: int = -(2**63)
-    most: int = MOST
-
-
-_ANY = Range(most=2**63 - 1)
 
 
 def parse(
@@ -68,20 +51,8 @@ def parse(
         default=default,
         config=() if flags else (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
     )
-    for name, hint in typing.get_type_hints(type_, include_extras=True).items():
-        ranges = [found for found in getattr(hint, "__metadata__", ()) if isinstance(found, Range)]
-        _check_number(name, getattr(parsed, name), *(ranges or [_ANY]))
+    check_numbers(parsed)
     return parsed
-
-
-def _check_number(name: str, value: object, allowed: Range) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return
-    flag = f"--{name.replace('_', '-')}"
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{flag} must be a finite number, not {value}.")
-    if not allowed.least <= value <= allowed.most:
-        raise ConfigError(f"{flag} lies in [{allowed.least}, {allowed.most}], not {value!s:.40}.")
 
 
 def parse_config(script: str, description: str, arguments: list[str] | None = None):
@@ -102,69 +73,6 @@ def parse_config(script: str, description: str, arguments: list[str] | None = No
     return name, parse(Config, usage, description, arguments, known[name])
 
 
-def read_file(path: str, name: str) -> bytes:
-    """All of a file that a person named; ``name`` says as what. Raises ConfigError if there is
-    none, or it is something else."""
-    try:
-        kind = _kind(Path(path))
-        if kind == "a file":
-            return Path(path).read_bytes()
-    except OSError as error:
-        kind = error.strerror or str(error)
-    what = kind if not kind.startswith("a ") else f"it is {kind}; name a file"
-    raise ConfigError(f"{name} {path} cannot be read: {what}.".strip())
-
-
-def check_output(path: str, name: str, *inputs: str | Path | None) -> Path:
-    """The file that a person wants written. Raises ConfigError, before any work, if writing it
-    could only fail, or would overwrite one of the inputs: files, or folders of runs and corpora."""
-    out, shown = Path(path), f"{name} {path}".strip()
-    try:
-        kind = _kind(out) if out.exists() else "a file"
-        if kind != "a file":
-            raise ConfigError(f"{shown} cannot be written: it is {kind}; name a file.")
-        if not out.parent.is_dir():
-            raise ConfigError(f"there is no folder {out.parent} to write {out.name} to.")
-        if any(_holds(Path(one), out) for one in inputs if one):
-            raise ConfigError(f"{shown} is what this command reads; name another file.")
-        files.probe(out)
-    except OSError as error:
-        raise ConfigError(f"{shown} cannot be written: {error.strerror}.") from error
-    return out
-
-
-def _kind(path: Path) -> str:
-    """What lies at a path, in words."""
-    mode = path.stat().st_mode
-    kinds = {
-        stat.S_IFREG: "a file",
-        stat.S_IFDIR: "a folder",
-        stat.S_IFIFO: "a pipe (FIFO)",
-        stat.S_IFSOCK: "a socket",
-    }
-    return kinds.get(stat.S_IFMT(mode), "a device")
-
-
-_PARTS = (
-    "config.json", "tokenizer.json", "metrics.jsonl", "results.json", "sample.txt", "checkpoints",
-    "tensorboard", "marker", "manifest.json", "subwords.json",
-)  # fmt: skip
-"""What runs and corpora consist of, beside shards."""
-
-
-def _holds(one: Path, out: Path) -> bool:
-    """Whether an input is the very file ``out``, or a folder that it is a part of."""
-    if not one.exists():
-        return False
-    if not one.is_dir():
-        return out.exists() and one.samefile(out)
-    at, folder = Path(os.path.realpath(out)), os.path.realpath(one)
-    if not at.is_relative_to(folder):
-        return False
-    inside = at.relative_to(folder)
-    return inside.parts[0] in _PARTS or inside.suffix == ".array_record"
-
-
 def console(stderr: bool = False):
     """A console of rich that prints what it is given as it is: names with [brackets] or :colons:,
     lines of any length."""
@@ -176,6 +84,10 @@ def console(stderr: bool = False):
 def run(main: Callable[[], None]) -> None:
     """Run ``main`` and exit. Whatever ends it becomes one sentence on stderr and an exit code;
     ``--debug``, or OCTAVO_DEBUG=1, shows the stack too."""
+    debug = bool(os.environ.get("OCTAVO_DEBUG"))
+    if "--debug" in sys.argv[1:]:
+        sys.argv.remove("--debug")
+        debug = True
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # as under pythonw, or with it closed by the shell
             stream.reconfigure(errors="backslashreplace")
@@ -184,28 +96,15 @@ def run(main: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    if failed := outcome_of(main):
-        _exit(*failed)
-
-
-def outcome_of(main: Callable[[], None]) -> tuple[str, int] | None:
-    """Run ``main``. None if it came to its end, else what to say and the exit code. Raises only the
-    SystemExit of the parser of arguments, which has said it all."""
-    debug = bool(os.environ.get("OCTAVO_DEBUG"))
-    if "--debug" in sys.argv[1:]:
-        sys.argv.remove("--debug")
-        debug = True
     try:
         main()
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except SystemExit:
         raise
     except BaseException as error:
         if debug:
             traceback.print_exc()
-        return _outcome(error)
-    return None
+        _exit(*_outcome(error))
 
 
 def _interrupt(number, frame):

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from octavo import cli, files
+from octavo.arguments import check_output, read_file
 from octavo.configs.schema import ConfigError
 
 
@@ -31,8 +32,8 @@ def main() -> None:
 
 def compress(arguments: Arguments) -> None:
     """Compress or decompress; prints what came of it."""
-    out = cli.check_output(arguments.out, "", arguments.source, arguments.run)
-    data = cli.read_file(arguments.source, "")
+    out = check_output(arguments.out, "", arguments.source, arguments.run)
+    data = read_file(arguments.source, "")
 
     from rich.progress import Progress
 

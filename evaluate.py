@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import tyro
 
 from octavo import cli, files
-from octavo.cli import Range
+from octavo.arguments import Range, check_output, read_file
 from octavo.configs.schema import ConfigError
 
 
@@ -63,7 +63,7 @@ def evaluate(arguments: Arguments) -> dict:
     _check(arguments)
     documents = None
     if arguments.text is not None:
-        documents = [cli.read_file(arguments.text, "--text")]
+        documents = [read_file(arguments.text, "--text")]
         if not documents[0]:
             raise ConfigError(f"--text {arguments.text} is empty; there is nothing to score.")
 
@@ -86,7 +86,7 @@ def evaluate(arguments: Arguments) -> dict:
     elif documents is None:
         folders = [folder for folder, _ in parse_source(source)]
         if arguments.json is not None:
-            cli.check_output(arguments.json, "--json", *folders)
+            check_output(arguments.json, "--json", *folders)
         corpora = [Corpus(folder) for folder in folders]
         documents = heldout_documents(corpora, arguments.most_bytes)
         if not documents:
@@ -135,11 +135,11 @@ def _check(arguments: Arguments) -> None:
     parallel = Path(arguments.parallel).glob("*.txt") if arguments.parallel else ()
     inputs = (arguments.run, arguments.text, arguments.data, arguments.tokenizer, *parallel)
     if arguments.json is not None:
-        cli.check_output(arguments.json, "--json", *inputs)
+        check_output(arguments.json, "--json", *inputs)
     if of_fairness and Path(arguments.run).is_dir():
         from octavo.evaluation import fairness
 
-        plot = cli.check_output(str(_plot(arguments)), "--plot", *inputs, arguments.json)
+        plot = check_output(str(_plot(arguments)), "--plot", *inputs, arguments.json)
         if plot.suffix[1:].lower() not in fairness.picture_kinds():
             known = ", ".join(sorted(fairness.picture_kinds()))
             raise ConfigError(f"--plot {plot} ends in no kind of picture: {known}.")

@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 
 from octavo import cli
-from octavo.cli import Range
+from octavo.arguments import Range
 from octavo.configs.schema import SEEDS, ConfigError
 
 MOST_DRAFT = 256

@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from octavo import cli, files
-from octavo.cli import Range
+from octavo.arguments import Range, check_output, read_file
 from octavo.configs.schema import ConfigError
 
 
@@ -42,8 +42,8 @@ def view(arguments: Arguments) -> None:
             raise ConfigError(f"{folder} is named twice.")
         if not Path(folder).is_dir():
             raise ConfigError(f"{folder} is no run directory: there is no such folder.")
-    cli.check_output(arguments.out, "--out", arguments.text, *arguments.runs)
-    text = None if arguments.text is None else cli.read_file(arguments.text, "--text")
+    check_output(arguments.out, "--out", arguments.text, *arguments.runs)
+    text = None if arguments.text is None else read_file(arguments.text, "--text")
 
     from octavo.data.pipeline import parse_source
     from octavo.data.shards import Corpus, heldout_documents
@@ -55,7 +55,7 @@ def view(arguments: Arguments) -> None:
         run = open_run(folder)
         if text is None:
             folders = [where for where, _ in parse_source(run.config.data.source)]
-            cli.check_output(arguments.out, "--out", *folders)
+            check_output(arguments.out, "--out", *folders)
             documents = heldout_documents(
                 [Corpus(where) for where in folders], arguments.most_bytes
             )

@@ -104,7 +104,7 @@ def work(given, prepared: Path, number: int) -> None:
     only = given.only.split(",")
     case_of = fuzzing.cases(
         given.seed,
-        tuple(kind for kind in only if kind in KINDS) or KINDS,
+        tuple(kind for kind in only if kind in KINDS),
         tuple(kind for kind in only if kind in MUTILATIONS),
     )
     until = time.monotonic() + given.seconds
