@@ -111,7 +111,7 @@ def work(given, prepared: Path, number: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         fuzzing.workspace(folder, prepared / "run", prepared / "corpus")
-        while time.monotonic() < until:
+        while given.case is not None or time.monotonic() < until:
             with fuzzing.cleaned(folder):
                 case = case_of(number, folder)
                 print("begins", number, case, flush=True)
