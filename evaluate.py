@@ -228,12 +228,16 @@ def _beside(run, file: str | None):
 
     if file:
         try:
+            files.check_regular(file)
             return load.load(Path(file))
         except (OSError, ValueError) as error:
             raise ConfigError(f"--tokenizer {file} cannot be read: {error}.") from error
     folders = [folder for folder, _ in parse_source(run.config.data.source)]
     texts = (text for folder in folders for text in Corpus(folder).documents_in(0))
-    return BPETokenizer.train(itertools.islice(texts, 20_000), 8192)
+    try:
+        return BPETokenizer.train(itertools.islice(texts, 20_000), 8192)
+    except ValueError as error:
+        raise ConfigError(f"no BPE comes of the run's text: {error}. Give --tokenizer.") from error
 
 
 MEASURES = {"bits": _bits, "words": _words, "noise": _noise, "fairness": _fairness}
