@@ -1,6 +1,7 @@
 """What the scripts share: arguments from types, and errors as one sentence and an exit code."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import tyro
 
+from octavo.arguments import check_numbers
 from octavo.configs import presets
 from octavo.configs.schema import Config, ConfigError
 from octavo.data.errors import DataError
@@ -41,8 +43,8 @@ def parse(
 ):
     """Arguments as an instance of ``type_``; exits with code 2 and the nearest valid choice.
 
-    flags: booleans are flags without a value."""
-    return tyro.cli(
+    flags: booleans are flags without a value. Raises ConfigError for a number out of its range."""
+    parsed = tyro.cli(
         type_,
         prog=script,
         description=description,
@@ -50,6 +52,8 @@ def parse(
         default=default,
         config=() if flags else (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
     )
+    check_numbers(parsed)
+    return parsed
 
 
 def parse_config(script: str, description: str, arguments: list[str] | None = None):
@@ -86,6 +90,16 @@ def _going_on() -> str:
 
 def _again() -> str:
     return f"run {_elsewhere}" if _elsewhere else "run the same command again"
+
+
+def console(stderr: bool = False, quiet: bool = False):
+    """A console of rich that prints what it is given as it is: names with [brackets] or :colons:,
+    lines of any length."""
+    from rich.console import Console
+
+    return Console(
+        stderr=stderr, quiet=quiet, highlight=False, soft_wrap=True, markup=False, emoji=False
+    )
 
 
 def run(main: Callable[[], None]) -> None:
@@ -139,6 +153,8 @@ def _outcome(error: BaseException) -> tuple[str, int]:
             f"there is not enough memory ({first or 'MemoryError'}). Ask for less at a time: a "
             "smaller batch or shorter rows, more --train.accumulation, or fewer processes."
         ), FAILED
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return f"{error.filename!s:.80}: {error.strerror}. Name another file.", WRONG_USE
     if isinstance(error, OSError) and error.errno:
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
         return f"{what}. Saved work is kept. Mend this, then {_again()}.", FAILED

@@ -4,14 +4,13 @@ and back: python compress.py --decompress RUN OUT FILE. The size is what the sco
 promises; the coder is an exact one, so the bytes come back.
 """
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from octavo import cli
+from octavo import cli, files
+from octavo.arguments import check_output, read_file
 from octavo.configs.schema import ConfigError
 
 
@@ -33,23 +32,16 @@ def main() -> None:
 
 def compress(arguments: Arguments) -> None:
     """Compress or decompress; prints what came of it."""
-    try:
-        data = Path(arguments.source).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{arguments.source} cannot be read: {error.strerror}.") from error
-    out = Path(arguments.out)
-    if not out.parent.is_dir():
-        raise ConfigError(f"there is no folder {out.parent} to write {out.name} to.")
+    out = check_output(arguments.out, "", arguments.source, arguments.run)
+    data = read_file(arguments.source, "")
 
-    from rich.console import Console
     from rich.progress import Progress
 
     from octavo.evaluation import codec
     from octavo.evaluation.run import open_run
 
     run = open_run(arguments.run)
-    console = Console(highlight=False, soft_wrap=True)
-    errors = Console(stderr=True)
+    errors = cli.console(stderr=True)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         total = None if arguments.decompress else len(run.tokenizer.encode(data)) + 1
         task = bar.add_task("ids", total=total)
@@ -62,13 +54,12 @@ def compress(arguments: Arguments) -> None:
         try:
             made = work(codec.Predictor(run), data, progress)
         except codec.CodecError as error:
-            raise ConfigError(f"{arguments.source} cannot be decompressed: {error}.") from error
-    partial = out.with_name(f"{out.name}.partial")
-    partial.write_bytes(made)
-    os.replace(partial, out)
+            verb = "decompressed" if arguments.decompress else "compressed"
+            raise ConfigError(f"{arguments.source} cannot be {verb}: {error}.") from error
+    files.write(out, made)
     text, packed = (made, data) if arguments.decompress else (data, made)
     rate = f", {8 * len(packed) / len(text):.3f} bits per byte" if text else ""
-    console.print(f"{len(data):,} bytes to {len(made):,} in {out}{rate}")
+    cli.console().print(f"{len(data):,} bytes to {len(made):,} in {out}{rate}")
 
 
 def cli_main() -> None:

@@ -9,14 +9,15 @@ line by line the same), beside bytes, white space and a BPE, with a plot.
 """
 
 import itertools
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from octavo import cli
+from octavo import cli, files
+from octavo.arguments import Range, check_output, read_file
 from octavo.configs.schema import ConfigError
 
 
@@ -41,14 +42,14 @@ class Arguments:
     run's own text."""
     plot: str | None = None
     """Where the plot of fairness goes (.svg, .png, .pdf). None: fairness.svg in the run."""
-    sentences: int = 0
+    sentences: Annotated[int, Range(0)] = 0
     """Sentences of each language, spread over the files. 0: all."""
-    overlap: int | None = None
+    overlap: Annotated[int | None, Range(0)] = None
     """A document longer than a row is scored in windows that repeat this many ids as context.
     None: half a row."""
-    batch_size: int = 16
+    batch_size: Annotated[int, Range(1, 65_536)] = 16
     """Rows at a time; never changes the score."""
-    most_bytes: int = 0
+    most_bytes: Annotated[int, Range(0, 2**63 - 1)] = 0
     """Stop after this many bytes of held-out documents. 0: all."""
 
 
@@ -59,23 +60,21 @@ def main() -> None:
 
 def evaluate(arguments: Arguments) -> dict:
     """Score, print a table, and return what ``--json`` writes."""
-    if arguments.text and arguments.data:
-        raise ConfigError("give --text or --data, not both.")
-    if (arguments.what == "fairness") != (arguments.parallel is not None):
-        raise ConfigError("fairness needs --parallel DIR, and nothing else does.")
-    documents = [_read(arguments.text)] if arguments.text else None
-    if arguments.batch_size < 1:
-        raise ConfigError(f"--batch-size must be above 0, not {arguments.batch_size}.")
+    _check(arguments)
+    documents = None
+    if arguments.text is not None:
+        documents = [read_file(arguments.text, "--text")]
+        if not documents[0]:
+            raise ConfigError(f"--text {arguments.text} is empty; there is nothing to score.")
 
-    from rich.console import Console
     from rich.progress import Progress
-    from rich.table import Table
 
     from octavo.configs.room import room_of
     from octavo.data.pipeline import parse_source
     from octavo.data.shards import Corpus, heldout_documents
     from octavo.evaluation.parallel import read_parallel
     from octavo.evaluation.run import open_run
+    from octavo.evaluation.table import show
 
     run = open_run(arguments.run)
     length = run.config.data.length
@@ -86,12 +85,15 @@ def evaluate(arguments: Arguments) -> dict:
     if arguments.parallel:
         documents = read_parallel(arguments.parallel, arguments.sentences)
     elif documents is None:
-        corpora = [Corpus(folder) for folder, _ in parse_source(source)]
+        folders = [folder for folder, _ in parse_source(source)]
+        if arguments.json is not None:
+            check_output(arguments.json, "--json", *folders)
+        corpora = [Corpus(folder) for folder in folders]
         documents = heldout_documents(corpora, arguments.most_bytes)
         if not documents:
             raise ConfigError(f"{source} has no held-out documents; score a file with --text.")
 
-    errors = Console(stderr=True)
+    errors = cli.console(stderr=True)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("scoring")
         settings = {
@@ -111,19 +113,44 @@ def evaluate(arguments: Arguments) -> dict:
         "length": length,
         "overlap": overlap,
     }
-    table = Table(*rows[0], title=f"{arguments.run} at step {run.step}: {source}")
-    for row in rows:
-        table.add_row(*map(_shown, row.values()))
-    Console().print(table)
+    show(f"{arguments.run} at step {run.step}: {source}", rows, cli.console())
     # One row is told as it is; several, as a list beside what they are of.
     values = (rows[0] if len(rows) == 1 else {arguments.what: rows}) | about
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(values, indent=1) + "\n")
+    if arguments.json is not None:
+        files.write_json(arguments.json, values)
     return values
 
 
-def _shown(value) -> str:
-    return f"{value:,.4f}" if isinstance(value, float) else "" if value is None else f"{value}"
+def _check(arguments: Arguments) -> None:
+    """Raise ConfigError for arguments that do not go together, or outputs that cannot be written,
+    before anything is scored."""
+    of_fairness = arguments.what == "fairness"
+    if of_fairness != (arguments.parallel is not None):
+        raise ConfigError("fairness needs --parallel DIR, and nothing else does.")
+    if sum(x is not None for x in (arguments.text, arguments.data, arguments.parallel)) > 1:
+        raise ConfigError("give one of --text, --data and --parallel, not both.")
+    if arguments.most_bytes and (arguments.text is not None or of_fairness):
+        raise ConfigError("--most-bytes is of held-out documents; a file is scored whole.")
+    for name in ("tokenizer", "plot", "sentences"):
+        if not of_fairness and getattr(arguments, name):
+            raise ConfigError(f"--{name} is for fairness alone.")
+    parallel = Path(arguments.parallel).glob("*.txt") if arguments.parallel else ()
+    inputs = (arguments.run, arguments.text, arguments.data, arguments.tokenizer, *parallel)
+    if arguments.json is not None:
+        check_output(arguments.json, "--json", *inputs)
+    if of_fairness and Path(arguments.run).is_dir():
+        from octavo.evaluation import fairness
+
+        plot = check_output(str(_plot(arguments)), "--plot", *inputs, arguments.json)
+        if plot.suffix[1:].lower() not in fairness.picture_kinds():
+            known = ", ".join(sorted(fairness.picture_kinds()))
+            raise ConfigError(f"--plot {plot} ends in no kind of picture: {known}.")
+
+
+def _plot(arguments: Arguments) -> Path:
+    if arguments.plot is None:
+        return Path(arguments.run) / "fairness.svg"
+    return Path(arguments.plot)
 
 
 def _bits(run, documents: list[bytes], settings: dict, arguments=None) -> list[dict]:
@@ -173,22 +200,23 @@ def _noise(run, documents: list[bytes], settings: dict, arguments=None) -> list[
     for kind in KINDS:
         for rate in RATES:
             changed = [noisy(document, kind, rate, i) for i, document in enumerate(documents)]
-            bits = _bits(run, [text for text in changed if text], settings)[0]["bits_per_byte"]
-            rows.append({"noise": kind, "rate": rate, "bits_per_byte": bits, "more": bits - clean})
+            changed = [text for text in changed if text]
+            row = {"noise": kind, "rate": rate, "bits_per_byte": None, "more": None}
+            if changed:  # of a short text, nothing may be left
+                bits = _bits(run, changed, settings)[0]["bits_per_byte"]
+                row |= {"bits_per_byte": bits, "more": bits - clean}
+            rows.append(row)
     return rows
 
 
 def _fairness(run, texts: dict[str, list[bytes]], settings: dict, arguments) -> list[dict]:
     from octavo.evaluation import fairness
 
-    name = Path(arguments.run).name
+    name = Path(os.path.realpath(arguments.run)).name
     bpe = _beside(run, arguments.tokenizer)
     rows = fairness.fairness(run, name, texts, arguments.anchor, bpe, settings)
-    out = Path(arguments.plot or Path(arguments.run) / "fairness.svg")
-    try:
-        fairness.plot(rows, arguments.anchor, out)
-    except ValueError as error:  # a suffix that no picture has
-        raise ConfigError(f"--plot {out}: {error}.") from error
+    out = _plot(arguments)
+    fairness.plot(rows, arguments.anchor, out)
     print(f"the plot is in {out}")
     return rows
 
@@ -202,25 +230,19 @@ def _beside(run, file: str | None):
 
     if file:
         try:
+            files.check_regular(file)
             return load.load(Path(file))
         except (OSError, ValueError) as error:
             raise ConfigError(f"--tokenizer {file} cannot be read: {error}.") from error
     folders = [folder for folder, _ in parse_source(run.config.data.source)]
     texts = (text for folder in folders for text in Corpus(folder).documents_in(0))
-    return BPETokenizer.train(itertools.islice(texts, 20_000), 8192)
+    try:
+        return BPETokenizer.train(itertools.islice(texts, 20_000), 8192)
+    except ValueError as error:
+        raise ConfigError(f"no BPE comes of the run's text: {error}. Give --tokenizer.") from error
 
 
 MEASURES = {"bits": _bits, "words": _words, "noise": _noise, "fairness": _fairness}
-
-
-def _read(file: str) -> bytes:
-    try:
-        data = Path(file).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"--text {file} cannot be read: {error.strerror}.") from error
-    if not data:
-        raise ConfigError(f"--text {file} is empty; there is nothing to score.")
-    return data
 
 
 def cli_main() -> None:

@@ -3,9 +3,12 @@
 UTF-8 whatever the locale. JSON never holds NaN or infinity: they are written as null.
 """
 
+import contextlib
+import errno
 import json
 import math
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,27 @@ class FileError(Exception):
     """A file that does not hold what it should. The message says which, and what is wrong."""
 
 
+def read(path: str | Path) -> bytes:
+    """All of a file. Raises OSError, also for what is no regular file: a pipe would be waited for,
+    a device may never end."""
+    check_regular(path)
+    return Path(path).read_bytes()
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise OSError if something else than a regular file lies there."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+            kind = kinds.get(stat.S_IFMT(mode), "a device")
+            raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))
+
+
 def write(path: str | Path, data: bytes | str) -> None:
     """Write a file so that a reader, or a run after a kill, finds all of it or nothing."""
     path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = _beside(path)
     try:
         with open(partial, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
@@ -27,6 +47,17 @@ def write(path: str | Path, data: bytes | str) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def probe(path: str | Path) -> None:
+    """Raise the OSError that ``write`` would raise if the folder takes no file of this name."""
+    partial = _beside(Path(path))
+    open(partial, "wb").close()
+    partial.unlink()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{os.getpid()}.partial")
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
@@ -62,7 +93,7 @@ def read_json(
     Raises ``error`` (with ``advice`` at the end of its sentence) if the content is something else,
     OSError if the file cannot be read.
     """
-    return parse_json(Path(path).read_bytes(), type_, name=str(path), error=error, advice=advice)
+    return parse_json(read(path), type_, name=str(path), error=error, advice=advice)
 
 
 def parse_json(

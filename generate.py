@@ -1,9 +1,11 @@
 """Continue text: python generate.py RUN --prompt TEXT --bytes N --temperature T
 
-The prompt comes from --prompt, or from standard input without it. Text is printed as it is drawn.
---speculative drafts several bytes at a time and changes nothing but the speed.
+The prompt comes from --prompt, or from standard input without it: any bytes, which may end inside a
+character. Text is printed as it is drawn, in UTF-8 whatever the locale; bytes that are no UTF-8 as
+U+FFFD. --speculative drafts several bytes at a time and changes nothing but the speed.
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,13 @@ from typing import Annotated
 import tyro
 
 from octavo import cli
-from octavo.configs.schema import ConfigError
+from octavo.arguments import Range
+from octavo.configs.schema import SEEDS, ConfigError
+
+MOST_DRAFT = 256
+"""Ids drafted a pass, at most: each costs room in the cache of every pass."""
+MOST_BYTES = 1_000_000
+"""Added at a time, at most: the cache has room for all of them."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +29,12 @@ class Arguments:
     """Run directory, as train.py printed it."""
     prompt: str | None = None
     """Text to continue. None: read it from standard input."""
-    bytes: int = 300
-    """How much to add, at most; the model may end the document before."""
+    bytes: Annotated[int, Range(1, MOST_BYTES)] = 300
+    """How much to add, at most; the model may end the document before, and a character that this
+    would cut is left out."""
     temperature: float = 0.8
     """Flattens (above 1) or sharpens (below 1) the distribution; 0 takes the most likely."""
-    top_k: int = 0
+    top_k: Annotated[int, Range(0)] = 0
     """Draw among the k most likely. 0: all."""
     top_p: float = 1.0
     """Draw among the fewest most likely that hold this much probability."""
@@ -33,9 +42,9 @@ class Arguments:
     """Drop what is less likely than this share of the most likely."""
     typical: float = 1.0
     """Draw among the most typical that hold this much probability (locally typical)."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, SEEDS - 1)] = 0
     """The same seed draws the same text."""
-    samples: int = 1
+    samples: Annotated[int, Range(1, 4096)] = 1
     """How many continuations, drawn side by side; several are printed one after the other."""
     speculative: str = "auto"
     """Who drafts what one pass then verifies; the text stays what it would be. own: the model
@@ -43,7 +52,7 @@ class Arguments:
     repeat; none for other models. none: an id at a time. lookup: what followed the same ids before.
     recycling: what the model thought likely after the same ids. exit:N: the first N blocks.
     RUN: a smaller model, by rejection sampling (another text of the same distribution)."""
-    draft: int = 7
+    draft: Annotated[int, Range(1, MOST_DRAFT)] = 7
     """Ids drafted at a time, for those that are not trained for a number."""
 
 
@@ -62,37 +71,68 @@ def generate(arguments: Arguments) -> None:
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
-    for name in ("bytes", "samples", "draft"):
-        if getattr(arguments, name) < 1:
-            raise ConfigError(f"--{name} must be above 0, not {getattr(arguments, name)}.")
-    if arguments.prompt is None:
-        prompt = sys.stdin.buffer.read()
-    else:
-        prompt = arguments.prompt.encode("utf-8", errors="surrogateescape")
+    prompt = _prompt(arguments)
 
     from octavo.evaluation.run import open_run
+    from octavo.tokenizers.words import WordTokenizer
 
     run = open_run(arguments.run)
     drafter, acceptance = drafter_for(arguments, run), sampling.Acceptance()
+    ids = run.tokenizer.encode(_newest(prompt, run.config.data.length))
+    # A mark may follow every byte.
+    count = arguments.bytes * (2 if isinstance(run.tokenizer, WordTokenizer) else 1)
     pieces = sampling.generate(
-        run.definition.bind, run.params, [run.tokenizer.encode(prompt)] * arguments.samples,
-        arguments.bytes, sampling=how, seed=arguments.seed, bos_id=run.tokenizer.bos_id,
+        run.definition.bind, run.params, [ids] * arguments.samples,
+        count, sampling=how, seed=arguments.seed, bos_id=run.tokenizer.bos_id,
         eos_id=run.tokenizer.eos_id, marker=run.marker, context=run.config.data.length,
         drafter=drafter, acceptance=acceptance,
     )  # fmt: skip
-    shown = prompt.decode("utf-8", errors="replace")
     if arguments.samples == 1:
-        print(shown, end="", flush=True)
-        for text in sampling.plain_text(pieces, run.tokenizer, most_bytes=arguments.bytes):
-            print(text, end="", flush=True)
-        print()
+        for text in sampling.plain_text(
+            pieces, run.tokenizer, most_bytes=arguments.bytes, prompt=prompt
+        ):
+            _write(text)
+        _write("\n")
     else:
         drawn = list(pieces)
         for row in range(arguments.samples):
-            text = sampling.plain_text(iter(drawn), run.tokenizer, row, arguments.bytes)
-            print(f"--- {row + 1}\n{shown}{''.join(text)}")
+            text = sampling.plain_text(iter(drawn), run.tokenizer, row, arguments.bytes, prompt)
+            _write(f"--- {row + 1}\n{''.join(text)}\n")
     if drafter is not None:
         print(f"{type(drafter).__name__}: {acceptance}", file=sys.stderr)
+
+
+def _prompt(arguments: Arguments) -> bytes:
+    """The prompt as it was given, byte for byte."""
+    if arguments.prompt is not None:
+        return os.fsencode(arguments.prompt)
+    if sys.stdin is None:
+        raise ConfigError("standard input is closed: give the prompt with --prompt.")
+    if sys.stdin.isatty():
+        print("The prompt, then Ctrl-D on a line of its own:", file=sys.stderr, flush=True)
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise ConfigError(f"standard input cannot be read: {error.strerror}.") from error
+
+
+def _newest(prompt: bytes, length: int) -> bytes:
+    """The part of a prompt that the model is given: two rows of training or 2,048 bytes, whichever
+    is more, from the beginning of a character. One pass reads it, and needs room for its square."""
+    most = max(2 * length, 2048)
+    if len(prompt) <= most:
+        return prompt
+    print(f"of the prompt's {len(prompt):,} bytes, the last {most:,} are read.", file=sys.stderr)
+    newest = prompt[-most:]
+    inside = next((i for i, byte in enumerate(newest[:4]) if byte & 0xC0 != 0x80), 0)
+    return newest[inside:]
+
+
+def _write(text: str) -> None:
+    """Print in UTF-8, whatever the locale says."""
+    if sys.stdout is not None:
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.buffer.flush()
 
 
 def drafter_for(arguments: Arguments, run):
@@ -114,7 +154,7 @@ def drafter_for(arguments: Arguments, run):
         kinds = {"lookup": drafting.Lookup, "recycling": drafting.Recycling}
         return None if name == "none" else kinds[name](arguments.draft)
     if name == "exit" and colon:
-        if not number.isdigit():
+        if not (number.isascii() and number.isdigit() and len(number) < 10):
             raise ConfigError(f"--speculative exit:N takes a number of blocks, not {number!r}.")
         return drafting.EarlyExit(run.config.model, int(number), arguments.draft)
     if not Path(arguments.speculative).is_dir():

@@ -57,7 +57,6 @@ def main() -> None:
 
 def prepare(arguments: Arguments) -> None:
     """Prepare or verify a corpus; prints progress and what came of it."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from octavo.data import prepare as preparing
@@ -66,7 +65,7 @@ def prepare(arguments: Arguments) -> None:
     from octavo.data.shards import verify
     from octavo.data.sources import find_units
 
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = cli.console()
     out = Path(arguments.out)
     if arguments.verify:
         console.print(f"{verify(out)} shards in {out} match their checksums.")

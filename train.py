@@ -32,7 +32,6 @@ def train(config: Config, preset: str = "custom") -> dict:
 
 def _train(config: Config, preset: str, held: contextlib.ExitStack) -> dict:
     import jax  # here, so that --help and wrong flags answer at once
-    from rich.console import Console
 
     from octavo.configs.room import room_of
     from octavo.data.pipeline import batches, make_plan
@@ -54,7 +53,7 @@ def _train(config: Config, preset: str, held: contextlib.ExitStack) -> dict:
     start_hosts(config.train.distributed)
     stop = StopSignal()
     leader = jax.process_index() == 0
-    console = Console(quiet=not leader, highlight=False, soft_wrap=True)
+    console = cli.console(quiet=not leader)
 
     # Devices.
     mesh = sharding.make_mesh(config.mesh)
@@ -228,7 +227,7 @@ def _train(config: Config, preset: str, held: contextlib.ExitStack) -> dict:
             context=config.data.length,
         )  # fmt: skip
         text = "The " + "".join(plain_text(pieces, tokenizer))
-        console.print("\nsample     " + text.replace("\n", "\n           "), markup=False)
+        console.print("\nsample     " + text.replace("\n", "\n           "))
         if leader:
             write(workdir / "sample.txt", text)
     if leader:

@@ -4,13 +4,15 @@ Writes one page, without anything from the network, that shows a text as each ru
 side: units in colours, and on hover the probability of an end and the surprisal of every byte.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from octavo import cli
+from octavo import cli, files
+from octavo.arguments import Range, check_output, read_file
 from octavo.configs.schema import ConfigError
 
 
@@ -22,8 +24,8 @@ class Arguments:
     """The text. None: the beginning of what the first run held out."""
     out: str = "units.html"
     """The page."""
-    most_bytes: int = 4000
-    """Show this much of the text."""
+    most_bytes: Annotated[int, Range(1, 1_000_000)] = 4000
+    """Show this much of the text, at most; no character is cut."""
 
 
 def main() -> None:
@@ -34,36 +36,39 @@ def view(arguments: Arguments) -> None:
     """Score the text with each run and write the page."""
     if not arguments.runs:
         raise ConfigError("name at least one RUN.")
-    if arguments.most_bytes < 1:
-        raise ConfigError(f"--most-bytes must be above 0, not {arguments.most_bytes}.")
+    paths = [Path(os.path.realpath(folder)) for folder in arguments.runs]
+    for folder, path in zip(arguments.runs, paths, strict=True):
+        if paths.count(path) > 1:
+            raise ConfigError(f"{folder} is named twice.")
+        if not Path(folder).is_dir():
+            raise ConfigError(f"{folder} is no run directory: there is no such folder.")
+    check_output(arguments.out, "--out", arguments.text, *arguments.runs)
+    text = None if arguments.text is None else read_file(arguments.text, "--text")
 
     from octavo.data.pipeline import parse_source
     from octavo.data.shards import Corpus, heldout_documents
     from octavo.evaluation import viewer
     from octavo.evaluation.run import open_run
 
-    text = None
-    if arguments.text:
-        try:
-            text = Path(arguments.text).read_bytes()
-        except OSError as error:
-            raise ConfigError(
-                f"--text {arguments.text} cannot be read: {error.strerror}."
-            ) from error
     views = []
-    for folder in arguments.runs:
+    for folder, path in zip(arguments.runs, paths, strict=True):
         run = open_run(folder)
         if text is None:
-            corpora = [Corpus(where) for where, _ in parse_source(run.config.data.source)]
-            text = b"\n".join(heldout_documents(corpora, arguments.most_bytes))
-        text = text[: arguments.most_bytes]
+            folders = [where for where, _ in parse_source(run.config.data.source)]
+            check_output(arguments.out, "--out", *folders)
+            documents = heldout_documents(
+                [Corpus(where) for where in folders], arguments.most_bytes
+            )
+            text = b"\n".join(documents)
+        text = viewer.beginning(text, arguments.most_bytes)
         if not text:
             raise ConfigError("there is no text to show: name a file with --text.")
         length = run.config.data.length
         settings = {"length": length, "overlap": length // 2, "batch_size": 4}
-        views.append(viewer.view(run, Path(folder).name, text, settings))
+        alike = sum(other.name == path.name for other in paths) > 1
+        views.append(viewer.view(run, folder if alike else path.name, text, settings))
         print(f"{folder}: {views[-1].bits.sum() / len(text):.3f} bits/byte")
-    Path(arguments.out).write_text(viewer.page(text, views), encoding="utf-8")
+    files.write(arguments.out, viewer.page(text, views))
     print(f"the page is {arguments.out}")
 
 

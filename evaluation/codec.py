@@ -78,14 +78,17 @@ _CATEGORICAL = constriction.stream.model.Categorical(perfect=False)
 def compress(
     model: Predictor, text: bytes, progress: Callable[[int], None] = lambda done: None
 ) -> bytes:
-    """The text as a file that ``decompress`` reads. progress is called with ids done so far."""
+    """The text as a file that ``decompress`` reads. progress is called with ids done so far. Raises
+    CodecError if the text is too long, or the model predicts what are no probabilities."""
     run = model.run
     targets = np.append(run.tokenizer.encode(text).astype(np.int32), run.tokenizer.eos_id)
+    if len(targets) >= 1 << 32:
+        raise CodecError("it is too long: its ids are counted with 32 bits")
     coder = constriction.stream.queue.RangeEncoder()
     predictor = model()
     p = next(predictor)
     for done, id_ in enumerate(targets.tolist(), 1):
-        coder.encode(np.array([id_], np.int32), _CATEGORICAL, p[None])
+        coder.encode(np.array([id_], np.int32), _CATEGORICAL, _checked(p))
         p = predictor.send(id_)
         progress(done)
     about = checkpoint_checksum(run.params), google_crc32c.value(text), len(targets)
@@ -106,14 +109,22 @@ def decompress(
         raise CodecError("it was made with another checkpoint; name the run that made it")
     words = np.frombuffer(data[HEADER:], "<u4").astype(np.uint32)
     coder = constriction.stream.queue.RangeDecoder(words)
+    # What is read is written again: a whole file comes out as it is, bit for bit.
+    again = constriction.stream.queue.RangeEncoder()
     predictor = model()
     p = next(predictor)
     ids: list[int] = []
     # The end of the document stands last, and nowhere else: a damaged file is soon known.
     while True:
-        id_ = int(coder.decode(_CATEGORICAL, p[None])[0])
+        try:
+            id_ = int(coder.decode(_CATEGORICAL, _checked(p))[0])
+        except (AssertionError, ValueError) as error:  # of words that no encoder writes
+            raise CodecError(_DAMAGED) from error
         if (id_ == run.tokenizer.eos_id) != (len(ids) + 1 == count):
-            raise CodecError("it is damaged: its text and its length do not agree")
+            raise CodecError(_DAMAGED)
+        again.encode(np.array([id_], np.int32), _CATEGORICAL, p[None])
+        if again.num_words() > len(words) + _SPARE:
+            raise CodecError(_DAMAGED)
         if id_ == run.tokenizer.eos_id:
             break
         ids.append(id_)
@@ -125,4 +136,18 @@ def decompress(
             "the text does not match its checksum: the file is damaged, or was made on a machine "
             "that rounds differently"
         )
+    if not np.array_equal(again.get_compressed(), words):
+        raise CodecError("it is damaged: its text is whole, but other bytes follow it or differ")
     return text
+
+
+_DAMAGED = "it is damaged: its text and its length do not agree"
+_SPARE = 2
+"""Words that a coder may be ahead of what it was given."""
+
+
+def _checked(p: np.ndarray) -> np.ndarray:
+    """Probabilities ``[1, V]`` as the coder takes them."""
+    if not np.isfinite(p).all():
+        raise CodecError("the model predicts no probabilities: its parameters are not finite")
+    return p[None]

@@ -1,10 +1,12 @@
 """How alike a segmenter treats languages: units and bits that the same sentences cost in each."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from octavo import files
 from octavo.configs.schema import ConfigError
 from octavo.evaluation.score import predictions
 from octavo.model.segmentation import rule_ends
@@ -59,7 +61,7 @@ def by_language(
     spread = {"system": system, "language": "spread", "script": ""}
     for name in list(rows[0])[3:]:
         values = [row[name] for row in rows]
-        spread[name] = None if None in values else max(values) / min(values)
+        spread[name] = None if None in values or not min(values) else max(values) / min(values)
     return [*rows, spread]
 
 
@@ -76,12 +78,26 @@ def fairness(
     def sizes(of: Callable[[bytes], int]):
         return lambda lines: (np.array([of(line) for line in lines]), None)
 
+    systems = {
+        "bytes": sizes(len),
+        "whitespace": sizes(whitespace_units),
+        bpe.name if bpe.name not in ("bytes", "whitespace") else f"{bpe.name} (--tokenizer)": sizes(
+            lambda line: len(bpe.encode(line))
+        ),
+    }
+    if name in systems:  # as a folder may be called
+        name = f"{name} (run)"
+    systems = {name: lambda lines: units_of(run, lines, settings)} | systems
     return [
-        *by_language(name, texts, lambda lines: units_of(run, lines, settings), anchor),
-        *by_language("bytes", texts, sizes(len), anchor),
-        *by_language("whitespace", texts, sizes(whitespace_units), anchor),
-        *by_language(bpe.name, texts, sizes(lambda line: len(bpe.encode(line))), anchor),
+        row for system in systems for row in by_language(system, texts, systems[system], anchor)
     ]
+
+
+def picture_kinds() -> set[str]:
+    """Suffixes that ``plot`` can write, without their dots."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    return set(FigureCanvasBase.filetypes)
 
 
 def plot(rows: list[dict], anchor: str, out: Path) -> None:
@@ -96,15 +112,25 @@ def plot(rows: list[dict], anchor: str, out: Path) -> None:
     languages = list(dict.fromkeys(row["language"] for row in kept))
     figure, axes = pyplot.subplots(figsize=(2 + 0.7 * len(languages), 4), layout="constrained")
     width = 0.8 / len(systems)
+    # Names are shown as they are, also those with signs of formulas.
+    plain = {
+        name: name.encode(errors="replace").decode().replace("$", r"\$")
+        for name in (*systems, *languages, anchor)
+    }
     for i, system in enumerate(systems):
         mine = [row["premium"] for row in kept if row["system"] == system]
         at = np.arange(len(languages)) + (i - (len(systems) - 1) / 2) * width
-        axes.bar(at, mine, width, label=system)
-    axes.set_xticks(np.arange(len(languages)), languages)
-    axes.set_ylabel(f"units per sentence, {anchor} = 1")
+        axes.bar(at, mine, width)
+    axes.set_xticks(np.arange(len(languages)), [plain[name] for name in languages])
+    axes.set_ylabel(f"units per sentence, {plain[anchor]} = 1")
     axes.axhline(1, color="black", linewidth=0.8)
-    figure.legend(frameon=False, ncols=len(systems), loc="outside upper left")
+    labels = [plain[name] for name in systems]
+    figure.legend(
+        axes.containers, labels, frameon=False, ncols=len(systems), loc="outside upper left"
+    )
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    figure.savefig(out)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=out.suffix[1:].lower())
     pyplot.close(figure)
+    files.write(out, picture.getvalue())

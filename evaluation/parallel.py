@@ -10,9 +10,9 @@ def read_parallel(folder: str | Path, most: int = 0) -> dict[str, list[bytes]]:
     """Languages and their lines, those that no language lacks; ``most``: of them, spread over the
     files (0: all). Raises ConfigError if the folder holds no parallel text."""
     files = sorted(Path(folder).glob("*.txt"))
-    if len(files) < 2:
+    if not Path(folder).is_dir() or len(files) < 2:
         raise ConfigError(f"{folder} needs a file LANGUAGE.txt for each of two or more languages.")
-    lines = {file.stem: file.read_bytes().removesuffix(b"\n").split(b"\n") for file in files}
+    lines = {file.stem: _lines(file) for file in files}
     counts = {language: len(found) for language, found in lines.items()}
     if len(set(counts.values())) > 1:
         raise ConfigError(f"the files of {folder} are not parallel, their lines differ: {counts}.")
@@ -22,3 +22,20 @@ def read_parallel(folder: str | Path, most: int = 0) -> dict[str, list[bytes]]:
     if most and len(whole) > most:
         whole = [whole[i * len(whole) // most] for i in range(most)]
     return {language: [found[i] for i in whole] for language, found in lines.items()}
+
+
+def _lines(file: Path) -> list[bytes]:
+    """The lines of a file without their ends. Raises ConfigError if it is no text in UTF-8."""
+    if not file.is_file():
+        raise ConfigError(f"{file} is no file; a folder of parallel text has a file a language.")
+    try:
+        data = file.read_bytes()
+        data.decode()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{file} is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}. Convert "
+            "it, for example with iconv."
+        ) from error
+    return data.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")

@@ -1,10 +1,15 @@
 """Rates of unit ends that treat scripts alike, from parallel text."""
 
+import difflib
+
 import numpy as np
 from scipy.optimize import lsq_linear
 
 from octavo.configs.schema import ConfigError
 from octavo.tokenizers import scripts
+
+LEAST, MOST = 0.01, 0.5
+"""Rates that may come out."""
 
 
 def fair_rates(
@@ -14,11 +19,19 @@ def fair_rates(
     that every language's text gets as many units as the anchor's does at ``rate`` (least squares of
     the relative differences; MAGNET, 2407.08818, sets rates by bytes per word).
 
-    Raises ConfigError for an anchor that is not there.
+    Raises ConfigError for an anchor that is not there, or a script that is none or comes twice.
     """
     if anchor not in texts:
         raise ConfigError(f"no language {anchor!r}; there are {', '.join(texts)}.")
-    index = {name: i for i, name in enumerate(scripts.names())}
+    index = {name: i for i, name in enumerate(scripts.names()) if i}
+    asked = [name for group in routes for name in group.split("+")]
+    for name in asked:
+        if name not in index:
+            near = difflib.get_close_matches(name, index, 1)
+            hint = f" Did you mean {near[0]}?" if near else f" The text has {_listed(texts)}."
+            raise ConfigError(f"no script {name!r}.{hint}")
+        if asked.count(name) > 1:
+            raise ConfigError(f"script {name} is asked for {asked.count(name)} times.")
     shares = []
     for found in texts.values():
         counts = sum(np.bincount(scripts.scripts_of(line), minlength=len(index)) for line in found)
@@ -30,8 +43,12 @@ def fair_rates(
     weight = 0.03
     system = np.concatenate([bytes_of / wanted, weight * np.eye(bytes_of.shape[1])])
     target = np.append(np.ones(len(shares)), np.full(bytes_of.shape[1], weight * rate))
-    solved = lsq_linear(system, target, bounds=(0.01, 0.5)).x
+    solved = lsq_linear(system, target, bounds=(LEAST, MOST)).x
     return tuple(round(float(x), 3) for x in solved)
+
+
+def _listed(texts: dict[str, list[bytes]]) -> str:
+    return ", ".join(written_in(texts)) or "none"
 
 
 def written_in(texts: dict[str, list[bytes]], least: float = 0.02) -> tuple[str, ...]:

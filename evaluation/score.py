@@ -92,7 +92,9 @@ def predictions(
     marks = marker.of_documents(encoded)
     rows, places = packed_rows(encoded, tokenizer, length, overlap, marks, room)
     sharding = batch_sharding(mesh)
-    # A mesh needs rows for each of its devices.
+    # Rows are filled up to a batch: no more than a power of two above those there are. A mesh needs
+    # rows for each of its devices.
+    batch_size = min(batch_size, 1 << (len(rows) - 1).bit_length())
     devices = mesh.shape["replica"] * mesh.shape["fsdp"]
     batch_size = -(-batch_size // devices) * devices
 

@@ -1,8 +1,8 @@
 """A page that shows text as models cut it: units in alternating colours, and on hover what the
 model thought of each byte. One file, no network."""
 
+import codecs
 import html
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from string import Template
 
 import numpy as np
 
+from octavo import files
 from octavo.evaluation.score import predictions
 from octavo.tokenizers.interface import Tokenizer
 
@@ -76,6 +77,25 @@ def characters(text: bytes) -> list[tuple[str, int, int]]:
     return found
 
 
+def beginning(text: bytes, most: int) -> bytes:
+    """The first ``most`` bytes, less the beginning of a character that would be cut there."""
+    if len(text) <= most:
+        return text
+    whole = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(text[:most])
+    return whole.encode("utf-8", "surrogateescape") or text[:most]
+
+
+def _written(character: str) -> str:
+    """A character as the page writes it: those that browsers drop or change by their pictures."""
+    if character == "\n":
+        return "\u21b5\n"
+    if character == "\t":
+        return "\u2192\t"
+    if character < " ":
+        return chr(0x2400 + ord(character))
+    return html.escape(character)
+
+
 def page(text: bytes, views: list[View]) -> str:
     """The whole HTML page."""
     pieces = characters(text)
@@ -88,14 +108,15 @@ def page(text: bytes, views: list[View]) -> str:
             # Cuts inside a character show as a bar on it.
             inside = bool(shown.ends[at : at + size - 1].any())
             kind = f"u{unit_of[at] % 2}" + (" cut" if inside else "")
-            mark = {"\n": "\u21b5\n", "\t": "\u2192\t"}.get(character, character)
-            spans.append(f'<span class="{kind}" data-i="{i}">{html.escape(mark)}</span>')
+            spans.append(f'<span class="{kind}" data-i="{i}">{_written(character)}</span>')
         about = (
             f"{shown.bits.sum() / len(text):.3f} bits/byte · {len(text) / units:.2f} bytes/unit · "
             f"{units} units"
         )
+        # A name of a folder may hold bytes that are no UTF-8.
+        name = html.escape(shown.name.encode(errors="backslashreplace").decode())
         columns.append(
-            f'<section data-model="{number}"><h2>{html.escape(shown.name)}</h2>'
+            f'<section data-model="{number}"><h2>{name}</h2>'
             f"<p>{about}</p><pre>{''.join(spans)}</pre></section>"
         )
     data = {
@@ -103,7 +124,6 @@ def page(text: bytes, views: list[View]) -> str:
         "characters": [[at, size] for _, at, size in pieces],
         "models": [
             {
-                "name": shown.name,
                 "bits": np.round(shown.bits, 3).tolist(),
                 "ends": shown.ends.astype(int).tolist(),
                 "probability": [
@@ -113,6 +133,7 @@ def page(text: bytes, views: list[View]) -> str:
             for shown in views
         ],
     }
-    # "</" would end the script early.
-    told = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
-    return Template(PAGE.read_text()).substitute(columns="\n".join(columns), data=told)
+    # "<" could end the script early, or begin a comment in it.
+    told = files.json_text(data).replace("<", "\\u003c")
+    template = Template(PAGE.read_text(encoding="utf-8"))
+    return template.substitute(columns="\n".join(columns), data=told)

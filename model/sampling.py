@@ -302,19 +302,25 @@ class Loop:
 
 
 def plain_text(
-    pieces: Iterator[np.ndarray], tokenizer, row: int = 0, most_bytes: int | None = None
+    pieces: Iterator[np.ndarray],
+    tokenizer,
+    row: int = 0,
+    most_bytes: int | None = None,
+    prompt: bytes = b"",
 ) -> Iterator[str]:
-    """The text of one row as it comes, whole characters only, ``most_bytes`` at most; bytes that
-    are no UTF-8 show as U+FFFD."""
+    """The prompt and then the text of one row as it comes, whole characters only, also that which
+    the prompt began; ``most_bytes`` of text at most. Bytes that are no UTF-8 show as U+FFFD."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    yield decoder.decode(prompt)
     ids, shown = np.zeros(0, np.int32), 0
     for piece in pieces:
         ids = np.append(ids, piece[row])
         ends = np.flatnonzero(ids == tokenizer.eos_id)
         # All of it again: an id's bytes may depend on the id before (escapes).
         data = tokenizer.decode(ids[: ends[0]] if len(ends) else ids)[:most_bytes]
-        yield decoder.decode(data[shown:])
+        # A character that the end of the document cuts is damage; one that waits for its last
+        # bytes, while no more are drawn, is left out.
+        yield decoder.decode(data[shown:], final=len(ends) > 0 and len(data) != most_bytes)
         shown = len(data)
         if len(ends) or shown == most_bytes:
             break
-    # A character that was still waiting for its last bytes is dropped, not shown as damage.

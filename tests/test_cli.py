@@ -1,15 +1,20 @@
 """Wrong use: one clear sentence with the nearest valid choice, exit code 2, no traceback."""
 
 import dataclasses
+import io
 import json
+import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from helpers import ROOT, arguments_of, metrics_of, run, words
+from octavo import cli, compress, evaluate, generate, rates, view
+from octavo.arguments import check_output, read_file
 from octavo.configs import presets
-from octavo.configs.schema import Config, to_json
+from octavo.configs.schema import Config, ConfigError, to_json
 
 pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
 
@@ -143,7 +148,7 @@ def test_generate(trained):
     assert len(parts) == 3 and len({part[2:] for part in parts}) == 1
     for arguments, said in (
         ([str(workdir), "--temperature", "-1"], "--temperature is 0 or more, not -1.0"),
-        ([str(workdir), "--bytes", "0"], "--bytes must be above 0"),
+        ([str(workdir), "--bytes", "0"], "--bytes lies in [1, 1000000], not 0"),
         ([str(workdir), "--speculative", "magic"], "--speculative is auto, own, none, lookup"),
         ([str(workdir), "--speculative", "own"], "was not trained to draft"),
         ([str(workdir), "--speculative", str(workdir / "checkpoints")], "is no run directory"),
@@ -153,12 +158,37 @@ def test_generate(trained):
         assert done.returncode == 2 and said in done.stderr, done.stderr
 
 
-def test_generate_reads_standard_input(trained):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "generate.py"), str(trained[0]), "--bytes", "5"],
-        input="très ".encode(), capture_output=True, check=True,
-    )  # fmt: skip
-    assert done.stdout.decode().startswith("très ")
+def test_generate_is_exact_at_the_edges_of_text(trained):
+    """A prompt that ends inside a character, in a locale without it; control bytes stay."""
+    asked = [sys.executable, str(ROOT / "generate.py"), str(trained[0]), "--bytes", "6"]
+    environment = os.environ | {"PYTHONUTF8": "0", "LC_ALL": "C"}
+    for prompt, more, whole in (
+        ("\u65e5 a\0\x1b".encode() + b"\xff tr\xc3", [], "\u65e5 a\0\x1b\ufffd tr"),
+        (b"", ["--samples", "2"], "--- 1\n"),
+    ):
+        done = subprocess.run(
+            [*asked, *more], input=prompt, capture_output=True, check=True, env=environment
+        )
+        assert done.stdout.decode().startswith(whole) and done.stdout.endswith(b"\n")
+
+
+def test_generate_of_a_long_prompt(trained):
+    """What one pass cannot read is not read, and said; all of it is printed."""
+    prompt = "\u00e9" * 5000
+    done = run("generate.py", str(trained[0]), "--prompt", prompt, "--bytes", "3")
+    assert done.returncode == 0 and done.stdout.startswith(prompt), done.stderr
+    assert "of the prompt's 10,000 bytes, the last 2,048 are read." in done.stderr
+
+
+def test_prompt_from_a_terminal(monkeypatch, capsys):
+    keyboard = SimpleNamespace(isatty=lambda: True, buffer=io.BytesIO(b"tr\xc3\n"))
+    monkeypatch.setattr(sys, "stdin", keyboard)
+    assert generate._prompt(generate.Arguments("run")) == b"tr\xc3\n"
+    assert "Ctrl-D" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ConfigError, match="give the prompt with --prompt"):
+        generate._prompt(generate.Arguments("run"))
+    assert generate._prompt(generate.Arguments("run", prompt="tr\udcc3")) == b"tr\xc3"
 
 
 def test_run_that_diverges_fails(tiny, tmp_path):
@@ -179,3 +209,82 @@ def test_presets_are_found_by_name():
     found = presets()
     assert {"flat", "flat-100m"} <= found.keys()
     assert all(isinstance(config, Config) for config in found.values())
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "said"),
+    [
+        (evaluate, ["--most-bytes", "-5"], "--most-bytes lies in [0, "),
+        (evaluate, ["--sentences", "-5"], "--sentences lies in [0, "),
+        (evaluate, ["--batch-size", "1000000000"], "--batch-size lies in [1, 65536]"),
+        (evaluate, ["--overlap", "-1"], "--overlap lies in [0, "),
+        (generate, ["--draft", "100000"], "--draft lies in [1, 256], not 100000."),
+        (generate, ["--seed", "9" * 20], "--seed lies in [0, 4294967295], not 9999"),
+        (generate, ["--seed", "-1"], "--seed lies in [0, "),
+        (generate, ["--samples", "0"], "--samples lies in [1, "),
+        (generate, ["--bytes", "9" * 4000], "--bytes lies in [1, "),
+        (generate, ["--top-k", "-1"], "--top-k lies in [0, "),
+        (generate, ["--temperature", "nan"], "--temperature must be a finite number, not nan."),
+        (generate, ["--temperature", "inf"], "--temperature must be a finite number"),
+        (generate, ["--min-p", "-inf"], "--min-p must be a finite number"),
+        (view, ["--most-bytes", "0"], "--most-bytes lies in [1, "),
+        (rates, ["--rate", "nan"], "--rate must be a finite number"),
+    ],
+    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else None,
+)
+def test_numbers_out_of_range(script, arguments, said):
+    with pytest.raises(ConfigError) as raised:
+        cli.parse(script.Arguments, "x.py", "", ["run", *arguments])
+    assert said in str(raised.value) and len(str(raised.value)) < 120
+
+
+def test_outputs_are_refused_before_any_work(tmp_path):
+    """Nothing is opened: there is not even a run."""
+    (tmp_path / "text").write_text("text")
+    (tmp_path / "hard").hardlink_to(tmp_path / "text")
+    (tmp_path / "soft").symlink_to(tmp_path / "text")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "fixed").mkdir()
+    (tmp_path / "fixed" / "config.json").write_text("{}")
+    os.mkfifo(tmp_path / "fifo")
+    text, folder = str(tmp_path / "text"), str(tmp_path / "fixed")
+    for name, said in (
+        ("nowhere/x", "there is no folder"), ("fixed", "it is a folder"), ("fifo", "it is a pipe"),
+        ("text", "is what this command reads"), ("hard", "is what this"), ("soft", "is what this"),
+        ("fixed/config.json", "is what this"), ("fixed/checkpoints", "is what this"),
+        ("loop", "cannot be written: Too many levels"), ("x" * 250, "cannot be written: File name"),
+        ("", "it is a folder"), ("text/x", "cannot be written: Not a directory"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=said):
+            check_output(str(tmp_path / name), "--json", text, folder, "x" * 5000)
+    before = sorted(tmp_path.rglob("*"))
+    assert check_output(str(tmp_path / "fixed" / "scores.json"), "--json", text, folder)
+    assert sorted(tmp_path.rglob("*")) == before
+    for script, arguments, said in (
+        (evaluate, ["--json", str(tmp_path / "nowhere" / "x")], "there is no folder"),
+        (view, [folder, "--out", text, "--text", text], "is what this command reads"),
+        (compress, ["fixed", text, text], "is what this command reads"),
+    ):
+        asked = cli.parse(script.Arguments, "x.py", "", arguments if script != evaluate else [
+            "fixed", *arguments])  # fmt: skip
+        with pytest.raises(ConfigError, match=said):
+            getattr(script, script.__name__.removeprefix("octavo."))(asked)
+    for arguments, said in (
+        (["fairness", "--parallel", folder, "--plot", str(tmp_path / "x.xyz")], "no kind of pict"),
+        (["--plot", "x.svg"], "--plot is for fairness alone"),
+        (["--text", text, "--most-bytes", "5"], "--most-bytes is of held-out documents"),
+        (["fairness", "--parallel", folder, "--text", text], "give one of --text"),
+    ):
+        asked = cli.parse(evaluate.Arguments, "x.py", "", [folder, *arguments])
+        with pytest.raises(ConfigError, match=said):
+            evaluate.evaluate(asked)
+
+
+def test_files_that_are_none(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for name, said in (
+        ("fifo", "it is a pipe, not a file"), ("", "it is a folder"), ("none", "No such file"),
+        ("x" * 300, "File name too long"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"--text .*cannot be read: {said}"):
+            read_file(str(tmp_path / name), "--text")

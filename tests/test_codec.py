@@ -72,6 +72,31 @@ def test_files_that_cannot_be_decompressed(tiny, tiny_run):
             codec.decompress(tiny_run, bytes(damaged))
 
 
+def test_every_bit_of_a_file_counts(tiny_run):
+    """One bit flipped, bytes appended, or another end: none of it goes unnoticed."""
+    text = words(3, 60)
+    packed = codec.compress(tiny_run, text)
+    changed = [packed + more for more in (b"\0" * 4, b"\0" * 16, packed)] + [packed[:-4]]
+    for at in (*range(16), *range(len(packed) - 8, len(packed))):
+        for bit in (0, 7):
+            flipped = bytearray(packed)
+            flipped[at] ^= 1 << bit
+            changed.append(bytes(flipped))
+    rng = np.random.default_rng(0)
+    changed += [packed[: codec.HEADER] + rng.bytes(4 * n) for n in range(9)]
+    for other in changed:
+        with pytest.raises(codec.CodecError):
+            codec.decompress(tiny_run, other)
+    assert codec.decompress(tiny_run, packed) == text
+
+
+def test_model_without_probabilities(tiny_run):
+    params = jax.tree.map(lambda x: x * np.nan, tiny_run.run.params)
+    broken = codec.Predictor(dataclasses.replace(tiny_run.run, params=params))
+    with pytest.raises(codec.CodecError, match="no probabilities"):
+        codec.compress(broken, b"x")
+
+
 @pytest.mark.xdist_group("trained")
 def test_from_the_command_line(trained, tmp_path):
     text = words(5, 300)

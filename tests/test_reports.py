@@ -1,17 +1,24 @@
 """What people look at: the fairness report, and the page of units in a real browser."""
 
 import dataclasses
+import html
+import io
 import json
 import math
+import re
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 
 from helpers import arguments_of, run, words
+from octavo.evaluation import fairness, table
 from octavo.evaluation.score import Predictions
-from octavo.evaluation.viewer import View, characters, over_bytes, page
+from octavo.evaluation.viewer import View, beginning, characters, over_bytes, page
 from octavo.tokenizers.words import WordTokenizer
 
 pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
@@ -78,6 +85,85 @@ def test_predictions_over_bytes():
     bits, ends, probability = over_bytes(ids, found, tokenizer, len(text))
     assert bits.sum() == pytest.approx(n / math.log(2))
     assert ends.sum() == n - len(text) > 0 and np.nanmax(probability) == 1
+
+
+ROWS = {
+    "fairness": [
+        {"system": system, "language": language, "script": script,
+         "bytes_per_unit": 1234.5678 + i, "units_per_sentence": 98765.4321 + i,
+         "premium": 1.25 + i, "bits_per_sentence": 123456.789 + i if i % 2 else None,
+         "bits_per_byte": 8.7654 + i}
+        for i, (system, language, script) in enumerate([
+            ("flat-20261124-090000-with-a-long-name", "eng", "latin"), ("bytes", "jpn", "hiragana"),
+            ("\u65e5\u672c [bold] :smile:", "spread", "")])
+    ],
+    "bits": [{"bits_per_byte": 7.1234, "bytes": 12345678901, "documents": 1234567,
+              "ids": 12345678901, "nats": 98765432109.8765}],
+    "words": [{"band": "1001 or more", "words": 123456789, "accuracy": 0.4321}],
+    "noise": [{"noise": "repeat", "rate": 0.02, "bits_per_byte": 7.1234, "more": -0.1234}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ROWS)
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_tables_crop_no_number(what, encoding):
+    """At any width of a terminal from 40 columns on, and in a pipe on one line each."""
+    rows = ROWS[what]
+    numbers = [
+        f"{value:,.4f}" if isinstance(value, float) else str(value)
+        for row in rows for value in row.values() if not isinstance(value, str | None)
+    ]  # fmt: skip
+    for width in (40, 41, 47, 60, 80, 100, 200, None):
+        out = io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace")
+        terminal = Console(file=out, width=width or 50, force_terminal=width is not None,
+                           markup=False, emoji=False, soft_wrap=True, highlight=False)  # fmt: skip
+        table.show("runs/[x] at step 3: a:smile:", rows, terminal)
+        out.flush()
+        text = re.sub("\x1b\\[[0-9;]*m", "", out.buffer.getvalue().decode())
+        lines = text.splitlines()
+        assert lines[0] == "runs/[x] at step 3: a:smile:"
+        cells = {cell.strip() for line in lines for cell in re.split("[|\u2502\u2503]", line)}
+        assert cells >= set(numbers), width
+        if width is None:
+            assert set(rows[0]) <= cells and len(lines) == len(rows) + 5
+        else:
+            assert max(map(cell_len, lines[1:])) <= width or encoding == "ascii"
+
+
+def test_fairness_of_a_run_called_like_what_stands_beside_it(tmp_path):
+    """Every system has a name of its own; names with signs of formulas are drawn as they are."""
+    texts = {"eng": [b"a b", b"c"], "$x$ _y": [b"d e", b"f"]}
+    tokenizer = WordTokenizer()
+    rows = fairness.by_language("a", texts, lambda lines: (np.zeros(2) + 1, np.zeros(2)), "eng")
+    assert rows[-1]["bits_per_byte"] is None  # nothing is no measure of nothing
+    for name in ("bytes", "whitespace", "words", "_$x$\udcff"):
+        with mock.patch.object(fairness, "units_of", lambda *_: (np.ones(2), np.ones(2))):
+            rows = fairness.fairness(None, name, texts, "eng", tokenizer, {})
+        assert len({row["system"] for row in rows}) == 4
+        fairness.plot(rows, "eng", tmp_path / "plot.svg")
+        assert (tmp_path / "plot.svg").stat().st_size > 1000
+
+
+def test_page_of_a_hostile_name():
+    """A run's folder may be called anything, and its text may hold anything."""
+    text = b"a\0\r\x1b<!--<script>\xff"
+    ends = np.ones(len(text), bool)
+    for name in ("run<!--<script>", "a\"'&\n</script>", "x\udcff"):
+        made = page(text, [View(name, np.ones(len(text)), ends, np.full(len(text), np.nan))])
+        made.encode()
+        script = made[made.index("const data = ") : made.index("const tip")]
+        assert "<" not in script and made.count("<script>") == 1 and "<!--" not in made
+        assert html.escape(name.replace("\udcff", "\\udcff")) in made
+        assert all(chr(0x2400 + code) in made for code in (0, 13, 27))
+
+
+def test_beginning_of_a_text():
+    text = "aé日".encode()
+    assert [beginning(text, n) for n in (1, 2, 3, 4, 5, 6, 9)] == [
+        b"a", b"a", *["aé".encode()] * 3, text, text,
+    ]  # fmt: skip
+    assert beginning(b"\xff\xfe\xfd", 2) == b"\xff\xfe"
+    assert beginning("日".encode(), 1) == "日".encode()[:1]
 
 
 def test_characters():

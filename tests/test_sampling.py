@@ -139,3 +139,18 @@ def test_streamed_text_has_whole_characters():
     assert "".join(text_of("né".encode(), [1, 1], most_bytes=2)) == "n"
     ended = np.array([[*b"done", TOKENIZER.eos_id, *b"more"]])
     assert "".join(plain_text(iter([ended]), TOKENIZER)) == "done"
+    cut = np.array([[*"né".encode()[:-1], TOKENIZER.eos_id, *b"more"]])
+    assert "".join(plain_text(iter([cut]), TOKENIZER)) == "n\ufffd"  # no more will come
+
+
+def test_streamed_text_continues_the_bytes_of_the_prompt():
+    """What the prompt began is shown with what completes it, or as damage if nothing does."""
+    whole = "日本🙂".encode()
+    for cut in range(len(whole) + 1):
+        for size in (1, 2, 20):
+            pieces = text_of(whole[cut:], [size] * 20, prompt=whole[:cut])
+            assert "".join(pieces) == "日本🙂"
+            assert pieces[0] == whole[:cut].decode(errors="ignore")
+    assert "".join(text_of(b"ok", [1, 1], prompt=b"tr\xc3")) == "tr\ufffdok"
+    assert "".join(text_of(b"\xa8s", [1, 1], prompt=b"tr\xc3", most_bytes=1)) == "trè"
+    assert "".join(text_of(b"", [1], prompt=b"a\0\xe6\x97")) == "a\0"

@@ -1,5 +1,6 @@
 """Writing systems of bytes, on the host and in the model, and rates that treat them alike."""
 
+import os
 import unicodedata
 
 import jax.numpy as jnp
@@ -86,3 +87,35 @@ def test_text_that_is_not_parallel(parallel, tmp_path_factory):
         read_parallel(parallel)
     with pytest.raises(ConfigError, match="two or more languages"):
         read_parallel(tmp_path_factory.mktemp("empty"))
+    with pytest.raises(ConfigError, match="two or more languages"):
+        read_parallel(parallel / "eng.txt")
+    (parallel / "rus.txt").write_bytes(b"caf\xe9\n" * 12)
+    with pytest.raises(ConfigError, match="rus.txt is not UTF-8 text: byte 3 is 0xe9"):
+        read_parallel(parallel)
+    (parallel / "rus.txt").unlink()
+    os.mkfifo(parallel / "rus.txt")
+    with pytest.raises(ConfigError, match="rus.txt is no file"):
+        read_parallel(parallel)
+
+
+def test_lines_end_as_they_may(parallel):
+    before = read_parallel(parallel)
+    text = (parallel / "eng.txt").read_bytes()
+    (parallel / "eng.txt").write_bytes(text.replace(b"\n", b"\r\n"))
+    assert read_parallel(parallel) == before
+
+
+@pytest.mark.parametrize(
+    ("routes", "said"),
+    [
+        (("klingon",), "no script 'klingon'. The text has cyrillic, khmer, latin."),
+        (("cyrilic",), "no script 'cyrilic'. Did you mean cyrillic?"),
+        (("latin+",), "no script ''"),
+        (("other",), "no script 'other'"),
+        (("latin", "khmer+latin"), "script latin is asked for 2 times"),
+    ],
+)
+def test_scripts_that_are_none(parallel, routes, said):
+    with pytest.raises(ConfigError) as raised:
+        fair_rates(read_parallel(parallel), routes, "eng", 0.2)
+    assert said in str(raised.value)
