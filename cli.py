@@ -1,9 +1,6 @@
 """What the scripts share: arguments from types, and errors as one sentence and an exit code."""
 
-import contextlib
-import multiprocessing
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -12,22 +9,17 @@ from pathlib import Path
 
 import tyro
 
+from octavo import process
 from octavo.configs import presets
 from octavo.configs.schema import Config, ConfigError
-from octavo.data.errors import DataError
+from octavo.data.errors import DataError, WorkerError
 from octavo.files import FileError
-from octavo.training.errors import CheckpointError
-
-DONE, FAILED, WRONG_USE, PREEMPTED = 0, 1, 2, 75
-"""Exit codes. 75 is EX_TEMPFAIL: stopped by a signal, nothing finished is lost; run it again."""
+from octavo.process import DONE, FAILED, PREEMPTED, WRONG_USE, Preempted
+from octavo.training.errors import CheckpointError, HostsError
 
 
 class RunError(Exception):
     """The run cannot go on. The message says why and what to do."""
-
-
-class Preempted(Exception):
-    """A signal asked to stop; all is saved."""
 
 
 def parse(
@@ -69,48 +61,48 @@ def parse_config(script: str, description: str, arguments: list[str] | None = No
     return name, parse(Config, usage, description, arguments, known[name])
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], prints: bool = False) -> None:
     """Run ``main`` and exit. Whatever ends it becomes one sentence on stderr and an exit code;
-    ``--debug``, or OCTAVO_DEBUG=1, shows the stack too."""
+    ``--debug``, or OCTAVO_DEBUG=1, shows the stack too.
+
+    prints: what it prints is its work, and there is nothing to do when nobody reads it."""
     debug = bool(os.environ.get("OCTAVO_DEBUG"))
     if "--debug" in sys.argv[1:]:
         sys.argv.remove("--debug")
         debug = True
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # as under pythonw, or with it closed by the shell
-            stream.reconfigure(errors="backslashreplace")
     threading.excepthook = _thread_failed
-    # As Ctrl-C, unless somebody asked for them to be ignored, as nohup does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+    process.guard_streams(needed=prints)
+    process.catch_signals()
     try:
         main()
-        sys.stdout.flush()
+        process.check_output()
+        if process.peers:  # leave together, and not by the barriers of what may hang
+            process.end("", DONE)
     except SystemExit:
         raise
     except BaseException as error:
+        process.mute_signals()
         if debug:
             traceback.print_exc()
-        _exit(*_outcome(error))
+        process.end(*_outcome(error), error)
 
 
-def _interrupt(number, frame):
-    raise KeyboardInterrupt(signal.Signals(number).name)
+def sentence(error: BaseException) -> str:
+    """What to say of an exception."""
+    return _outcome(error)[0]
 
 
 def _outcome(error: BaseException) -> tuple[str, int]:
     """What to say of an exception, and the exit code."""
     if isinstance(error, ConfigError | DataError):
         return str(error), WRONG_USE
-    if isinstance(error, RunError | CheckpointError | FileError):
+    if isinstance(error, RunError | CheckpointError | FileError | HostsError | WorkerError):
         return str(error), FAILED
     if isinstance(error, Preempted):
         return str(error), PREEMPTED
     if isinstance(error, KeyboardInterrupt):
-        by = str(error) or "Ctrl-C"
-        return f"by {by}. What was finished is kept; run the same command again.", PREEMPTED
-    if isinstance(error, BrokenPipeError):  # the reader of our output went away, as with | head
+        return process.stopped_by(str(error) or "Ctrl-C"), PREEMPTED
+    if isinstance(error, process.NobodyReads):
         return "", DONE
     first = (str(error).strip().splitlines() or [""])[0][:300]
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in first or "out of memory" in first:
@@ -142,18 +134,3 @@ def _where(error: BaseException) -> str:
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
     print(f"warning: a background thread failed: {failure.exc_value}", file=sys.stderr, flush=True)
-
-
-def _exit(sentence: str, code: int) -> None:
-    """Say it, end the children, and go at once: threads of what failed would fail again, loudly,
-    while Python shuts down."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # already ending
-    with contextlib.suppress(OSError, ValueError):  # nobody may be reading
-        sys.stdout.flush()
-        if sentence:
-            label = "stopped" if code == PREEMPTED else "error"
-            print(f"{label}: {sentence}", file=sys.stderr, flush=True)
-    for child in multiprocessing.active_children():
-        child.terminate()
-    os._exit(code)

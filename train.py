@@ -4,12 +4,13 @@ The same command on an existing run directory continues that run. Exit codes: 0 
 2 wrong use, 75 stopped by a signal with everything saved.
 """
 
+import contextlib
 import json
 import math
 import time
 from pathlib import Path
 
-from octavo import cli
+from octavo import cli, files, process
 from octavo.configs.schema import Config, to_json
 
 
@@ -22,8 +23,15 @@ def train(config: Config, preset: str = "custom") -> dict:
     """Run ``config`` to its last step; returns the final scores.
 
     Raises ConfigError or DataError for what cannot work, CheckpointError if saving or restoring
-    fails, RunError if the run diverges, Preempted if a signal stopped it.
+    fails, RunError if the run diverges or its scoring fails, Preempted if a signal stopped it.
     """
+    from octavo.training.lifecycle import StopSignal, Watchdog
+
+    with Watchdog(config.train.watchdog_seconds) as watchdog, StopSignal() as stop:
+        return _train(config, preset, watchdog, stop)
+
+
+def _train(config: Config, preset: str, watchdog, stop) -> dict:
     import jax  # here, so that --help and wrong flags answer at once
     from rich.console import Console
 
@@ -35,15 +43,13 @@ def train(config: Config, preset: str = "custom") -> dict:
     from octavo.model.sampling import Sampling, generate, plain_text
     from octavo.training import sharding
     from octavo.training.checkpoint import Checkpoints, differences
-    from octavo.training.lifecycle import StopSignal, Watchdog, start_hosts
+    from octavo.training.hosts import start_hosts
     from octavo.training.metrics import MetricsLog, Progress, human, of_parts
     from octavo.training.optimizer import make_optimizer
     from octavo.training.state import abstract_state, define, fresh_state
     from octavo.training.step import make_step
 
-    watchdog = Watchdog(config.train.watchdog_seconds)
     start_hosts(config.train.distributed)
-    stop = StopSignal()
     leader = jax.process_index() == 0
     console = Console(quiet=not leader, highlight=False, soft_wrap=True)
 
@@ -154,42 +160,54 @@ def train(config: Config, preset: str = "custom") -> dict:
         if stopping:
             checkpoints.wait()
             raise cli.Preempted(f"step {step} is saved in {workdir}; the same command continues.")
+    watchdog.begin("saving")
     checkpoints.wait()
     checkpoints.close()
-    stop.close()  # all is saved: a signal may end what follows
-
-    # What came of it.
-    results = {"step": config.train.steps}
-    if config.train.evaluation_bytes:
-        console.print("scoring held-out text ...")
-        heldout = heldout_documents(plan.corpora, config.train.evaluation_bytes)
-        if heldout:
-            result = score(
-                definition.bind, state["params"], heldout, tokenizer, marker, mesh,
-                length=config.data.length, overlap=config.data.length // 2,
-                batch_size=config.data.batch_size,
-                progress=lambda done, of: watchdog.alive(),
-            )  # fmt: skip
-            results["heldout/bits_per_byte"] = result.bits_per_byte
-            console.print(
-                f"held-out   {result.bits_per_byte:.3f} bits/byte over {human(result.bytes)}B in "
-                f"{result.documents} documents"
-            )
-    if config.train.sample_bytes:
-        pieces = generate(
-            definition.bind, state["params"], [tokenizer.encode(b"The ")],
-            config.train.sample_bytes, sampling=Sampling(0.7), seed=config.train.seed,
-            bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, marker=marker,
-            context=config.data.length,
-        )  # fmt: skip
-        text = "The " + "".join(plain_text(pieces, tokenizer))
-        console.print("\nsample     " + text.replace("\n", "\n           "), markup=False)
-        if leader:
-            (workdir / "sample.txt").write_text(text)
-    if leader:
-        (workdir / "results.json").write_text(json.dumps(results, indent=1))
+    if log:
         log.close()
-    watchdog.stop()
+    saved = f"training is finished and saved in {workdir}"
+    process.kept = f"But {saved}; the same command scores it."
+    stop.close()
+
+    # What came of it, which cannot lose what training gave.
+    results = {"step": config.train.steps}
+    try:
+        watchdog.begin("scoring")
+        if config.train.evaluation_bytes:
+            console.print("scoring held-out text ...")
+            heldout = heldout_documents(plan.corpora, config.train.evaluation_bytes)
+            if heldout:
+                result = score(
+                    definition.bind, state["params"], heldout, tokenizer, marker, mesh,
+                    length=config.data.length, overlap=config.data.length // 2,
+                    batch_size=config.data.batch_size,
+                    progress=lambda done, of: watchdog.alive("scoring"),
+                )  # fmt: skip
+                results["heldout/bits_per_byte"] = result.bits_per_byte
+                console.print(
+                    f"held-out   {result.bits_per_byte:.3f} bits/byte over "
+                    f"{human(result.bytes)}B in {result.documents} documents"
+                )
+        if config.train.sample_bytes:
+            watchdog.begin("sampling")
+            pieces = generate(
+                definition.bind, state["params"], [tokenizer.encode(b"The ")],
+                config.train.sample_bytes, sampling=Sampling(0.7), seed=config.train.seed,
+                bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, marker=marker,
+                context=config.data.length,
+            )  # fmt: skip
+            text = "The " + "".join(plain_text(pieces, tokenizer))
+            console.print("\nsample     " + text.replace("\n", "\n           "), markup=False)
+            if leader:
+                files.write(workdir / "sample.txt", text)
+        if leader:
+            files.write_json(workdir / "results.json", results)
+    except Exception as error:
+        failed = cli.sentence(error)
+        if leader:
+            with contextlib.suppress(OSError):  # it may be why
+                files.write_json(workdir / "results.json", results | {"failed": failed})
+        raise cli.RunError(f"{saved}; scoring failed: {failed}") from error
     console.print(f"\nthe run is in {workdir}")
     return results
 

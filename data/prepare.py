@@ -5,12 +5,14 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import google_crc32c
 
-from octavo.data.errors import DataError
+from octavo import process
+from octavo.data.errors import DataError, WorkerError
 from octavo.data.marks import Marks
 from octavo.data.shards import MANIFEST, SPLITS, Shard, write_manifest, write_shard
 from octavo.data.sources import Skipped, Unit, documents
@@ -80,13 +82,21 @@ def _run(jobs: list, processes: int) -> Iterable[tuple[int, dict]]:
         yield from map(_prepare_unit, jobs)
         return
     spawn = multiprocessing.get_context("spawn")  # forking a process with threads can deadlock
-    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=spawn) as pool:
-        futures = [pool.submit(_prepare_unit, job) for job in jobs]
+    others = set(multiprocessing.active_children())
+    with concurrent.futures.ProcessPoolExecutor(
+        processes, mp_context=spawn, initializer=process.end_with_parent
+    ) as pool:
         try:
+            with process.deaf(signal.SIGINT, signal.SIGHUP):  # the parent answers for them
+                futures = [pool.submit(_prepare_unit, job) for job in jobs]
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
-        except BaseException:
+        except BaseException as error:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.kill()  # a unit is whole or not there
             pool.shutdown(cancel_futures=True)
+            if isinstance(error, concurrent.futures.BrokenExecutor):
+                raise WorkerError.killed("--processes") from error
             raise
 
 

@@ -1,5 +1,9 @@
-"""The one error of this folder. Apart, so that the command line need not wait for JAX."""
+"""The errors of this folder. Apart, so that the command line need not wait for JAX."""
 
 
 class CheckpointError(Exception):
     """A checkpoint could not be written or read. The message says which and what to do."""
+
+
+class HostsError(Exception):
+    """The hosts of a run did not find each other. The message says which and what to do."""

@@ -1,0 +1,281 @@
+"""Several hosts: how they find each other, and that none waits for one that is gone.
+
+Each host writes a sign of life to the coordination service, which runs on host 0, and reads there
+whether another ended and why. Hosts reach the service through a relay of their own: where host 0
+is gone, JAX would abort at once, with a stack of C++; the relay notices, and it is said instead.
+"""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import jax
+from jax._src import clusters, distributed
+
+from octavo import process
+from octavo.configs.schema import ConfigError
+from octavo.training.errors import HostsError
+
+INIT_TIMEOUT = 1800
+"""Seconds that hosts wait for each other at the start; pods come up slowly after a preemption."""
+
+RESOLVE_TIMEOUT = 60
+"""Seconds until the name of host 0 must be known."""
+
+SILENCE = 30
+"""Seconds without a sign of life after which a host is taken for dead, and the others end."""
+
+JAX_TIMEOUT = 600
+"""Seconds after which JAX itself would abort the others: only if all of the above fails."""
+
+_AGAIN = "Saved work is kept; run the same command again, on all hosts."
+
+
+def start_hosts(distributed_run: bool) -> None:
+    """Join the other hosts, if there are any. Raises ConfigError if it is not told where they are,
+    HostsError if they cannot be reached."""
+    if not distributed_run:
+        return
+    address, count, index, devices = _whereabouts()
+    waiting = threading.Timer(5, _say_waiting, (address, count, index))
+    waiting.daemon = True
+    waiting.start()
+    relay = None
+    try:
+        if index:
+            relay = Relay(address)
+        jax.distributed.initialize(
+            relay.address if relay else f"localhost:{address[1]}",
+            num_processes=count,
+            process_id=index,
+            local_device_ids=devices,
+            cluster_detection_method="deactivate",
+            initialization_timeout=INIT_TIMEOUT,
+            heartbeat_timeout_seconds=JAX_TIMEOUT,
+        )
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0][:300]
+        raise HostsError(
+            f"host {index} of {count} could not meet the others at {_text(address)}: {reason}. "
+            "All need the same JAX_COORDINATOR_ADDRESS (of host 0) and JAX_NUM_PROCESSES, and each "
+            "a JAX_PROCESS_ID of its own."
+        ) from error
+    finally:
+        waiting.cancel()
+    process.peers = Peers(distributed.global_state.client, count, index, relay)
+
+
+def _whereabouts() -> tuple[tuple[str, int], int, int, list[int] | None]:
+    """Where host 0 is, how many hosts there are, which one this is, and its devices (None: all)."""
+    try:
+        told = [
+            int(os.environ[name]) if name in os.environ else None
+            for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+        ]
+        place = os.environ.get("JAX_COORDINATOR_ADDRESS")
+        # What is not told, a TPU pod or SLURM may know.
+        place, *told, devices = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+            place, *told, None, None, INIT_TIMEOUT
+        )
+        if None in (place, *told):
+            raise ValueError("nothing says where they are")
+        count, index = told
+        if not 0 <= index < count:
+            raise ValueError(f"JAX_PROCESS_ID {index} is not in [0, {count})")
+        name, colon, port = place.rpartition(":")
+        if not (name and colon and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError(f"JAX_COORDINATOR_ADDRESS {place!r} is not HOST:PORT")
+    except ValueError as error:
+        raise ConfigError(
+            f"train.distributed: the other hosts were not found ({error}). Set "
+            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID on each."
+        ) from error
+    return (name.strip("[]"), int(port)), count, index, devices
+
+
+def _text(address: tuple[str, int]) -> str:
+    return f"{address[0]}:{address[1]}"
+
+
+def _say_waiting(address: tuple[str, int], count: int, index: int) -> None:
+    whom = "host 0" if index else f"the other {count - 1}"
+    print(
+        f"host {index} of {count} waits for {whom} at {_text(address)}, up to "
+        f"{INIT_TIMEOUT // 60} minutes ...",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+class Relay:
+    """Passes on what a host and the coordination service of host 0 say to each other."""
+
+    def __init__(self, address: tuple[str, int]):
+        """Raises HostsError if the name of the host is not known."""
+        self._to = address
+        self._resolve()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
+        self.on_loss = lambda: None
+        """Called when a connection that stood breaks."""
+        _in_thread(self._accept)
+
+    def _resolve(self) -> None:
+        deadline = time.monotonic() + RESOLVE_TIMEOUT
+        while True:
+            try:
+                socket.getaddrinfo(*self._to)
+                return
+            except OSError as error:  # a name may come up with its pod
+                if time.monotonic() > deadline:
+                    raise HostsError(
+                        f"JAX_COORDINATOR_ADDRESS: there is no host {self._to[0]!r} "
+                        f"({error.strerror or error})."
+                    ) from error
+            time.sleep(1)
+
+    def _accept(self) -> None:
+        while True:
+            near, _ = self._server.accept()
+            try:
+                far = socket.create_connection(self._to, timeout=20)
+                far.settimeout(None)
+                far.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            except OSError:  # host 0 has not started yet; JAX tries again
+                near.close()
+                continue
+            for end in (near, far):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            left = threading.Event()  # set where our own side hangs up
+            _in_thread(self._pass, near, far, left.set)
+            _in_thread(self._pass, far, near, lambda left=left: left.is_set() or self.on_loss())
+
+    @staticmethod
+    def _pass(source: socket.socket, to: socket.socket, at_end: Callable[[], object]) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                to.sendall(data)
+        except OSError:
+            pass
+        at_end()
+        for end in (source, to):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+class Peers:
+    """Signs of life, and last words, of all hosts of a run."""
+
+    def __init__(self, client, count: int, index: int, relay: Relay | None):
+        self._client, self._count, self._index = client, count, index
+        self._leaving = False
+        self._reached = time.monotonic()  # host 0
+        self._seen = {i: ("", self._reached) for i in range(count)}
+        if relay:
+            relay.on_loss = self._leader_gone
+        _in_thread(self._beat)
+        _in_thread(self._watch)
+
+    # What runs beside the training.
+
+    def _beat(self) -> None:
+        number = 0
+        while not self._leaving:
+            try:
+                number += 1
+                self._set(f"alive/{self._index}", str(number))
+                self._hear()
+                self._reached = time.monotonic()
+            except Exception:  # whatever the service's death makes of it; _watch counts
+                pass
+            time.sleep(1)
+
+    def _hear(self) -> None:
+        for key, told in self._read("failed"):
+            if int(key) != self._index:
+                words = json.loads(told)
+                self._end(f"host {key} ended: {words['sentence']}", words["code"])
+        if self._index == 0:
+            now, left = time.monotonic(), dict(self._read("left"))
+            for key, number in self._read("alive"):
+                if number != self._seen[int(key)][0] or key in left:
+                    self._seen[int(key)] = number, now
+            silent = [i for i, (_, at) in self._seen.items() if now - at > SILENCE]
+            if silent:
+                self._end(_silent(silent), process.FAILED)
+
+    def _watch(self) -> None:
+        while not self._leaving:
+            if time.monotonic() - self._reached > SILENCE:
+                self._end(_silent([0]), process.FAILED)
+            time.sleep(1)
+
+    def _leader_gone(self) -> None:
+        if not self._leaving:
+            self._end(f"host 0 ended without a word: it was killed, or crashed. {_AGAIN}", 1)
+
+    def _end(self, sentence: str, code: int) -> None:
+        if not self._leaving:
+            process.end(sentence, code)
+
+    # What an end of this host asks for.
+
+    def await_cause(self, error: BaseException) -> None:
+        """A collective fails at once where another host ends; why it ended is known later."""
+        if _of_others(error):
+            time.sleep(SILENCE + 5)
+
+    def farewell(self, error: BaseException | None, sentence: str, code: int) -> None:
+        """Tell the others why, unless they end for the same reason. Host 0, on which the others
+        depend, leaves last."""
+        together = code == process.DONE or isinstance(error, process.Preempted)
+        if not together:
+            self._set(f"failed/{self._index}", json.dumps({"sentence": sentence, "code": code}))
+        self._set(f"left/{self._index}", str(code))
+        deadline = time.monotonic() + (60 if together else 5)
+        while self._index == 0 and time.monotonic() < deadline:
+            if len(self._read("left")) == self._count:
+                break
+            time.sleep(0.05)
+        self._leaving = True
+
+    def _set(self, key: str, value: str) -> None:
+        self._client.key_value_set(f"octavo/{key}", value, allow_overwrite=True)
+
+    def _read(self, kind: str) -> list[tuple[str, str]]:
+        """What each host said of a kind, by its number."""
+        found = self._client.key_value_dir_get(f"octavo/{kind}/")
+        return [(key.rpartition("/")[2], value) for key, value in found]
+
+
+def _silent(hosts: list[int]) -> str:
+    which = "host " + ", ".join(map(str, hosts))
+    return (
+        f"{which} fell silent: nothing was heard for {SILENCE} seconds (killed, stopped, out of "
+        f"memory, or cut off). {_AGAIN}"
+    )
+
+
+_BROKEN = re.compile(
+    "gloo|nccl|unavailable|deadline|aborted|cancelled|connection|barrier|heartbeat|peer|timed out",
+    re.IGNORECASE,
+)
+
+
+def _of_others(error: BaseException | None) -> bool:
+    """Whether an exception looks like a collective that another host did not answer."""
+    while error is not None:
+        if isinstance(error, jax.errors.JaxRuntimeError) and _BROKEN.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _in_thread(action, *arguments) -> None:
+    threading.Thread(target=action, args=arguments, daemon=True).start()
