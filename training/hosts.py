@@ -13,14 +13,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 
 import jax
 from jax._src import clusters, distributed
 
 from octavo import process
 from octavo.configs.schema import ConfigError
-from octavo.training.errors import HostsError
+from octavo.training.errors import CheckpointError, HostsError
 
 INIT_TIMEOUT = 1800
 """Seconds that hosts wait for each other at the start; pods come up slowly after a preemption."""
@@ -152,21 +151,29 @@ class Relay:
                 continue
             for end in (near, far):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            left = threading.Event()  # set where our own side hangs up
-            _in_thread(self._pass, near, far, left.set)
-            _in_thread(self._pass, far, near, lambda left=left: left.is_set() or self.on_loss())
+            left = threading.Event()
+            _in_thread(self._send, near, far, left)
+            _in_thread(self._receive, far, near, left)
 
-    @staticmethod
-    def _pass(source: socket.socket, to: socket.socket, at_end: Callable[[], object]) -> None:
-        try:
-            while data := source.recv(1 << 16):
-                to.sendall(data)
-        except OSError:
-            pass
-        at_end()
-        for end in (source, to):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+    def _send(self, near: socket.socket, far: socket.socket, left: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := near.recv(1 << 16):
+                try:
+                    far.sendall(data)
+                except OSError:
+                    return  # _receive sees it, too
+        left.set()  # our own side hung up
+        with contextlib.suppress(OSError):
+            far.shutdown(socket.SHUT_RDWR)
+
+    def _receive(self, far: socket.socket, near: socket.socket, left: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := far.recv(1 << 16):
+                near.sendall(data)
+        if not left.is_set():
+            self.on_loss()
+        with contextlib.suppress(OSError):
+            near.shutdown(socket.SHUT_RDWR)
 
 
 class Peers:
@@ -174,7 +181,7 @@ class Peers:
 
     def __init__(self, client, count: int, index: int, relay: Relay | None):
         self._client, self._count, self._index = client, count, index
-        self._leaving = False
+        self._leaving = self._lost = False
         self._reached = time.monotonic()  # host 0
         self._seen = {i: ("", self._reached) for i in range(count)}
         if relay:
@@ -218,6 +225,7 @@ class Peers:
 
     def _leader_gone(self) -> None:
         if not self._leaving:
+            self._lost = True
             self._end(f"host 0 ended without a word: it was killed, or crashed. {_AGAIN}", 1)
 
     def _end(self, sentence: str, code: int) -> None:
@@ -234,6 +242,8 @@ class Peers:
     def farewell(self, error: BaseException | None, sentence: str, code: int) -> None:
         """Tell the others why, unless they end for the same reason. Host 0, on which the others
         depend, leaves last."""
+        if self._lost:
+            return
         together = code == process.DONE or isinstance(error, process.Preempted)
         if not together:
             self._set(f"failed/{self._index}", json.dumps({"sentence": sentence, "code": code}))
@@ -263,15 +273,14 @@ def _silent(hosts: list[int]) -> str:
 
 
 _BROKEN = re.compile(
-    "gloo|nccl|unavailable|deadline|aborted|cancelled|connection|barrier|heartbeat|peer|timed out",
-    re.IGNORECASE,
+    "gloo|nccl|unavailable|deadline|aborted|cancelled|connection|barrier|heartbeat", re.IGNORECASE
 )
 
 
 def _of_others(error: BaseException | None) -> bool:
     """Whether an exception looks like a collective that another host did not answer."""
     while error is not None:
-        if isinstance(error, jax.errors.JaxRuntimeError) and _BROKEN.search(str(error)):
+        if isinstance(error, RuntimeError | CheckpointError) and _BROKEN.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
