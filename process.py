@@ -53,7 +53,8 @@ def end(sentence: str, code: int, error: BaseException | None = None) -> None:
         peers.await_cause(error)
     _ending.acquire()
     if peers:
-        within(90, lambda: peers.farewell(error, sentence, code))
+        orderly = code == DONE or isinstance(error, Preempted)
+        within(70 if orderly else 10, lambda: peers.farewell(error, sentence, code))
     within(5, lambda: _say(sentence, code))
     for child in multiprocessing.active_children():
         child.kill()  # their files are whole or absent, and some do not listen to SIGTERM
@@ -76,6 +77,11 @@ def _say(sentence: str, code: int) -> None:
         sys.stdout.flush()
     except Exception:  # nobody may be reading
         return
+
+
+def warn(sentence: str) -> None:
+    """A sentence on standard error, while the work goes on."""
+    print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
 
 def within(seconds: float, action: Callable[[], None]) -> None:
@@ -186,7 +192,7 @@ class Output(io.FileIO):
                 self.failure = error
                 if self.called == "standard output":
                     why = "nobody reads it any more" if gone else error.strerror
-                    print(f"warning: standard output: {why}; going on.", file=sys.stderr)
+                    warn(f"standard output: {why}; going on.")
             return len(data)
 
     def check(self) -> None:

@@ -1,16 +1,12 @@
 """Several hosts: how they find each other, and that none waits for one that is gone.
 
-Each host writes a sign of life to the coordination service, which runs on host 0, and reads there
-whether another ended and why. Hosts reach the service through a relay of their own: where host 0
-is gone, JAX would abort at once, with a stack of C++; the relay notices, and it is said instead.
+Each host writes a sign of life to the coordination service of JAX, which runs on host 0, and reads
+there whether another ended and why. A broken connection tells the same at once.
 """
 
-import contextlib
 import json
 import os
 import re
-import socket
-import sys
 import threading
 import time
 
@@ -20,12 +16,10 @@ from jax._src import clusters, distributed
 from octavo import process
 from octavo.configs.schema import ConfigError
 from octavo.training.errors import CheckpointError, HostsError
+from octavo.training.relay import Door, Relay, in_thread
 
 INIT_TIMEOUT = 1800
 """Seconds that hosts wait for each other at the start; pods come up slowly after a preemption."""
-
-RESOLVE_TIMEOUT = 60
-"""Seconds until the name of host 0 must be known."""
 
 SILENCE = 30
 """Seconds without a sign of life after which a host is taken for dead, and the others end."""
@@ -45,16 +39,15 @@ def start_hosts(distributed_run: bool) -> None:
     waiting = threading.Timer(5, _say_waiting, (address, count, index))
     waiting.daemon = True
     waiting.start()
-    relay = None
     try:
-        if index:
-            relay = Relay(address)
+        way = Relay(address, index, count) if index else Door(address[1], count)
         jax.distributed.initialize(
-            relay.address if relay else f"localhost:{address[1]}",
+            way.service,
             num_processes=count,
             process_id=index,
             local_device_ids=devices,
             cluster_detection_method="deactivate",
+            coordinator_bind_address=way.service,
             initialization_timeout=INIT_TIMEOUT,
             heartbeat_timeout_seconds=JAX_TIMEOUT,
         )
@@ -62,12 +55,11 @@ def start_hosts(distributed_run: bool) -> None:
         reason = str(error).strip().splitlines()[0][:300]
         raise HostsError(
             f"host {index} of {count} could not meet the others at {_text(address)}: {reason}. "
-            "All need the same JAX_COORDINATOR_ADDRESS (of host 0) and JAX_NUM_PROCESSES, and each "
-            "a JAX_PROCESS_ID of its own."
+            "Start the same command on all, with the same JAX_COORDINATOR_ADDRESS (of host 0)."
         ) from error
     finally:
         waiting.cancel()
-    process.peers = Peers(distributed.global_state.client, count, index, relay)
+    process.peers = Peers(distributed.global_state.client, count, index, way)
 
 
 def _whereabouts() -> tuple[tuple[str, int], int, int, list[int] | None]:
@@ -104,90 +96,23 @@ def _text(address: tuple[str, int]) -> str:
 
 def _say_waiting(address: tuple[str, int], count: int, index: int) -> None:
     whom = "host 0" if index else f"the other {count - 1}"
-    print(
+    process.warn(
         f"host {index} of {count} waits for {whom} at {_text(address)}, up to "
-        f"{INIT_TIMEOUT // 60} minutes ...",
-        file=sys.stderr,
-        flush=True,
+        f"{INIT_TIMEOUT // 60} minutes"
     )
-
-
-class Relay:
-    """Passes on what a host and the coordination service of host 0 say to each other."""
-
-    def __init__(self, address: tuple[str, int]):
-        """Raises HostsError if the name of the host is not known."""
-        self._to = address
-        self._resolve()
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
-        self.on_loss = lambda: None
-        """Called when a connection that stood breaks."""
-        _in_thread(self._accept)
-
-    def _resolve(self) -> None:
-        deadline = time.monotonic() + RESOLVE_TIMEOUT
-        while True:
-            try:
-                socket.getaddrinfo(*self._to)
-                return
-            except OSError as error:  # a name may come up with its pod
-                if time.monotonic() > deadline:
-                    raise HostsError(
-                        f"JAX_COORDINATOR_ADDRESS: there is no host {self._to[0]!r} "
-                        f"({error.strerror or error})."
-                    ) from error
-            time.sleep(1)
-
-    def _accept(self) -> None:
-        while True:
-            near, _ = self._server.accept()
-            try:
-                far = socket.create_connection(self._to, timeout=20)
-                far.settimeout(None)
-                far.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            except OSError:  # host 0 has not started yet; JAX tries again
-                near.close()
-                continue
-            for end in (near, far):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            left = threading.Event()
-            _in_thread(self._send, near, far, left)
-            _in_thread(self._receive, far, near, left)
-
-    def _send(self, near: socket.socket, far: socket.socket, left: threading.Event) -> None:
-        with contextlib.suppress(OSError):
-            while data := near.recv(1 << 16):
-                try:
-                    far.sendall(data)
-                except OSError:
-                    return  # _receive sees it, too
-        left.set()  # our own side hung up
-        with contextlib.suppress(OSError):
-            far.shutdown(socket.SHUT_RDWR)
-
-    def _receive(self, far: socket.socket, near: socket.socket, left: threading.Event) -> None:
-        with contextlib.suppress(OSError):
-            while data := far.recv(1 << 16):
-                near.sendall(data)
-        if not left.is_set():
-            self.on_loss()
-        with contextlib.suppress(OSError):
-            near.shutdown(socket.SHUT_RDWR)
 
 
 class Peers:
     """Signs of life, and last words, of all hosts of a run."""
 
-    def __init__(self, client, count: int, index: int, relay: Relay | None):
+    def __init__(self, client, count: int, index: int, way: Relay | Door):
         self._client, self._count, self._index = client, count, index
         self._leaving = self._lost = False
         self._reached = time.monotonic()  # host 0
         self._seen = {i: ("", self._reached) for i in range(count)}
-        if relay:
-            relay.on_loss = self._leader_gone
-        _in_thread(self._beat)
-        _in_thread(self._watch)
+        way.on_loss = self._lose if index == 0 else self._lose_leader
+        in_thread(self._beat)
+        in_thread(self._watch)
 
     # What runs beside the training.
 
@@ -211,22 +136,33 @@ class Peers:
         if self._index == 0:
             now, left = time.monotonic(), dict(self._read("left"))
             for key, number in self._read("alive"):
-                if number != self._seen[int(key)][0] or key in left:
+                if key in left or number != self._seen[int(key)][0]:
                     self._seen[int(key)] = number, now
             silent = [i for i, (_, at) in self._seen.items() if now - at > SILENCE]
             if silent:
                 self._end(_silent(silent), process.FAILED)
 
     def _watch(self) -> None:
+        last = time.monotonic()
         while not self._leaving:
-            if time.monotonic() - self._reached > SILENCE:
+            now = time.monotonic()
+            if now - last > SILENCE / 2:
+                self._reached = now  # it was us who stood still
+            last = now
+            if now - self._reached > SILENCE:
+                self._lost = True
                 self._end(_silent([0]), process.FAILED)
             time.sleep(1)
 
-    def _leader_gone(self) -> None:
+    def _lose_leader(self) -> None:
         if not self._leaving:
             self._lost = True
-            self._end(f"host 0 ended without a word: it was killed, or crashed. {_AGAIN}", 1)
+            self._end(_gone(0), process.FAILED)
+
+    def _lose(self, host: int) -> None:
+        if not self._leaving and str(host) not in dict(self._read("left")):
+            self._hear()
+            self._end(_gone(host), process.FAILED)
 
     def _end(self, sentence: str, code: int) -> None:
         if not self._leaving:
@@ -264,6 +200,10 @@ class Peers:
         return [(key.rpartition("/")[2], value) for key, value in found]
 
 
+def _gone(host: int) -> str:
+    return f"host {host} ended without a word: it was killed, or crashed. {_AGAIN}"
+
+
 def _silent(hosts: list[int]) -> str:
     which = "host " + ", ".join(map(str, hosts))
     return (
@@ -284,7 +224,3 @@ def _of_others(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _in_thread(action, *arguments) -> None:
-    threading.Thread(target=action, args=arguments, daemon=True).start()

@@ -7,7 +7,6 @@ import math
 import os
 import socket
 import struct
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from rich.console import Console
 from tensorboardX.proto import event_pb2
 from tensorboardX.proto.summary_pb2 import Summary
 
-from octavo import files
+from octavo import files, process
 
 
 class MetricsLog:
@@ -87,7 +86,7 @@ class Events:
 
     def _give_up(self, error: OSError) -> None:
         name = error.filename or self._file.name
-        print(f"warning: no more TensorBoard events: {name}: {error.strerror}", file=sys.stderr)
+        process.warn(f"no more TensorBoard events: {name}: {error.strerror}")
         with contextlib.suppress(OSError):
             self.close()
 
