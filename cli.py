@@ -7,9 +7,14 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from octavo import process
+
+_STARTED = process.is_script(__file__)
+if _STARTED:  # what is imported from here on takes a while, and a signal may come
+    process.catch_signals()
+
 import tyro
 
-from octavo import process
 from octavo.configs import presets
 from octavo.configs.schema import Config, ConfigError
 from octavo.data.errors import DataError, WorkerError
@@ -72,7 +77,8 @@ def run(main: Callable[[], None], prints: bool = False) -> None:
         debug = True
     threading.excepthook = _thread_failed
     process.guard_streams(needed=prints)
-    process.catch_signals()
+    if not _STARTED:
+        process.catch_signals()
     try:
         main()
         process.check_output()
@@ -101,7 +107,7 @@ def _outcome(error: BaseException) -> tuple[str, int]:
     if isinstance(error, Preempted):
         return str(error), PREEMPTED
     if isinstance(error, KeyboardInterrupt):
-        return process.stopped_by(str(error) or "Ctrl-C"), PREEMPTED
+        return f"by {str(error) or 'Ctrl-C'}. {process.kept}", PREEMPTED
     if isinstance(error, process.NobodyReads):
         return "", DONE
     first = (str(error).strip().splitlines() or [""])[0][:300]

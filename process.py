@@ -1,6 +1,7 @@
 """What every process of ours keeps to: it ends with one sentence and leaves no child behind, a
 signal is never lost, and output that nobody reads stops no work."""
 
+import contextlib
 import errno
 import io
 import multiprocessing
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 DONE, FAILED, WRONG_USE, STALLED, PREEMPTED = 0, 1, 2, 70, 75
@@ -70,13 +72,11 @@ def mute_signals() -> None:
 
 
 def _say(sentence: str, code: int) -> None:
-    try:
+    with contextlib.suppress(Exception):  # nobody may be reading
         if sentence:
             label = "stopped" if code == PREEMPTED else "error"
-            print(f"{label}: {sentence}", file=sys.stderr, flush=True)
+            os.write(2, f"{label}: {sentence}\n".encode())  # past a lock that a stack may hold
         sys.stdout.flush()
-    except Exception:  # nobody may be reading
-        return
 
 
 def warn(sentence: str) -> None:
@@ -91,11 +91,22 @@ def within(seconds: float, action: Callable[[], None]) -> None:
     thread.join(seconds)
 
 
-def catch_signals() -> None:
-    """SIGTERM and SIGHUP as Ctrl-C, unless somebody asked for them to be ignored, as nohup does.
+def is_script(file: str) -> bool:
+    """Whether this process is a command that lies beside ``file``, or is installed as one; not a
+    child of one."""
+    called = Path(sys.argv[0])
+    beside = called.is_file() and called.resolve().parent == Path(file).resolve().parent
+    here = beside or called.name.startswith("octavo-")
+    return here and multiprocessing.parent_process() is None
 
-    Where the main thread does not answer, because it is in compiled code, waits, or lost the
-    exception, or Ctrl-C comes twice, another thread ends the process."""
+
+def catch_signals() -> None:
+    """SIGTERM, SIGHUP and Ctrl-C end the process, unless somebody asked for them to be ignored, as
+    nohup does. No exception is raised, which could come anywhere and be lost there.
+
+    Where the main thread does not answer, because it is in compiled code or waits, or Ctrl-C comes
+    twice, another thread does."""
+    _fill_descriptors()
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, interrupt)
@@ -106,15 +117,17 @@ def catch_signals() -> None:
 
 
 def interrupt(number, frame):
-    raise KeyboardInterrupt(name_of(number))
+    """What a signal does, except in a loop that saves first."""
+    stop(name_of(number))
+
+
+def stop(by: str) -> None:
+    """End, as a signal of this name asked."""
+    end(f"by {by}. {kept}", PREEMPTED, KeyboardInterrupt(by))
 
 
 def name_of(number: int) -> str:
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-
-
-def stopped_by(name: str) -> str:
-    return f"by {name}. {kept}"
 
 
 def _answer(pipe: int) -> None:
@@ -134,7 +147,7 @@ def _answer(pipe: int) -> None:
             if asked < 2:
                 return  # an end has its own limits
             os._exit(PREEMPTED)
-        end(stopped_by(name_of(first)), PREEMPTED)
+        stop(name_of(first))
 
 
 def end_with_parent() -> None:
@@ -148,6 +161,10 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+_QUIET = "ignore:resource_tracker:UserWarning"
+"""For the helper of multiprocessing that frees what a process left, and warns of each."""
+
+
 class deaf:
     """Children started in this block never see these signals: who sent them to all of a group or a
     terminal means the parent, which decides. Here they arrive at the end of the block."""
@@ -156,6 +173,8 @@ class deaf:
         self.signals = signals
 
     def __enter__(self):
+        if _QUIET not in sys.warnoptions:
+            sys.warnoptions.append(_QUIET)
         self._before = signal.pthread_sigmask(signal.SIG_BLOCK, self.signals)
 
     def __exit__(self, *_):
@@ -187,7 +206,7 @@ class Output(io.FileIO):
             gone = error.errno in _GONE
             error = OSError(error.errno, error.strerror, self.called)
             if self.needed:
-                raise NobodyReads from error if gone else error
+                raise NobodyReads if gone else error from error
             if self.failure is None:
                 self.failure = error
                 if self.called == "standard output":
@@ -203,15 +222,20 @@ class Output(io.FileIO):
 
 def guard_streams(needed: bool) -> None:
     """Make standard output and error of ``Output``. needed: output is the work itself."""
-    for descriptor in range(3):  # closed ones would be given to the next file that is opened
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
+    _fill_descriptors()
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  (for the process's life)
     sys.stderr = _guarded(sys.stderr, 2, "standard error", needed=False)
     sys.stdout = _guarded(sys.stdout, 1, "standard output", needed=needed)
+
+
+def _fill_descriptors() -> None:
+    """Closed ones would be given to the next file that is opened."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _guarded(stream, descriptor: int, name: str, needed: bool):
