@@ -75,7 +75,9 @@ def run(main: Callable[[], None], prints: bool = False) -> None:
     if "--debug" in sys.argv[1:]:
         sys.argv.remove("--debug")
         debug = True
-    threading.excepthook = _thread_failed
+    if not debug:  # what fails behind main's back is no reason for a stack
+        threading.excepthook = sys.unraisablehook = _behind
+        sys.excepthook = lambda kind, error, trace: process.warn(f"in the background: {error!r}")
     process.guard_streams(needed=prints)
     if not _STARTED:
         process.catch_signals()
@@ -138,5 +140,5 @@ def _where(error: BaseException) -> str:
     return f"{shown}, line {ours[-1].lineno}"
 
 
-def _thread_failed(failure: threading.ExceptHookArgs) -> None:
-    print(f"warning: a background thread failed: {failure.exc_value}", file=sys.stderr, flush=True)
+def _behind(failure) -> None:
+    process.warn(f"in the background: {failure.exc_value!r}")

@@ -1,7 +1,7 @@
 """Train a language model: python train.py [PRESET] [--dotted.field VALUE ...] [--workdir DIR]
 
 The same command on an existing run directory continues that run. Exit codes: 0 done, 1 failed,
-2 wrong use, 75 stopped by a signal with everything saved.
+2 wrong use, 70 nothing moved for too long, 75 stopped by a signal with everything saved.
 """
 
 import contextlib

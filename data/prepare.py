@@ -83,12 +83,13 @@ def _run(jobs: list, processes: int) -> Iterable[tuple[int, dict]]:
         return
     spawn = multiprocessing.get_context("spawn")  # forking a process with threads can deadlock
     others = set(multiprocessing.active_children())
-    with concurrent.futures.ProcessPoolExecutor(
-        processes, mp_context=spawn, initializer=process.end_with_parent
-    ) as pool:
+    with process.deaf(signal.SIGINT, signal.SIGHUP):  # the parent answers for them
+        pool = concurrent.futures.ProcessPoolExecutor(
+            processes, mp_context=spawn, initializer=process.end_with_parent
+        )
+        futures = [pool.submit(_prepare_unit, job) for job in jobs]
+    with pool:
         try:
-            with process.deaf(signal.SIGINT, signal.SIGHUP):  # the parent answers for them
-                futures = [pool.submit(_prepare_unit, job) for job in jobs]
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
         except BaseException as error:

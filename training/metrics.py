@@ -68,9 +68,9 @@ class Events:
         self._add(step=step, summary=Summary(value=scalars))
 
     def close(self) -> None:
-        if self._file:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file:
+            file.close()
 
     def _add(self, **content) -> None:
         if not self._file:
