@@ -102,12 +102,17 @@ def _say_waiting(address: tuple[str, int], count: int, index: int) -> None:
     )
 
 
+class _Heard(Exception):
+    """What ended another host, and now this one."""
+
+
 class Peers:
     """Signs of life, and last words, of all hosts of a run."""
 
     def __init__(self, client, count: int, index: int, way: Relay | Door):
         self._client, self._count, self._index = client, count, index
         self._leaving = self._lost = False
+        self._dead: set[str] = set()
         self._reached = time.monotonic()  # host 0
         self._seen = {i: ("", self._reached) for i in range(count)}
         way.on_loss = self._lose if index == 0 else self._lose_leader
@@ -132,7 +137,8 @@ class Peers:
         for key, told in self._read("failed"):
             if int(key) != self._index:
                 words = json.loads(told)
-                self._end(f"host {key} ended: {words['sentence']}", words["code"])
+                whose = "" if words["heard"] else f"host {key} ended: "
+                self._end(whose + words["sentence"], words["code"])
         if self._index == 0:
             now, left = time.monotonic(), dict(self._read("left"))
             for key, number in self._read("alive"):
@@ -140,6 +146,7 @@ class Peers:
                     self._seen[int(key)] = number, now
             silent = [i for i, (_, at) in self._seen.items() if now - at > SILENCE]
             if silent:
+                self._dead.update(map(str, silent))
                 self._end(_silent(silent), process.FAILED)
 
     def _watch(self) -> None:
@@ -162,11 +169,12 @@ class Peers:
     def _lose(self, host: int) -> None:
         if not self._leaving and str(host) not in dict(self._read("left")):
             self._hear()
+            self._dead.add(str(host))
             self._end(_gone(host), process.FAILED)
 
     def _end(self, sentence: str, code: int) -> None:
         if not self._leaving:
-            process.end(sentence, code)
+            process.end(sentence, code, _Heard(sentence))
 
     # What an end of this host asks for.
 
@@ -182,11 +190,12 @@ class Peers:
             return
         together = code == process.DONE or isinstance(error, process.Preempted)
         if not together:
-            self._set(f"failed/{self._index}", json.dumps({"sentence": sentence, "code": code}))
+            words = {"sentence": sentence, "code": code, "heard": isinstance(error, _Heard)}
+            self._set(f"failed/{self._index}", json.dumps(words))
         self._set(f"left/{self._index}", str(code))
         deadline = time.monotonic() + (60 if together else 5)
         while self._index == 0 and time.monotonic() < deadline:
-            if len(self._read("left")) == self._count:
+            if len({key for key, _ in self._read("left")} | self._dead) == self._count:
                 break
             time.sleep(0.05)
         self._leaving = True

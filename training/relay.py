@@ -39,7 +39,7 @@ class Door:
             except OSError:
                 raise HostsError(
                     f"port {port} of JAX_COORDINATOR_ADDRESS cannot be used on host 0: "
-                    f"{error.strerror}. Choose another, the same on all hosts."
+                    f"{os.strerror(error.errno)}. Choose another, the same on all hosts."
                 ) from error
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.service = f"127.0.0.1:{free.getsockname()[1]}"
@@ -67,6 +67,7 @@ class Door:
             try:
                 near = socket.create_connection(_pair(self.service), timeout=ANSWER_TIMEOUT)
                 _join(far, near)
+                _hang_up(far, near)
             finally:
                 with self._lock:
                     self._inside[index].remove(who)
@@ -131,6 +132,7 @@ class Relay:
                     ours = _join(near, far)
                     if not ours and self.on_loss:
                         self.on_loss()  # which ends the process
+                    _hang_up(near, far)
 
     def _knock(self, far: socket.socket) -> bool:
         """Whether host 0 lets us in."""
@@ -179,6 +181,12 @@ def _line(connection: socket.socket) -> bytes:
             return b""
         line += byte
     return line
+
+
+def _hang_up(*connections: socket.socket) -> None:
+    for connection in connections:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 def _join(first: socket.socket, second: socket.socket) -> bool:
