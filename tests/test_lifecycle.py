@@ -114,8 +114,9 @@ def test_events_end_nothing(tmp_path, capsys):
         log.write(2, {"loss": 1.0})
 
 
-def script(body: str, **more) -> subprocess.Popen:
-    """A command of ours whose main is ``body``. It prints "ready" on stderr when it likes."""
+def script(body: str, before: str = "", **more) -> subprocess.Popen:
+    """A command of ours whose main is ``body``. It prints "ready" on stderr when it likes.
+    before: what a shell does first."""
     lines = "\n".join(f"    {line}" for line in body.splitlines())
     text = f"""
 import ctypes, os, signal, sys, threading, time
@@ -133,9 +134,8 @@ def main():
 """
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | more
     prints = settings.pop("prints", False)
-    return subprocess.Popen(
-        [sys.executable, "-c", f"{text}\ncli.run(main, prints={prints})"], **settings
-    )
+    call = [sys.executable, "-c", f"{text}\ncli.run(main, prints={prints})"]
+    return subprocess.Popen(["sh", "-c", f'{before} exec "$@"', "sh", *call], **settings)
 
 
 def ended(process, *signals) -> tuple[int, str]:
@@ -170,10 +170,7 @@ def test_signals_where_the_main_thread_does_not_answer():
 
 
 def test_nohup_stays():
-    ignored = script(
-        "ready()\ntime.sleep(0.5)",
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
-    )
+    ignored = script("ready()\ntime.sleep(0.5)", before="trap '' HUP;")
     assert ended(ignored, signal.SIGHUP) == (0, "")
 
 
@@ -197,8 +194,8 @@ def test_output_that_cannot_be_written(output, prints, code, said, finished, tmp
     read, write = os.pipe()
     os.close(read)
     stdout = {"gone": write, "full": os.open("/dev/full", os.O_WRONLY), "closed": None}[output]
-    closes = {"preexec_fn": lambda: os.close(1)} if output == "closed" else {}
-    spoken = ended(script(SPEAKS.format(str(done)), stdout=stdout, prints=prints, **closes))
+    before = "exec >&-;" if output == "closed" else ""
+    spoken = ended(script(SPEAKS.format(str(done)), before, stdout=stdout, prints=prints))
     assert spoken[0] == code and said in spoken[1] and bool(spoken[1]) == bool(said)
     assert done.exists() == finished
     if output == "closed":
