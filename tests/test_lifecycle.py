@@ -338,3 +338,22 @@ def test_scoring_cannot_lose_the_training(tiny, tmp_path, monkeypatch):
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["step"] == 2 and "a very long document" in results["failed"]
     assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
+
+
+def test_signal_while_the_last_step_is_saved():
+    """It is noted until all is saved, and then says so."""
+    code, said = ended(
+        script(
+            "from octavo.training.lifecycle import StopSignal\n"
+            "with StopSignal() as stop:\n"
+            "    assert not stop.requested(1)\n"
+            "    ready()\n"
+            "    time.sleep(0.5)\n"
+            "    assert stop.requested(2)\n"
+            "    process.kept = 'All is saved.'\n"
+            "    stop.close()\n"
+            "    time.sleep(60)"
+        ),
+        signal.SIGHUP,
+    )
+    assert (code, said) == (75, "stopped: by SIGHUP. All is saved.\n")
