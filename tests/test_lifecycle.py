@@ -128,7 +128,7 @@ def blocked():
     "Compiled code that no signal interrupts."
     signal.pthread_sigmask(signal.SIG_BLOCK, process.SIGNALS)
     ready()
-    ctypes.CDLL(None).sleep(60)
+    ctypes.CDLL(None).sleep(600)
 def main():
 {lines}
 """
@@ -145,7 +145,7 @@ def ended(process, *signals) -> tuple[int, str]:
     for number in signals:
         process.send_signal(number)
         time.sleep(0.1)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=40)[1]
     return process.returncode, said
 
 
