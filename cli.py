@@ -1,36 +1,33 @@
 """What the scripts share: arguments from types, and errors as one sentence and an exit code."""
 
-import contextlib
 import errno
-import multiprocessing
 import os
 import shlex
-import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from octavo import process
+
+_STARTED = process.is_script(__file__)
+if _STARTED:  # what is imported from here on takes a while, and a signal may come
+    process.catch_signals()
+
 import tyro
 
 from octavo.arguments import check_numbers
 from octavo.configs import presets
 from octavo.configs.schema import Config, ConfigError
-from octavo.data.errors import DataError
+from octavo.data.errors import DataError, WorkerError
 from octavo.files import FileError
-from octavo.training.errors import CheckpointError, StorageError
-
-DONE, FAILED, WRONG_USE, PREEMPTED = 0, 1, 2, 75
-"""Exit codes. 75 is EX_TEMPFAIL: stopped by a signal, nothing finished is lost; run it again."""
+from octavo.process import DONE, FAILED, PREEMPTED, WRONG_USE, Preempted
+from octavo.training.errors import CheckpointError, HostsError, StorageError
 
 
 class RunError(Exception):
     """The run cannot go on. The message says why and what to do."""
-
-
-class Preempted(Exception):
-    """A signal asked to stop; all is saved."""
 
 
 def parse(
@@ -82,13 +79,15 @@ def continue_with(workdir: Path) -> None:
     global _elsewhere
     if not any(argument.startswith("--workdir") for argument in sys.argv):
         _elsewhere = f"{shlex.join(['python', *sys.argv])} --workdir {shlex.quote(str(workdir))}"
+        process.kept = f"What was finished is kept; {again()}."
 
 
 def _going_on() -> str:
     return f"continue with: {_elsewhere}" if _elsewhere else "the same command continues"
 
 
-def _again() -> str:
+def again() -> str:
+    """What a person does to go on."""
     return f"run {_elsewhere}" if _elsewhere else "run the same command again"
 
 
@@ -102,34 +101,38 @@ def console(stderr: bool = False, quiet: bool = False):
     )
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], prints: bool = False) -> None:
     """Run ``main`` and exit. Whatever ends it becomes one sentence on stderr and an exit code;
-    ``--debug``, or OCTAVO_DEBUG=1, shows the stack too."""
+    ``--debug``, or OCTAVO_DEBUG=1, shows the stack too.
+
+    prints: what it prints is its work, and there is nothing to do when nobody reads it."""
     debug = bool(os.environ.get("OCTAVO_DEBUG"))
     if "--debug" in sys.argv[1:]:
         sys.argv.remove("--debug")
         debug = True
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # as under pythonw, or with it closed by the shell
-            stream.reconfigure(errors="backslashreplace")
-    threading.excepthook = _thread_failed
-    # As Ctrl-C, unless somebody asked for them to be ignored, as nohup does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+    if not debug:  # what fails behind main's back is no reason for a stack
+        threading.excepthook = sys.unraisablehook = _behind
+        sys.excepthook = lambda kind, error, trace: process.warn(f"in the background: {error!r}")
+    process.guard_streams(needed=prints)
+    if not _STARTED:
+        process.catch_signals()
     try:
         main()
-        sys.stdout.flush()
+        process.check_output()
+        if process.peers:  # leave together, and not by the barriers of what may hang
+            process.end("", DONE)
     except SystemExit:
         raise
     except BaseException as error:
+        process.mute_signals()
         if debug:
             traceback.print_exc()
-        _exit(*_outcome(error))
+        process.end(*_outcome(error), error)
 
 
-def _interrupt(number, frame):
-    raise KeyboardInterrupt(signal.Signals(number).name)
+def sentence(error: BaseException) -> str:
+    """What to say of an exception."""
+    return _outcome(error)[0]
 
 
 def _outcome(error: BaseException) -> tuple[str, int]:
@@ -137,15 +140,14 @@ def _outcome(error: BaseException) -> tuple[str, int]:
     if isinstance(error, ConfigError | DataError):
         return str(error), WRONG_USE
     if isinstance(error, StorageError):
-        return f"{error} Mend this, then {_again()}.", FAILED
-    if isinstance(error, RunError | CheckpointError | FileError):
+        return f"{error} Mend this, then {again()}.", FAILED
+    if isinstance(error, RunError | CheckpointError | FileError | HostsError | WorkerError):
         return str(error), FAILED
     if isinstance(error, Preempted):
         return f"{error}; {_going_on()}.", PREEMPTED
     if isinstance(error, KeyboardInterrupt):
-        by = str(error) or "Ctrl-C"
-        return f"by {by}. What was finished is kept; {_again()}.", PREEMPTED
-    if isinstance(error, BrokenPipeError):  # the reader of our output went away, as with | head
+        return f"by {str(error) or 'Ctrl-C'}. {process.kept}", PREEMPTED
+    if isinstance(error, process.NobodyReads):
         return "", DONE
     first = (str(error).strip().splitlines() or [""])[0][:300]
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in first or "out of memory" in first:
@@ -157,7 +159,7 @@ def _outcome(error: BaseException) -> tuple[str, int]:
         return f"{error.filename!s:.80}: {error.strerror}. Name another file.", WRONG_USE
     if isinstance(error, OSError) and error.errno:
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
-        return f"{what}. Saved work is kept. Mend this, then {_again()}.", FAILED
+        return f"{what}. Saved work is kept. Mend this, then {again()}.", FAILED
     kind = type(error).__name__
     return (
         f"{kind}: {first or 'no message'} ({_where(error)}). This should not happen; --debug shows "
@@ -177,20 +179,5 @@ def _where(error: BaseException) -> str:
     return f"{shown}, line {ours[-1].lineno}"
 
 
-def _thread_failed(failure: threading.ExceptHookArgs) -> None:
-    print(f"warning: a background thread failed: {failure.exc_value}", file=sys.stderr, flush=True)
-
-
-def _exit(sentence: str, code: int) -> None:
-    """Say it, end the children, and go at once: threads of what failed would fail again, loudly,
-    while Python shuts down."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # already ending
-    with contextlib.suppress(OSError, ValueError):  # nobody may be reading
-        sys.stdout.flush()
-        if sentence:
-            label = "stopped" if code == PREEMPTED else "error"
-            print(f"{label}: {sentence}", file=sys.stderr, flush=True)
-    for child in multiprocessing.active_children():
-        child.terminate()
-    os._exit(code)
+def _behind(failure) -> None:
+    process.warn(f"in the background: {failure.exc_value!r}")

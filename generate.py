@@ -173,7 +173,7 @@ def drafter_for(arguments: Arguments, run):
 
 
 def cli_main() -> None:
-    cli.run(main)
+    cli.run(main, prints=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Train a language model: python train.py [PRESET] [--dotted.field VALUE ...] [--workdir DIR]
 
 The same command on an existing run directory continues that run. Exit codes: 0 done, 1 failed,
-2 wrong use, 75 stopped by a signal with everything saved.
+2 wrong use, 70 nothing moved for too long, 75 stopped by a signal with everything saved.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import math
 import time
 from pathlib import Path
 
-from octavo import cli
+from octavo import cli, process
 from octavo.configs.schema import Config, to_json
 from octavo.files import write, write_json
 
@@ -24,13 +24,19 @@ def train(config: Config, preset: str = "custom") -> dict:
     """Run ``config`` to its last step; returns the final scores.
 
     Raises ConfigError or DataError for what cannot work, CheckpointError if saving or restoring
-    fails, RunError if the run diverges, Preempted if a signal stopped it.
+    fails, RunError if the run diverges or its scoring fails, Preempted if a signal stopped it.
     """
-    with contextlib.ExitStack() as held:  # the lock of the folder
-        return _train(config, preset, held)
+    from octavo.training.lifecycle import StopSignal, Watchdog
+
+    with (
+        Watchdog(config.train.watchdog_seconds) as watchdog,
+        StopSignal() as stop,
+        contextlib.ExitStack() as held,  # the lock of the folder
+    ):
+        return _train(config, preset, watchdog, stop, held)
 
 
-def _train(config: Config, preset: str, held: contextlib.ExitStack) -> dict:
+def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitStack) -> dict:
     import jax  # here, so that --help and wrong flags answer at once
 
     from octavo.configs.room import room_of
@@ -43,15 +49,13 @@ def _train(config: Config, preset: str, held: contextlib.ExitStack) -> dict:
     from octavo.model.sampling import Sampling, generate, plain_text
     from octavo.training import folder, sharding
     from octavo.training.checkpoint import Checkpoints, changes, newest_record
-    from octavo.training.lifecycle import StopSignal, Watchdog, start_hosts
+    from octavo.training.hosts import start_hosts
     from octavo.training.metrics import MetricsLog, Progress, human, of_parts
     from octavo.training.optimizer import make_optimizer, replan
     from octavo.training.state import abstract_state, define, fresh_state
     from octavo.training.step import make_step
 
-    watchdog = Watchdog(config.train.watchdog_seconds)
     start_hosts(config.train.distributed)
-    stop = StopSignal()
     leader = jax.process_index() == 0
     console = cli.console(quiet=not leader)
 
@@ -194,6 +198,7 @@ def _train(config: Config, preset: str, held: contextlib.ExitStack) -> dict:
             checkpoints.wait()
             saved = f"step {checkpoints.newest}" if checkpoints.newest else "nothing"
             raise cli.Preempted(f"{saved} is saved in {workdir}")
+    watchdog.begin("saving")
     checkpoints.wait()
     if in_a_row or skips > (config.train.steps - first_step) / 2:
         raise cli.RunError(
@@ -202,38 +207,49 @@ def _train(config: Config, preset: str, held: contextlib.ExitStack) -> dict:
             + folder.give_up(workdir, checkpoints, config, config.train.steps, in_a_row)
         )
     checkpoints.close()
-    stop.close()  # all is saved: a signal may end what follows
-
-    # What came of it.
-    results = {"step": int(state["step"])}
-    if heldout:
-        console.print("scoring held-out text ...")
-        result = score(
-            definition.bind, state["params"], heldout, tokenizer, marker, mesh,
-            length=config.data.length, overlap=config.data.length // 2,
-            batch_size=config.data.batch_size, room=room,
-            progress=lambda done, of: watchdog.alive(),
-        )  # fmt: skip
-        results["heldout/bits_per_byte"] = result.bits_per_byte
-        console.print(
-            f"held-out   {result.bits_per_byte:.3f} bits/byte over {human(result.bytes)}B in "
-            f"{result.documents} documents"
-        )
-    if config.train.sample_bytes:
-        pieces = generate(
-            definition.bind, state["params"], [tokenizer.encode(b"The ")],
-            config.train.sample_bytes, sampling=Sampling(0.7), seed=config.train.seed,
-            bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, marker=marker,
-            context=config.data.length,
-        )  # fmt: skip
-        text = "The " + "".join(plain_text(pieces, tokenizer))
-        console.print("\nsample     " + text.replace("\n", "\n           "))
-        if leader:
-            write(workdir / "sample.txt", text)
-    if leader:
-        write_json(workdir / "results.json", results)
+    if log:
         log.close()
-    watchdog.stop()
+    saved = f"training is finished and saved in {workdir}"
+    process.kept = f"But {saved}; {cli.again()} to score it."
+    stop.close()
+
+    # What came of it, which cannot lose what training gave.
+    results = {"step": int(state["step"])}
+    try:
+        watchdog.begin("scoring")
+        if heldout:
+            console.print("scoring held-out text ...")
+            result = score(
+                definition.bind, state["params"], heldout, tokenizer, marker, mesh,
+                length=config.data.length, overlap=config.data.length // 2,
+                batch_size=config.data.batch_size, room=room,
+                progress=lambda done, of: watchdog.alive("scoring"),
+            )  # fmt: skip
+            results["heldout/bits_per_byte"] = result.bits_per_byte
+            console.print(
+                f"held-out   {result.bits_per_byte:.3f} bits/byte over {human(result.bytes)}B in "
+                f"{result.documents} documents"
+            )
+        if config.train.sample_bytes:
+            watchdog.begin("sampling")
+            pieces = generate(
+                definition.bind, state["params"], [tokenizer.encode(b"The ")],
+                config.train.sample_bytes, sampling=Sampling(0.7), seed=config.train.seed,
+                bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, marker=marker,
+                context=config.data.length,
+            )  # fmt: skip
+            text = "The " + "".join(plain_text(pieces, tokenizer))
+            console.print("\nsample     " + text.replace("\n", "\n           "))
+            if leader:
+                write(workdir / "sample.txt", text)
+        if leader:
+            write_json(workdir / "results.json", results)
+    except Exception as error:
+        failed = cli.sentence(error)
+        if leader:
+            with contextlib.suppress(OSError):  # it may be why
+                write_json(workdir / "results.json", results | {"failed": failed})
+        raise cli.RunError(f"{saved}; scoring failed: {failed}") from error
     console.print(f"\nthe run is in {workdir}")
     return results
 

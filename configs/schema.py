@@ -518,7 +518,8 @@ class TrainConfig:
     """Several hosts: start jax.distributed. Found on TPU pods and under SLURM; elsewhere set
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
     watchdog_seconds: float = 1800.0
-    """Print every thread's stack when no step finishes for this long. 0: never."""
+    """End with code 70, and every thread's stack, when no step finishes for this long, or nothing
+    moves for four times as long where the run starts, compiles or saves. 0: never."""
     evaluation_bytes: int = 100_000
     """Held-out bytes scored at the end (whole documents, until this many)."""
     sample_bytes: int = 300

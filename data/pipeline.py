@@ -14,9 +14,10 @@ import grain
 import numba
 import numpy as np
 
+from octavo import process
 from octavo.configs.room import Room
 from octavo.configs.schema import DataConfig
-from octavo.data.errors import DataError
+from octavo.data.errors import DataError, WorkerError
 from octavo.data.plan import Plan, Rows
 from octavo.data.shards import Corpus
 from octavo.data.stdlib import VARIANTS, embedded_corpus
@@ -246,10 +247,33 @@ def batches(
     dataset = grain.MapDataset.source(BatchSource(plan, rows, steps))[first_step:]
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     iterable = dataset.to_iter_dataset(options)
-    if workers:
-        _allow_grain_workers()
-        iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return iter(iterable)
+    if not workers:
+        return iter(iterable)
+    _allow_grain_workers()
+    options = grain.MultiprocessingOptions(num_workers=workers)
+    iterable = iterable.mp_prefetch(options, worker_init_fn=_start_worker)
+    # A signal to all of us is answered by the trainer, which needs batches until it has stopped.
+    with process.deaf(*process.SIGNALS):
+        return _unless_killed(iter(iterable))
+
+
+def _unless_killed(iterator: Iterator) -> Iterator[dict[str, np.ndarray]]:
+    """What workers make. Raises WorkerError if one of them was killed."""
+    while True:
+        try:
+            with process.deaf(*process.SIGNALS):  # the first call may start them
+                batch = next(iterator, None)
+        except RuntimeError as error:
+            if "Worker process was terminated" not in str(error):
+                raise
+            raise WorkerError.killed("--data.workers") from error
+        if batch is None:
+            return
+        yield batch
+
+
+def _start_worker(index: int, count: int) -> None:
+    process.end_with_parent()
 
 
 def _allow_grain_workers() -> None:

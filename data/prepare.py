@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -12,9 +13,9 @@ from typing import Any
 
 import google_crc32c
 
-from octavo import files
+from octavo import files, process
 from octavo.data import checked
-from octavo.data.errors import DataError
+from octavo.data.errors import DataError, WorkerError
 from octavo.data.manifest import (
     MANIFEST,
     RECIPE,
@@ -194,13 +195,22 @@ def _run(jobs: list, processes: int) -> Iterable[tuple[int, UnitReport]]:
         yield from map(_prepare_unit, jobs)
         return
     spawn = multiprocessing.get_context("spawn")  # forking a process with threads can deadlock
-    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+    others = set(multiprocessing.active_children())
+    with process.deaf(signal.SIGINT, signal.SIGHUP):  # the parent answers for them
+        pool = concurrent.futures.ProcessPoolExecutor(
+            processes, mp_context=spawn, initializer=process.end_with_parent
+        )
         futures = [pool.submit(_prepare_unit, job) for job in jobs]
+    with pool:
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
-        except BaseException:
+        except BaseException as error:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.kill()  # a unit is whole or not there
             pool.shutdown(cancel_futures=True)
+            if isinstance(error, concurrent.futures.BrokenExecutor):
+                raise WorkerError.killed("--processes") from error
             raise
 
 

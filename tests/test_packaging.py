@@ -12,11 +12,12 @@ from helpers import ROOT
 ROOMS = {
     # What each room may import, besides itself.
     "files": set(),
+    "process": set(),
     "configs": {"files"},
     "tokenizers": {"files"},
     "model": {"configs", "tokenizers"},
-    "data": {"configs", "tokenizers", "files"},
-    "training": {"configs", "model", "tokenizers", "files"},
+    "data": {"configs", "tokenizers", "files", "process"},
+    "training": {"configs", "model", "tokenizers", "files", "process"},
     "launch": {"configs", "model", "tokenizers", "training", "files", "cli"},
     "evaluation": {"configs", "model", "data", "tokenizers", "training", "files"},
 }

@@ -8,3 +8,7 @@ class CheckpointError(Exception):
 class StorageError(CheckpointError):
     """The storage, or the machine, failed for now: nothing on it is wrong, and nothing was changed.
     When it is mended, the same command goes on."""
+
+
+class HostsError(Exception):
+    """The hosts of a run did not find each other. The message says which and what to do."""

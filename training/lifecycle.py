@@ -1,72 +1,116 @@
-"""Starting and stopping: several hosts, signals, a watchdog."""
+"""Signals during a training, and a watchdog over it."""
 
 import faulthandler
 import os
 import signal
+import sys
+import threading
+import time
 
 import jax
 from jax.experimental import multihost_utils
 
-from octavo.configs.schema import ConfigError
-
-INIT_TIMEOUT = 1800
-"""Seconds that hosts wait for each other at the start; pods come up slowly after a preemption."""
-
-
-def start_hosts(distributed: bool) -> None:
-    """Join the other hosts, if there are any. Raises ConfigError if they cannot be found."""
-    if not distributed:
-        return
-    try:
-        told = {
-            name: int(os.environ[f"JAX_{name.upper()}"])
-            for name in ("num_processes", "process_id")
-            if f"JAX_{name.upper()}" in os.environ
-        }
-        # The address is read from JAX_COORDINATOR_ADDRESS by JAX itself.
-        jax.distributed.initialize(**told, initialization_timeout=INIT_TIMEOUT)
-    except ValueError as error:
-        raise ConfigError(
-            f"train.distributed: the other hosts were not found ({error}). Set "
-            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID on each."
-        ) from error
+from octavo import process
 
 
 class StopSignal:
-    """Notes SIGTERM and SIGINT. All hosts learn of it at the same step."""
+    """Notes SIGTERM, SIGHUP and Ctrl-C once the loop runs. All hosts learn of it at the same step.
+
+    Before the first step there is nothing to save, and a signal ends the run at once, as it does
+    after ``close``."""
 
     def __init__(self):
         self._received: int | None = None
+        self._before: dict = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._restore()
+
+    def _catch(self) -> None:
         # With several hosts, jax.distributed itself catches SIGTERM and agrees on a step.
-        caught = [signal.SIGINT] + [signal.SIGTERM] * (jax.process_count() == 1)
-        self._before = {number: signal.signal(number, self._note) for number in caught}
+        several = jax.process_count() > 1
+        for number in process.SIGNALS:
+            if signal.getsignal(number) == signal.SIG_IGN:  # as nohup asks for
+                continue
+            if several:
+                self._before[number] = signal.getsignal(number)
+                if number != signal.SIGTERM:
+                    signal.signal(number, self._pass_on)
+            else:
+                self._before[number] = signal.signal(number, self._note)
 
     def _note(self, number, frame):
         if self._received == signal.SIGINT == number:
             raise KeyboardInterrupt  # asked twice: at once
-        self._received = number
+        self._received = self._received or number
 
-    def close(self) -> None:
-        """Signals do again what they did before."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def _pass_on(self, number, frame):
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def requested(self, step: int) -> bool:
+        """Whether to save after this step and stop."""
+        if not self._before:
+            self._catch()
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._received is not None
 
+    def close(self) -> None:
+        """All is saved: a signal ends what follows, also one that came since the last step."""
+        self._restore()
+        if self._received is not None:
+            signal.raise_signal(self._received)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
 
 class Watchdog:
-    """Prints every thread's stack whenever ``alive`` was not called for this many seconds."""
+    """Ends the process with code 70, and every thread's stack, when nothing moves for so long.
+
+    ``seconds`` between two steps, batches of a score and the like; ``STARTING`` times as many for
+    what compiles, reads a checkpoint or waits for other hosts. 0: never."""
+
+    STARTING = 4
 
     def __init__(self, seconds: float):
         self.seconds = seconds
-        self.alive()
+        self._over = threading.Event()
+        self.begin("starting")
 
-    def alive(self) -> None:
+    def __enter__(self):
         if self.seconds:
-            faulthandler.dump_traceback_later(self.seconds, repeat=True)
+            threading.Thread(target=self._watch, daemon=True).start()
+        return self
 
-    def stop(self) -> None:
-        faulthandler.cancel_dump_traceback_later()
+    def __exit__(self, *_):
+        self._over.set()
+        if self.seconds:
+            faulthandler.cancel_dump_traceback_later()
+
+    def begin(self, phase: str) -> None:
+        """What comes now takes longer until it moves."""
+        self._phase, self._limit = phase, self.STARTING * self.seconds
+        self._moved = time.monotonic()
+
+    def alive(self, phase: str = "training") -> None:
+        self._phase, self._limit, self._moved = phase, self.seconds, time.monotonic()
+
+    def _watch(self) -> None:
+        tick = min(1.0, self.seconds / 4)
+        while not self._over.wait(tick):
+            # If code that holds the interpreter never returns, this thread cannot run either.
+            faulthandler.dump_traceback_later(self._limit + 60, exit=True)
+            if time.monotonic() - self._moved > self._limit:
+                phase, limit = self._phase, self._limit
+                process.within(10, lambda: faulthandler.dump_traceback(sys.stderr))
+                process.end(
+                    f"{phase}: nothing moved for {limit:g} seconds (train.watchdog_seconds is "
+                    f"{self.seconds:g}); the stacks of all threads are above. Saved work is kept; "
+                    "run the same command again.",
+                    process.STALLED,
+                )

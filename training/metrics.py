@@ -1,60 +1,116 @@
 """Metrics to disk and to the screen."""
 
+import contextlib
+import errno
 import json
 import math
 import os
+import socket
+import struct
 import time
 from pathlib import Path
 
+import google_crc32c
 from rich.console import Console
+from tensorboardX.proto import event_pb2
+from tensorboardX.proto.summary_pb2 import Summary
+
+from octavo import files, process
 
 
 class MetricsLog:
-    """``metrics.jsonl`` (one object a step) and TensorBoard events of a run directory."""
+    """``metrics.jsonl`` (one object a step) and TensorBoard events of a run directory.
+
+    Numbers that are not finite are null there, and named under ``nonfinite``."""
 
     def __init__(self, workdir: Path, first_step: int):
         """Forget what a killed run logged beyond ``first_step``: those steps come again."""
         self.path = Path(workdir) / "metrics.jsonl"
         _keep_until(self.path, first_step)
-        self._file = open(self.path, "a")  # noqa: SIM115  (open for the life of the run)
-        self._events = None
-        try:
-            from tensorboardX import SummaryWriter
-
-            self._events = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=first_step)
-        except OSError as error:
-            Console(stderr=True).print(f"warning: no TensorBoard events: {error}")
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (for the run's life)
+        self._events = Events(Path(workdir) / "tensorboard", first_step)
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        """Raises OSError that names the file. Events that cannot be written end nothing."""
+        strange = [name for name, value in values.items() if not math.isfinite(value)]
+        row = {"step": step} | values | ({"nonfinite": strange} if strange else {})
         try:
-            self._file.write(json.dumps({"step": step} | values) + "\n")
+            self._file.write(files.json_text(row) + "\n")
             self._file.flush()
         except OSError as error:  # which does not know its file
             raise OSError(error.errno, error.strerror, str(self.path)) from error
-        if self._events is not None:
-            for name, value in values.items():
-                if math.isfinite(value):
-                    self._events.add_scalar(name, value, step)
+        self._events.write(step, {k: v for k, v in values.items() if k not in strange})
 
     def close(self) -> None:
         self._file.close()
-        if self._events is not None:
-            self._events.close()
+        self._events.close()
+
+
+class Events:
+    """Scalars for TensorBoard, written at once: no thread that could die, no queue that could fill.
+    After a failure, with one warning, there are no more."""
+
+    def __init__(self, folder: Path, first_step: int):
+        self._file = None
+        try:
+            folder.mkdir(exist_ok=True)
+            name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+            self._file = open(folder / name, "xb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            self._give_up(error)
+        self._add(file_version="brain.Event:2")
+        if first_step:  # what a killed run wrote beyond it is not shown
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._add(step=first_step + 1, session_log=start)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._add(step=step, summary=Summary(value=scalars))
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file:
+            file.close()
+
+    def _add(self, **content) -> None:
+        if not self._file:
+            return
+        data = event_pb2.Event(wall_time=time.time(), **content).SerializeToString()
+        head = struct.pack("<Q", len(data))
+        record = head + _masked_crc(head) + data + _masked_crc(data)
+        try:
+            if self._file.write(record) < len(record):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        name = error.filename or self._file.name
+        process.warn(f"no more TensorBoard events: {name}: {error.strerror}")
+        with contextlib.suppress(OSError):
+            self.close()
+
+
+def _masked_crc(data: bytes) -> bytes:
+    """As TensorFlow's record files have it."""
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def _keep_until(path: Path, step: int) -> None:
+    """Drop the lines of later steps, and what a kill cut short."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines():
+    before, kept = path.read_bytes(), []
+    for line in before.splitlines():
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            break  # a line cut short by a kill
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept))
-    os.replace(partial, path)
+            row = json.loads(line)
+            if row["step"] <= step:
+                kept.append(files.json_text(row) + "\n")
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    if (after := "".join(kept).encode()) != before:
+        files.write(path, after)
 
 
 def of_parts(values: dict[str, float]) -> dict[str, float]:
