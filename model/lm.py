@@ -38,23 +38,23 @@ class Output:
 
 
 class ByteLM(nnx.Module):
-    """Predicts the next id at every position.
+    """Predicts the next id at every position, on a platform ("cpu", "tpu" or "gpu").
 
-    Raises ConfigError where the config and the vocabulary do not fit each other.
+    Raises ConfigError where the config does not fit the vocabulary or the platform.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int, backend: str, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, vocab_size: int, platform: str, dtype, rngs: nnx.Rngs):
         self.config, self.vocab_size = config, vocab_size
         width = config.widths[0]
         self.embedding = EMBEDDINGS[config.embedding](config, vocab_size, dtype, rngs)
-        self.trunk = make_trunk(config, 0, backend, dtype, rngs)
+        self.trunk = make_trunk(config, 0, platform, dtype, rngs)
         self.norm = RMSNorm(width)
         # A small head: the first predictions are close to uniform, whatever the width.
         untied = not config.tied_embeddings
         shape = (width, vocab_size)
         self.head = Linear(*shape, ("embed", "vocab"), dtype, rngs, 0.1) if untied else None
         kind = config.mtp.kind
-        self.mtp = MTP[kind](config, vocab_size, backend, dtype, rngs) if kind in MTP else None
+        self.mtp = MTP[kind](config, vocab_size, platform, dtype, rngs) if kind in MTP else None
         self.routed = any(stage.scripts for stage in config.stages)
         # How many ids before the new ones the embedding, the segmenter's rule and characters reach.
         self.history = max(1, self.embedding.reach, 3 if self.routed else 0)
