@@ -61,7 +61,7 @@ def train(config: Config, preset: str = "custom") -> dict:
     rows = sharding.local_rows(rows_over_mesh, shape)
 
     # Model and optimizer: shapes only, nothing allocated yet.
-    definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform)
+    definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform, tokenizer.bos_id)
     optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names)
     abstract = abstract_state(definition, optimizer, mesh)
 

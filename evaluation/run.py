@@ -112,7 +112,7 @@ def open_run(folder: str | Path) -> Run:
         raise CheckpointError(f"{folder} cannot be opened: {error}") from error
     mesh = make_mesh(MeshConfig())
     jax.set_mesh(mesh)
-    definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform)
+    definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform, tokenizer.bos_id)
     params, step = load_params(folder, abstract_params(definition, mesh))
     marker = marker_for(config.model, tokenizer, folder)
     return Run(config, tokenizer, definition, params, step, mesh, marker)

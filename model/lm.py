@@ -40,11 +40,15 @@ class Output:
 class ByteLM(nnx.Module):
     """Predicts the next id at every position, on a platform ("cpu", "tpu" or "gpu").
 
-    Raises ConfigError where the config does not fit the vocabulary or the platform.
+    bos_id: the id that begins documents. Raises ConfigError where the config does not fit the
+    vocabulary or the platform.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int, platform: str, dtype, rngs: nnx.Rngs):
-        self.config, self.vocab_size = config, vocab_size
+    def __init__(
+        self, config: ModelConfig, vocab_size: int, bos_id: int, platform: str, dtype,
+        rngs: nnx.Rngs,
+    ):  # fmt: skip
+        self.config, self.vocab_size, self.bos_id = config, vocab_size, bos_id
         width = config.widths[0]
         self.embedding = EMBEDDINGS[config.embedding](config, vocab_size, dtype, rngs)
         self.trunk = make_trunk(config, 0, platform, dtype, rngs)
@@ -71,7 +75,7 @@ class ByteLM(nnx.Module):
         if not self.config.stages:
             return jnp.zeros_like(tokens, bool)
         segmenter = self.config.stages[0].segmenter
-        ends = rule_ends(segmenter, tokens, before)
+        ends = rule_ends(segmenter, tokens, before, self.bos_id)
         return ends | (marks > 0) if segmenter == "marks" else ends
 
     def _scripts(self, known: jax.Array, documents: jax.Array, before: jax.Array) -> jax.Array:

@@ -187,19 +187,21 @@ class Loop:
         self.start = jax.jit(self._start)
         self.proceed = jax.jit(self._proceed, donate_argnums=1)
 
-    def _read(self, params, state, tokens, valid, verify):
-        """A pass over tokens ``[B, N]``, ``valid [B]`` of them: what ``verify(log_p)`` keeps of it,
-        and the caches then."""
+    def _read(self, params, state, tokens, valid, verify, guessed: bool):
+        """A pass over tokens ``[B, N]``, ``valid [B]`` of them: what ``verify(log_p)`` keeps of it
+        (all, unless there are guesses among them), and the caches then."""
         model, own = self.bind(params[0]), state["marked"]
-        marks, _ = self.marker.extend(params[1], tokens, own, valid)
+        marks, marked = self.marker.extend(params[1], tokens, own, valid)
         output, pending = model.advance(tokens, state["cache"], marks, valid, self.context)
         kept, log_p, rest = verify(output.logits)
+        if guessed:
+            _, marked = self.marker.extend(params[1], tokens, own, kept)
         write = jax.vmap(lambda ids, new, at: lax.dynamic_update_slice(ids, new, (at,)))
         ids = write(state["ids"], tokens, state["length"])
         seen = Seen(tokens, output, kept, ids, state["length"], self.context)
         return state | rest | {
             "cache": model.settle(pending, kept),
-            "marked": self.marker.extend(params[1], tokens, own, kept)[1],
+            "marked": marked,
             "drafter": self.drafter.observe(model, params[2], state["drafter"], seen),
             "ids": ids,
             "length": state["length"] + kept,
@@ -226,7 +228,7 @@ class Loop:
             newest = take(logits, lengths[:, None] - 1)[:, 0]
             return lengths, filtered(newest, self.sampling), {}
 
-        return self._read(params, state, tokens, lengths, verify)
+        return self._read(params, state, tokens, lengths, verify, guessed=False)
 
     def _proceed(self, params, state, until):
         def going(state):
@@ -298,7 +300,8 @@ class Loop:
                 "told": state["told"] + told,
             }  # fmt: skip
 
-        return self._read(params, state, tokens, jnp.where(live, 1 + guessed, 0), verify)
+        valid = jnp.where(live, 1 + guessed, 0)
+        return self._read(params, state, tokens, valid, verify, guessed=D > 0)
 
 
 def plain_text(
