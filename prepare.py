@@ -161,6 +161,7 @@ def _marks(arguments: Arguments, tokenizer, units: list, console):
         return SubwordMarks(subwords, tokenizer)
     from octavo.evaluation.marks import EntropyMarks
     from octavo.evaluation.run import keep_marker, open_run
+    from octavo.files import read_json
 
     run = open_run(arguments.marks)
     if run.tokenizer.fingerprint != tokenizer.fingerprint:
@@ -170,9 +171,16 @@ def _marks(arguments: Arguments, tokenizer, units: list, console):
         )
     if not arguments.unit_bytes > 1:
         raise ConfigError(f"--unit-bytes must be above 1, not {arguments.unit_bytes}.")
-    console.print("choosing the threshold of entropy ...")
-    sample = list(_training_text(arguments, units, 500_000))
-    mark = EntropyMarks.with_rate(run, sample, 1 / arguments.unit_bytes)
+    chosen = Path(arguments.marks) / "threshold.json"
+    if chosen.is_file():  # the marker of another corpus: marks as there
+        mark = EntropyMarks(
+            run.definition.bind, run.params, run.tokenizer, run.config.data.length,
+            read_json(chosen, float, error=ConfigError),
+        )  # fmt: skip
+    else:
+        console.print("choosing the threshold of entropy ...")
+        sample = list(_training_text(arguments, units, 500_000))
+        mark = EntropyMarks.with_rate(run, sample, 1 / arguments.unit_bytes)
     console.print(f"a unit ends where the entropy of the next byte is above {mark.threshold:.3f}")
     keep_marker(Path(arguments.marks), mark.threshold, Path(arguments.out))
     return mark

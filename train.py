@@ -29,7 +29,7 @@ def train(config: Config, preset: str = "custom") -> dict:
 
     from octavo.data.pipeline import batches, make_plan
     from octavo.data.shards import heldout_documents
-    from octavo.evaluation.run import MARKER, keep_marker, marker_for
+    from octavo.evaluation.run import MARKER, check_marks, keep_marker, marker_for
     from octavo.evaluation.score import score
     from octavo.model import flops
     from octavo.model.sampling import Sampling, generate, plain_text
@@ -53,6 +53,7 @@ def train(config: Config, preset: str = "custom") -> dict:
 
     # Data: what every row of every step holds.
     plan = make_plan(config.data, config.train.seed, config.model.needs_marks)
+    check_marks(config.model, plan.corpora)
     tokenizer, marked_by = plan.corpora[0].tokenizer, plan.corpora[0].folder
     marker = marker_for(config.model, tokenizer, marked_by)
     jax.set_mesh(mesh)  # after the marker, which may be a model on a mesh of its own

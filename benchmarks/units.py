@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from octavo import cli
 from octavo.data.sources import stdlib_documents
 from octavo.model.segmentation import rule_ends
 from octavo.tokenizers.bytes import BOS
@@ -52,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -7,6 +7,7 @@ distribution.
 """
 
 import codecs
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -56,14 +57,16 @@ def filtered(logits: jax.Array, sampling: Sampling) -> jax.Array:
     if sampling.temperature == 0:
         best = jnp.argmax(logits, axis=-1, keepdims=True)
         return jnp.where(jnp.arange(logits.shape[-1]) == best, 0.0, HIDDEN)
-    logits = jax.nn.log_softmax(logits / sampling.temperature, axis=-1)
+    # The most likely first becomes 0, which no temperature moves; and no float32 overflows.
+    below = logits - jnp.max(logits, axis=-1, keepdims=True)
+    logits = jax.nn.log_softmax(below / min(max(sampling.temperature, 1e-30), 1e30), axis=-1)
     if sampling.top_k:
         kth = lax.top_k(logits, min(sampling.top_k, logits.shape[-1]))[0][..., -1:]
         logits = jnp.where(logits >= kth, logits, HIDDEN)
     if sampling.top_p < 1:
         logits = _keep_mass(logits, -logits, sampling.top_p)
     if sampling.min_p:
-        floor = jnp.max(logits, axis=-1, keepdims=True) + jnp.log(sampling.min_p)
+        floor = jnp.max(logits, axis=-1, keepdims=True) + math.log(sampling.min_p)
         logits = jnp.where(logits >= floor, logits, HIDDEN)
     if sampling.typical < 1:
         logits = jax.nn.log_softmax(logits, axis=-1)
@@ -79,7 +82,8 @@ def _keep_mass(logits: jax.Array, rank: jax.Array, mass: float) -> jax.Array:
     order = jnp.argsort(rank, axis=-1, stable=True)
     sorted_p = jnp.take_along_axis(jax.nn.softmax(logits, axis=-1), order, axis=-1)
     before = jnp.cumsum(sorted_p, axis=-1) - sorted_p
-    keep = jnp.take_along_axis(before < mass, jnp.argsort(order, axis=-1), axis=-1)
+    keep = (before < mass).at[..., 0].set(True)
+    keep = jnp.take_along_axis(keep, jnp.argsort(order, axis=-1), axis=-1)
     return jnp.where(keep, logits, HIDDEN)
 
 
@@ -291,8 +295,10 @@ class Loop:
                 # Behind a guess that was refused comes what the guesses had too little of.
                 refused = (newest[:, 0] == accepted) & (accepted < guessed)
                 log_q = take(draft.log_q, jnp.minimum(newest, D - 1))[:, 0]
-                rest = jnp.log(jnp.maximum(jnp.exp(log_next) - jnp.exp(log_q), 0))
-                log_next = jnp.where(refused[:, None], jax.nn.log_softmax(rest), log_next)
+                rest = jnp.maximum(jnp.exp(log_next) - jnp.exp(log_q), 0)
+                refused &= jnp.any(rest > 0, axis=1)  # rounding may leave nothing
+                rest = jax.nn.log_softmax(jnp.log(rest))
+                log_next = jnp.where(refused[:, None], rest, log_next)
             told = jnp.stack([jnp.sum(live), jnp.sum(guessed), jnp.sum(jnp.maximum(kept - 1, 0))])
             ended = state["ended"] | ((kept == end) & live)
             return kept, log_next, {

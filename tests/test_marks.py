@@ -13,7 +13,7 @@ import pytest
 
 from helpers import arguments_of, batch_of, defined, forward, random_text, run, shrink, words
 from octavo.configs import presets
-from octavo.configs.schema import Config, DataConfig, ModelConfig, TrainConfig
+from octavo.configs.schema import Config, ConfigError, DataConfig, ModelConfig, TrainConfig
 from octavo.data.marks import SubwordMarks
 from octavo.data.pipeline import BatchSource, make_plan
 from octavo.data.prepare import prepare
@@ -21,7 +21,7 @@ from octavo.data.shards import Corpus
 from octavo.data.sources import find_units
 from octavo.evaluation import codec
 from octavo.evaluation.marks import EntropyMarks
-from octavo.evaluation.run import Run
+from octavo.evaluation.run import MARKER, Run, check_marks
 from octavo.model import drafting
 from octavo.model.batch import Batch
 from octavo.model.sampling import Sampling, generate
@@ -289,3 +289,46 @@ def test_subword_marks_are_no_units(marked, tmp_path):
     done = run("train.py", "blt", *arguments_of(config, tmp_path)[:2],
                "--data.source", str(marked), "--data.length", "64")  # fmt: skip
     assert done.returncode == 2 and "decides as it reads" in done.stderr, done.stderr
+
+
+def described(folder, marks: dict, checksum: int | None = None, length: int = 64):
+    """A corpus that says this of its marks, beside a marker with parameters of that checksum."""
+    if checksum is not None:
+        record = folder / MARKER / "checkpoints" / "3" / "meta" / "metadata"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"checksums": {"params": checksum}}))
+        config = {"data": {"length": length}}
+        (folder / MARKER / "config.json").write_text(json.dumps(config))
+    return SimpleNamespace(folder=folder, marks=marks)
+
+
+def test_a_mixture_is_marked_alike(tmp_path):
+    entropy = {"kind": "entropy", "threshold": 1.5, "tokenizer": "bytes"}
+    subwords = {"kind": "subwords", "tokenizer": "unigram", "fingerprint": "a"}
+    first = described(tmp_path / "first", entropy, 7)
+    by_marks, predicted = presets()["blt"].model, presets()["pooling-unigram"].model
+    same = described(tmp_path / "same", dict(entropy), 7)
+    for model in (by_marks, predicted, presets()["flat"].model):
+        check_marks(model, [first, same])
+    check_marks(
+        predicted, [described(tmp_path / "a", subwords), described(tmp_path / "b", subwords)]
+    )
+    others = {
+        "subwords": (subwords, None, 64),
+        "threshold": (entropy | {"threshold": 1.6}, 7, 64),
+        "model": (entropy, 8, 64),
+        "rows": (entropy, 7, 128),
+        "gone": (entropy, None, 64),
+    }
+    for name, about in others.items():
+        other = described(tmp_path / name, *about)
+        for model in (by_marks, predicted):
+            with pytest.raises(ConfigError, match=name):
+                check_marks(model, [first, other])
+    with pytest.raises(ConfigError, match="c has none that a model decides as it reads"):
+        check_marks(by_marks, [described(tmp_path / "c", subwords)])
+    other = subwords | {"fingerprint": "b"}
+    with pytest.raises(ConfigError, match="e and .*d were made differently"):
+        check_marks(
+            predicted, [described(tmp_path / "d", subwords), described(tmp_path / "e", other)]
+        )
