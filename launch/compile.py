@@ -6,6 +6,7 @@ Tells memory per chip, FLOPs, collectives and a roofline estimate before anyone 
 Needs the tpu-compile extra (libtpu), no TPU.
 """
 
+import contextlib
 import os
 import re
 import sys
@@ -105,11 +106,14 @@ def compile_step(config: Config, topology: str, vocab_size: int = 256) -> Compil
         step = make_step(config, definition, optimizer, state, np.ones(vocab_size, np.int32))
         try:
             compiled = step.lower(state, batch).compile()
+            memory = compiled.memory_analysis()
+            with _without_stacks():
+                text = compiled.as_text()
         except jax.errors.JaxRuntimeError as error:
             if "hbm" not in str(error).lower():
                 raise cli.RunError(
-                    f"the TPU compiler failed for {topology}, which says nothing about the pod: "
-                    f"{_first_line(error)} Try another topology or --data.batch-size."
+                    f"the TPU compiler failed for {topology}: {_first_line(error)} Try another "
+                    "--topology or --data.batch-size, or another version of libtpu."
                 ) from error
             need = re.search(r"\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)", str(error))
             size = "needs {}iB of {}iB".format(*need.groups()) if need else str(error)
@@ -117,7 +121,6 @@ def compile_step(config: Config, topology: str, vocab_size: int = 256) -> Compil
                 f"the step does not fit a chip of {topology}: it {size} of memory. Try "
                 "--model.remat full, a smaller --data.batch-size, or more --train.accumulation."
             ) from error
-    memory, text = compiled.memory_analysis(), compiled.as_text()
     kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
     found = re.findall(rf" ({kinds})(?:-start)?\(", text)
     return Compiled(
@@ -128,6 +131,19 @@ def compile_step(config: Config, topology: str, vocab_size: int = 256) -> Compil
         collectives=dict(Counter(found)),
         text=text,
     )
+
+
+@contextlib.contextmanager
+def _without_stacks():
+    """While libtpu prints a program: it prints the C++ stack of what it raises, too."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _first_line(error: Exception) -> str:

@@ -75,11 +75,12 @@ def test_unknown_topology():
     assert topology_of(["--topology", "v6e-16"]) == ("v6e-16", [])
 
 
-def test_a_failure_of_the_compiler_is_one_sentence(monkeypatch):
+@pytest.mark.parametrize("where", ["Lowered.compile", "Compiled.as_text"])
+def test_a_failure_of_the_compiler_is_one_sentence(where, monkeypatch):
     def fail(*args, **kwargs):
         raise jax.errors.JaxRuntimeError("INTERNAL: Mosaic failed\nand a page of dumps")
 
-    monkeypatch.setattr(jax.stages.Lowered, "compile", fail)
+    monkeypatch.setattr(f"jax.stages.{where}", fail)
     config = with_data(presets()["flat"], batch_size=4, length=128)
     with pytest.raises(RunError, match="compiler failed for v5e-4.*INTERNAL: Mosaic failed[^\n]*$"):
         compile_step(config, "v5e-4")
