@@ -243,6 +243,7 @@ def _marks(arguments: Arguments, tokenizer, units: list, console):
         return SubwordMarks(subwords, tokenizer)
     from octavo.evaluation.marks import EntropyMarks
     from octavo.evaluation.run import keep_marker, open_run
+    from octavo.files import read_json
 
     run = open_run(arguments.marks)
     if run.tokenizer.fingerprint != tokenizer.fingerprint:
@@ -250,9 +251,13 @@ def _marks(arguments: Arguments, tokenizer, units: list, console):
             f"{arguments.marks} reads {run.tokenizer.name}, the corpus is of {tokenizer.name}; "
             "give both the same tokenizer."
         )
-    console.print("choosing the threshold of entropy ...")
-    sample = list(_training_text(arguments, units, 500_000))
-    mark = EntropyMarks.with_rate(run, sample, 1 / arguments.unit_bytes)
+    chosen = Path(arguments.marks) / "threshold.json"
+    if chosen.is_file():  # the marker of another corpus: marks as there
+        mark = EntropyMarks.of_run(run, read_json(chosen, float, error=ConfigError))
+    else:
+        console.print("choosing the threshold of entropy ...")
+        sample = list(_training_text(arguments, units, 500_000))
+        mark = EntropyMarks.with_rate(run, sample, 1 / arguments.unit_bytes)
     console.print(f"a unit ends where the entropy of the next byte is above {mark.threshold:.3f}")
     keep_marker(Path(arguments.marks), mark.threshold, Path(arguments.out))
     return mark

@@ -43,7 +43,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     from octavo.data.pipeline import batches, make_plan
     from octavo.data.plan import Plan
     from octavo.data.shards import heldout_documents
-    from octavo.evaluation.run import MARKER, keep_marker, marker_for
+    from octavo.evaluation.run import MARKER, check_marks, keep_marker, marker_for
     from octavo.evaluation.score import score
     from octavo.model import flops
     from octavo.model.sampling import Sampling, generate, plain_text
@@ -68,6 +68,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     version = Plan.VERSION if record is None else record.data.get("version")
     room = room_of(config.model, config.data.length)
     plan = make_plan(config.data, config.train.seed, config.model.needs_marks, room, version)
+    check_marks(config.model, plan.corpora)
     tokenizer, marked_by = plan.corpora[0].tokenizer, plan.corpora[0].folder
     marker = marker_for(config.model, tokenizer, marked_by)
     scored = config.train.evaluation_bytes
@@ -81,7 +82,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     rows = sharding.local_rows(rows_over_mesh, shape)
 
     # Model: shapes only, nothing allocated yet.
-    definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform)
+    definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform, tokenizer.bos_id)
 
     # The folder: ours alone, the same for all hosts, and what it holds.
     workdir = folder.claim(config, preset, held)

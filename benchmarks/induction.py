@@ -21,6 +21,7 @@ import math
 import jax
 import numpy as np
 
+from octavo import cli
 from octavo.configs.schema import (
     Config,
     DataConfig,
@@ -150,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

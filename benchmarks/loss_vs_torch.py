@@ -12,10 +12,8 @@ import math
 
 import jax
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch_model import TorchLM
 
+from octavo import cli
 from octavo.configs import presets
 from octavo.data.pipeline import batches, make_plan
 from octavo.training.optimizer import learning_rate, make_optimizer
@@ -25,6 +23,8 @@ from octavo.training.step import make_step
 
 
 def main() -> None:
+    from torch_model import F, TorchLM, torch
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
@@ -80,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

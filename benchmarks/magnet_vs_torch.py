@@ -16,15 +16,14 @@ from dataclasses import replace
 import numpy as np
 from step_time import ours
 
+from octavo import cli
 from octavo.configs import presets
 from octavo.model.batch import FIELDS
 
 
 def theirs(width: int, layers: int, heads: int, rates: dict[int, float], batch: dict):
     """One step of the published model; rows are grouped by ``batch["script"]``."""
-    import torch
-    import torch.nn.functional as F
-    from torch import nn
+    from torch_model import F, nn, torch
 
     torch.set_num_threads(2)
     size = width // heads
@@ -162,4 +161,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -15,7 +15,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from octavo import cli
 from octavo.configs import presets
+from octavo.configs.schema import ConfigError
 from octavo.data.pipeline import batches, make_plan
 from octavo.model import flops
 from octavo.training.optimizer import make_optimizer
@@ -29,12 +31,14 @@ ROUNDS = 10
 
 def contender(name: str):
     """``step()`` runs one step and waits; and what to say of the preset."""
-    config = presets()[name]
+    config = presets().get(name)
+    if config is None:
+        raise ConfigError(f"no preset {name!r}; there are {', '.join(presets())}.")
     mesh = make_mesh(config.mesh)
     jax.set_mesh(mesh)
-    plan = make_plan(config.data, 0)
+    plan = make_plan(config.data, 0, config.model.needs_marks)
     tokenizer = plan.corpora[0].tokenizer
-    definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform)
+    definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform, tokenizer.bos_id)
     optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names)
     abstract = abstract_state(definition, optimizer, mesh)
     state = fresh_state(definition, optimizer, abstract, 0)
@@ -76,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

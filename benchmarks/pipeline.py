@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from octavo import cli
 from octavo.configs.schema import DataConfig
 from octavo.data.pipeline import batches, make_plan
 from octavo.data.prepare import prepare
@@ -113,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

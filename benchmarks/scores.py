@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from octavo import cli
 from octavo.configs import presets
 from octavo.data.pipeline import make_plan
 from octavo.model import flops
@@ -70,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

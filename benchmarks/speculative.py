@@ -17,6 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from octavo import cli
 from octavo.configs.schema import ConfigError
 from octavo.data.pipeline import parse_source
 from octavo.data.shards import Corpus, heldout_documents
@@ -93,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

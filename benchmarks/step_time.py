@@ -13,6 +13,7 @@ import time
 import jax
 import numpy as np
 
+from octavo import cli
 from octavo.configs.schema import Config, DataConfig, MeshConfig, ModelConfig
 from octavo.model.batch import FIELDS
 from octavo.tokenizers.bytes import ByteTokenizer
@@ -40,9 +41,7 @@ def ours(config: Config, batch: dict):
 
 
 def theirs(config: Config, batch: dict):
-    import torch
-    import torch.nn.functional as F
-    from torch_model import TorchLM
+    from torch_model import F, TorchLM, torch
 
     torch.set_num_threads(2)
     model = TorchLM(config.model, config.data.length)
@@ -94,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

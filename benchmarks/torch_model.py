@@ -1,10 +1,13 @@
 """The default model in plain PyTorch, to measure ours against. Not a dependency of Octavo."""
 
-import torch
-import torch.nn.functional as F
-from torch import nn
+from octavo.configs.schema import ConfigError, ModelConfig
 
-from octavo.configs.schema import ModelConfig
+try:
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+except ImportError as error:
+    raise ConfigError("this benchmark needs PyTorch: pip install torch.") from error
 
 
 def rotate(x, cosine, sine):

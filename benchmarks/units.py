@@ -14,8 +14,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from octavo import cli
 from octavo.data.sources import stdlib_documents
 from octavo.model.segmentation import rule_ends
+from octavo.tokenizers.bytes import BOS
 from octavo.tokenizers.unicode_words import hat_ends, word_ends
 
 OTHER = "Съешь же ещё этих мягких булок. 日本語の文章です。 नमस्ते दुनिया، مرحبا بالعالم! "
@@ -30,7 +32,7 @@ def main() -> None:
     ids = np.frombuffer(text, np.uint8)
     before = np.append(np.uint8(0), ids[:-1])
     rules = {
-        name: lambda name=name: rule_ends(name, ids, before)
+        name: lambda name=name: rule_ends(name, ids, before, BOS)
         for name in ("whitespace", "spacelike", "unit_mark", "stride")
     } | {
         "Unicode words (UAX 29)": lambda: word_ends(ids),
@@ -51,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

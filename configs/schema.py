@@ -307,7 +307,8 @@ class ModelConfig:
     """What the backward pass computes again: nothing, all but matrix products, or everything of a
     block. full is also the fastest on CPU, where memory costs more than arithmetic."""
     attention: Literal["auto", "reference", "splash", "cudnn"] = "auto"
-    """Attention kernel. auto: splash on TPU, cudnn on GPU, reference elsewhere."""
+    """Attention kernel. auto: for each stack splash on TPU or cudnn on NVIDIA, where they can serve
+    (cudnn: bfloat16, causal, no window), and reference elsewhere."""
     stages: tuple[StageConfig, ...] = ()
     """Levels around the trunk, outermost (bytes) first."""
     mtp: MTPConfig = field(default_factory=MTPConfig)

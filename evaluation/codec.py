@@ -34,34 +34,37 @@ class Predictor:
         self.run, self.overlap = run, run.config.data.length // 2
         length, bind, marker = run.config.data.length, run.definition.bind, run.marker
 
-        @functools.partial(jax.jit, donate_argnums=1)
-        def extend(params, caches, tokens, valid):
-            marks, marked = marker.extend(params[1], tokens, caches[1], valid)
-            logits, cache = bind(params[0]).extend(tokens, caches[0], marks, valid)
-            last = jnp.take_along_axis(logits, valid[:, None, None] - 1, axis=1)[0, 0]
-            return jax.nn.softmax(last), (cache, marked)
+        @functools.partial(jax.jit, donate_argnums=(1, 2))
+        def extend(params, cache, marked, tokens, marks, valid):
+            """Of tokens and marks ``[1, N]``, the newest token has no mark yet."""
+            newest = valid[:, None] - 1
+            id_ = jnp.take_along_axis(tokens, newest, axis=1)
+            mark, marked = marker.extend(params[1], id_, marked, jnp.ones_like(valid))
+            marks = marks.at[0, newest[0, 0]].set(mark[0, 0])
+            logits, cache = bind(params[0]).extend(tokens, cache, marks, valid)
+            last = jnp.take_along_axis(logits, newest[..., None], axis=1)[0, 0]
+            return jax.nn.softmax(last), mark[0, 0], cache, marked
 
         self._extend = extend
-        self._empty = jax.jit(
-            lambda: (bind(run.params).init_cache(1, length), marker.init_cache(1, length))
-        )
+        self._empty = jax.jit(lambda: bind(run.params).init_cache(1, length))
+        self._unmarked = jax.jit(lambda: marker.init_cache(1, length))
 
     def __call__(self) -> Iterator[np.ndarray]:
         """A generator of probabilities, float32 ``[V]``; ``send`` it each id."""
         length, tokenizer = self.run.config.data.length, self.run.tokenizer
         params = (self.run.params, self.run.marker.params)
-        one = jnp.ones(1, jnp.int32)
-        known = [tokenizer.bos_id]
-        while True:
-            caches = self._empty()
-            context = known[-(self.overlap + 1) :] if len(known) > 1 else known
-            tokens = np.zeros((1, self.overlap + 1), np.int32)
-            tokens[0, : len(context)] = context
-            valid = one * len(context)
-            for _ in range(length - len(context) + 1):
-                p, caches = self._extend(params, caches, tokens, valid)
+        known, marks, marked = [tokenizer.bos_id], [], self._unmarked()
+        while True:  # a window of the model; the marks are those of the document
+            cache, context = self._empty(), min(len(known), self.overlap + 1)
+            given = np.zeros((2, 1, self.overlap + 1), np.int32)
+            given[0, 0, :context] = known[-context:]
+            given[1, 0, : context - 1] = marks[len(marks) - context + 1 :]
+            valid = np.array([context], np.int32)
+            for _ in range(length - context + 1):
+                p, mark, cache, marked = self._extend(params, cache, marked, *given, valid)
+                marks.append(int(mark))
                 known.append((yield np.asarray(p)))
-                tokens, valid = np.array([[known[-1]]], np.int32), one
+                given, valid = np.array([[[known[-1]]], [[0]]], np.int32), np.ones(1, np.int32)
 
 
 def checkpoint_checksum(params: dict) -> int:

@@ -2,7 +2,8 @@
 sample or compress.
 
 A marker marks the ids of whole documents side by side (``of_documents``), and one after another
-with a cache (``init_cache``, ``extend``).
+with a cache (``init_cache``, ``extend``), which goes on for as long as the document does: the marks
+are the same, whatever the rows of the model that reads them.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 from octavo.configs.room import Room, room_of
 from octavo.evaluation.rows import over_documents, packed_rows
 from octavo.model.batch import FIELDS, Batch
+from octavo.model.segmentation import take
 from octavo.tokenizers.interface import Tokenizer
 from octavo.training.objective import entropy
 
@@ -37,8 +39,13 @@ class EntropyMarks:
     """A unit ends with the ids after which a small model's next-id entropy is above a threshold
     (BLT, 2412.09871, section 2.3, "global constraint"): decided by the ids up to there.
 
-    bind, params: the small model. length: its rows in training; each id is judged with at least
-    half of that as context. threshold: nats. room: of its rows (see ``packed_rows``).
+    bind, params: the small model. length: its rows in training. threshold: nats. room: of its rows
+    (see ``packed_rows``). In a document
+    longer than ``length``, window k begins at id k * step and is asked for all ids from where
+    window k - 1 ends; step is half of ``length``, rounded up, so that each id has at least about
+    that much context. Whoever marks computes by these windows, one pass or many: what differs is
+    the rounding of float32, which a mark feels if its entropy is within some 1e-6 nats of the
+    threshold.
     """
 
     BATCH = 16
@@ -54,6 +61,16 @@ class EntropyMarks:
     ):
         self.bind, self.params, self.tokenizer = bind, params, tokenizer
         self.length, self.threshold, self.room = length, threshold, room
+        self.step = length - length // 2
+        of_two, of_three = (
+            jax.eval_shape(lambda rows=rows: bind(params).init_cache(rows, length))
+            for rows in (2, 3)
+        )
+        # Which axis of each part of a cache is that of rows.
+        self._axes = jax.tree.map(
+            lambda a, b: [x == y for x, y in zip(a.shape, b.shape, strict=True)].index(False),
+            of_two, of_three,
+        )  # fmt: skip
 
         @jax.jit
         def entropies(params, rows):
@@ -67,7 +84,11 @@ class EntropyMarks:
         """The marker of an opened run whose threshold marks this share of the ids."""
         mark = cls.of_run(run, threshold=0.0)
         found = mark.entropies([run.tokenizer.encode(document) for document in documents])
-        mark.threshold = float(np.quantile(np.concatenate(found), 1 - rate))
+        found = np.concatenate(found).astype(np.float64)
+        below = found[found <= np.quantile(found, 1 - rate)]
+        above = found[found > below.max()]
+        # Between two entropies, not at one: rounding must not decide.
+        mark.threshold = float((below.max() + (above.min() if len(above) else below.max())) / 2)
         return mark
 
     @classmethod
@@ -102,9 +123,72 @@ class EntropyMarks:
         return [(values > self.threshold).astype(np.uint8) for values in self.entropies(encoded)]
 
     def init_cache(self, rows: int, slots: int) -> dict:
-        return self.bind(self.params).init_cache(rows, slots)
+        """Two windows of each row: the one that is asked now, and the next. Documents may be of any
+        length, whatever ``slots``."""
+        windows = (self._empty(rows), self._empty(rows))
+        return {"read": jnp.zeros(rows, jnp.int32), "windows": windows}
 
     def extend(self, params, tokens, cache, valid):
-        """Marks ``[B, N]`` of tokens that continue the cache, and the longer cache."""
-        logits, cache = self.bind(params).extend(tokens, cache, valid=valid, context=self.length)
-        return (entropy(logits) > self.threshold).astype(jnp.int32), cache
+        """Marks ``[B, N]`` of tokens that continue the cache, of which ``valid [B]`` count, and the
+        longer cache."""
+        found, cache = self.extend_entropies(params, tokens, cache, valid)
+        return (found > self.threshold).astype(jnp.int32), cache
+
+    def extend_entropies(self, params, tokens, cache, valid):
+        """As ``extend``, entropies for marks."""
+        (B, N), step = tokens.shape, self.step
+        if N <= step:
+            return self._read(params, tokens, cache, valid)
+        parts = -(-N // step)
+        padded = jnp.pad(tokens, ((0, 0), (0, parts * step - N)))
+
+        def one(cache, part):
+            tokens, begin = part
+            found, cache = self._read(params, tokens, cache, jnp.clip(valid - begin, 0, step))
+            return cache, found
+
+        split = padded.reshape(B, parts, step).swapaxes(0, 1), step * jnp.arange(parts)
+        cache, found = jax.lax.scan(one, cache, split)
+        return found.swapaxes(0, 1).reshape(B, -1)[:, :N], cache
+
+    def _empty(self, rows: int) -> dict:
+        # A window is read on to the end of the tokens that it ends in.
+        return self.bind(self.params).init_cache(rows, self.length + self.step)
+
+    def _window(self, at):
+        """The window that is asked for the id at a place of the document; the begin id's is 0."""
+        return jnp.where(at < self.length, 0, (at - self.length) // self.step + 1)
+
+    def _read(self, params, tokens, cache, valid):
+        """``extend_entropies`` for at most ``step`` tokens: they lie in two windows or, if more
+        than one, begin a third."""
+        model, (B, N) = self.bind(params), tokens.shape
+        read, windows = cache["read"], list(cache["windows"])
+        asked, t = self._window(read), jnp.arange(N)[None]
+        if N > 1:
+            windows.append(self._empty(B))
+        found = []
+        for number, window in enumerate(windows):
+            # Tokens before the window's first are left out: the rest moves to the left.
+            skipped = jnp.clip((asked + number) * self.step - read, 0, N)[:, None]
+            own = take(tokens, jnp.minimum(t + skipped, N - 1))
+            count = jnp.maximum(valid - skipped[:, 0], 0)
+            logits, windows[number] = model.extend(own, window, valid=count)
+            found.append(take(entropy(logits), jnp.maximum(t - skipped, 0)))
+        of_each = self._window(read[:, None] + t) - asked[:, None]
+        found = jnp.take_along_axis(jnp.stack(found), of_each[None], axis=0)[0]
+        moves = self._window(read + valid) > asked
+        windows = tuple(windows[:2]), tuple((*windows, self._empty(B))[1:3])
+        windows = jax.lax.cond(
+            jnp.any(moves), lambda: self._where(moves, windows[1], windows[0]), lambda: windows[0]
+        )
+        return found, {"read": read + valid, "windows": windows}
+
+    def _where(self, rows, those, these):
+        """Caches of ``those`` windows in the rows ``[B]`` that move on, of ``these`` in others."""
+
+        def one(moves, a, b):
+            return jax.tree.map(lambda a, b: jnp.where(moves, a, b), a, b)
+
+        axes = (self._axes, self._axes)
+        return jax.vmap(one, (0, axes, axes), axes)(rows, those, these)

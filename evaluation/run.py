@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from octavo.configs.schema import Config, ConfigError, MeshConfig, ModelConfig
+from octavo.data.shards import Corpus
 from octavo.evaluation.marks import EntropyMarks, NoMarks
 from octavo.files import read_json, write_json
 from octavo.tokenizers import load as tokenizers
@@ -75,6 +76,42 @@ def marker_for(model: ModelConfig, tokenizer: Tokenizer, folder: Path) -> NoMark
     return EntropyMarks.of_run(small, threshold)
 
 
+def check_marks(model: ModelConfig, corpora: list[Corpus]) -> None:
+    """Raise ConfigError, naming the corpus, unless the marks of a mixture are what the model takes
+    them for: made by what was read so far if units end at them, and all made alike."""
+    if not model.needs_marks:
+        return
+    first = corpora[0]
+    for corpus in corpora:
+        folder = corpus.folder
+        kind = (corpus.marks or {}).get("kind")
+        if kind != "entropy" and any(stage.segmenter == "marks" for stage in model.stages):
+            raise ConfigError(
+                f"the model's units end at stored marks, but {folder} has none that a model "
+                f"decides as it reads (they are of {kind or 'no kind'}): make them with python "
+                "prepare.py SOURCE --out DIR --marks RUN."
+            )
+        if _made_by(corpus) != _made_by(first):
+            raise ConfigError(
+                f"the marks of {folder} and {first.folder} were made differently; a mixture needs "
+                f"one kind: mark {folder} as {first.folder} was (entropy: by "
+                f"--marks {first.folder / MARKER})."
+            )
+
+
+def _made_by(corpus: Corpus) -> tuple:
+    """What decided a corpus's marks: equal for two that are marked alike."""
+    small, marks = corpus.folder / MARKER, corpus.marks
+    if not marks or marks.get("kind") != "entropy" or not small.is_dir():
+        return (marks,)
+    records = sorted(small.glob("checkpoints/*/meta/metadata"), key=lambda p: int(p.parts[-3]))
+    if not records:
+        raise CheckpointError(f"{small} holds no checkpoint.")
+    meta = read_json(records[-1], dict, error=CheckpointError)
+    length = read_json(small / "config.json", dict, error=CheckpointError)["data"]["length"]
+    return marks, meta["checksums"]["params"], length
+
+
 def keep_marker(source: Path, threshold: float | None, folder: Path) -> None:
     """Copy the small model of ``source`` (a run; or a marker, and no threshold) to ``folder``,
     without its optimizer."""
@@ -120,7 +157,7 @@ def open_run(folder: str | Path) -> Run:
         _check_as_trained(folder, config, tokenizer, record)
     mesh = make_mesh(MeshConfig())
     jax.set_mesh(mesh)
-    definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform)
+    definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform, tokenizer.bos_id)
     params, step = load_params(folder, abstract_params(definition, mesh))
     marker = marker_for(config.model, tokenizer, folder)
     return Run(config, tokenizer, definition, params, step, mesh, marker)

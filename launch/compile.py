@@ -6,6 +6,7 @@ Tells memory per chip, FLOPs, collectives and a roofline estimate before anyone 
 Needs the tpu-compile extra (libtpu), no TPU.
 """
 
+import contextlib
 import os
 import re
 import sys
@@ -45,14 +46,19 @@ class Compiled:
     """The compiled program."""
 
 
+def check_topology(topology: str) -> None:
+    """Raise ConfigError unless it is a known one."""
+    if topology not in TOPOLOGIES:
+        raise ConfigError(f"no topology {topology!r}; known: {', '.join(TOPOLOGIES)}.")
+
+
 def compile_step(config: Config, topology: str, vocab_size: int = 256) -> Compiled:
     """Compile the real training step of ``config`` ahead of time for a TPU topology.
 
     Raises ConfigError if the topology is unknown, libtpu is missing, the mesh does not fit, or the
-    step needs more memory than a chip has.
+    step needs more memory than a chip has, RunError if the compiler fails.
     """
-    if topology not in TOPOLOGIES:
-        raise ConfigError(f"no topology {topology!r}; known: {', '.join(TOPOLOGIES)}.")
+    check_topology(topology)
     name, accelerator = TOPOLOGIES[topology]
     # Before libtpu is loaded: no metadata server is asked which TPU this is, and as there is none,
     # several processes may compile.
@@ -80,7 +86,10 @@ def compile_step(config: Config, topology: str, vocab_size: int = 256) -> Compil
         raise ConfigError(
             "compiling for TPU needs libtpu: pip install -e '.[tpu-compile]'."
         ) from error
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+    try:
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+    except jax.errors.JaxRuntimeError as error:
+        raise cli.RunError(f"libtpu does not describe {topology}: {_first_line(error)}") from error
     mesh = make_mesh(config.mesh, list(devices))
     check_fits(mesh, config.model, config.data.batch_size // config.train.accumulation)
     with jax.set_mesh(mesh):
@@ -97,16 +106,21 @@ def compile_step(config: Config, topology: str, vocab_size: int = 256) -> Compil
         step = make_step(config, definition, optimizer, state, np.ones(vocab_size, np.int32))
         try:
             compiled = step.lower(state, batch).compile()
+            memory = compiled.memory_analysis()
+            with _without_stacks():
+                text = compiled.as_text()
         except jax.errors.JaxRuntimeError as error:
             if "hbm" not in str(error).lower():
-                raise
+                raise cli.RunError(
+                    f"the TPU compiler failed for {topology}: {_first_line(error)} Try another "
+                    "--topology or --data.batch-size, or another version of libtpu."
+                ) from error
             need = re.search(r"\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)", str(error))
             size = "needs {}iB of {}iB".format(*need.groups()) if need else str(error)
             raise ConfigError(
                 f"the step does not fit a chip of {topology}: it {size} of memory. Try "
                 "--model.remat full, a smaller --data.batch-size, or more --train.accumulation."
             ) from error
-    memory, text = compiled.memory_analysis(), compiled.as_text()
     kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
     found = re.findall(rf" ({kinds})(?:-start)?\(", text)
     return Compiled(
@@ -119,13 +133,39 @@ def compile_step(config: Config, topology: str, vocab_size: int = 256) -> Compil
     )
 
 
+@contextlib.contextmanager
+def _without_stacks():
+    """While libtpu prints a program: it prints the C++ stack of what it raises, too."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [repr(error)])[0][:300].rstrip(".") + "."
+
+
+def topology_of(arguments: list[str]) -> tuple[str, list[str]]:
+    """The topology that ``--topology NAME`` or ``--topology=NAME`` asks for, and the other
+    arguments. Raises ConfigError if it is unknown."""
+    topology, rest, given = "v5e-16", [], iter(arguments)
+    for argument in given:
+        flag, equals, value = argument.partition("=")
+        if flag == "--topology":
+            topology = value if equals else next(given, "")
+        else:
+            rest.append(argument)
+    check_topology(topology)
+    return topology, rest
+
+
 def main() -> None:
-    arguments = sys.argv[1:]
-    topology = "v5e-16"
-    if "--topology" in arguments:
-        at = arguments.index("--topology")
-        topology = (arguments[at + 1 : at + 2] or [""])[0]
-        del arguments[at : at + 2]
+    topology, arguments = topology_of(sys.argv[1:])
     name, config = cli.parse_config(
         "python -m octavo.launch.compile",
         f"Compile a training step for a TPU pod. --topology: {', '.join(TOPOLOGIES)}.",

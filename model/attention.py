@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from octavo.configs.schema import ConfigError
 from octavo.model.layers import BATCH_AXES
 
 MASKED = -1e30
@@ -51,6 +52,8 @@ def attention(
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown attention backend {backend!r}; known: {', '.join(BACKENDS)}")
+    if why := why_not(backend, spec, q.dtype, q.shape[-1]):
+        raise ValueError(f"attention backend {backend} cannot serve: {why}")
     return BACKENDS[backend](q, k, v, spec)
 
 
@@ -178,11 +181,6 @@ def _visible(query, key, spec: MaskSpec):
     return visible
 
 
-def _plain_only(backend: str, spec: MaskSpec) -> None:
-    if spec.key_bias is not None or spec.plus_one:
-        raise ValueError(f"attention backend {backend} has no key_bias and no plus_one")
-
-
 SPLASH_BLOCK = 128
 """The smallest block of the kernel; rows are filled up to a multiple of it."""
 
@@ -192,15 +190,9 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-    _plain_only("splash", spec)
-    B, whole, H, D = q.shape
-    segment_ids = spec.segment_ids
-    if segment_ids is None:
-        segment_ids = jnp.zeros((B, whole), jnp.int32)
-    if missing := -whole % SPLASH_BLOCK:  # a segment of its own fills the last block
-        q, k, v = (jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0))) for x in (q, k, v))
-        segment_ids = jnp.pad(segment_ids, ((0, 0), (0, missing)), constant_values=-1)
-    T = whole + missing
+    whole, D = q.shape[1], q.shape[3]
+    q, k, v, segment_ids = _filled(q, k, v, spec.segment_ids, SPLASH_BLOCK)
+    T = q.shape[1]
     if spec.window is not None:
         reach = spec.window - 1
         sides = (reach, 0 if spec.causal else reach)
@@ -227,7 +219,19 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
         ids = kernel.SegmentIds(segment_ids, segment_ids)
         return jnp.swapaxes(jax.vmap(run)(*heads_first, ids), 1, 2).astype(q.dtype)
 
-    return _per_shard(local, q, k, v, segment_ids.astype(jnp.int32))[:, :whole]
+    return _per_shard(local, q, k, v, segment_ids)[:, :whole]
+
+
+def _filled(q, k, v, segment_ids, block: int):
+    """The same rows filled up to a multiple of ``block`` by a segment of its own, and int32 segment
+    ids ``[B, T]``."""
+    if segment_ids is None:
+        segment_ids = jnp.zeros(q.shape[:2], jnp.int32)
+    segment_ids = segment_ids.astype(jnp.int32)
+    if missing := -q.shape[1] % block:
+        q, k, v = (jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0))) for x in (q, k, v))
+        segment_ids = jnp.pad(segment_ids, ((0, 0), (0, missing)), constant_values=-1)
+    return q, k, v, segment_ids
 
 
 def _per_shard(function, q, k, v, segment_ids):
@@ -244,23 +248,24 @@ def _per_shard(function, q, k, v, segment_ids):
     )(q, k, v, segment_ids)
 
 
+CUDNN_BLOCK = 64
+"""Rows are filled up to a multiple of it: with a mask, training takes no odd lengths."""
+
+
 def _cudnn(q, k, v, spec: MaskSpec) -> jax.Array:
-    """cuDNN flash attention. It has no segment ids: they become a mask of T x T booleans."""
-    _plain_only("cudnn", spec)
-    mask = None
-    if spec.segment_ids is not None:
-        mask = (spec.segment_ids[:, :, None] == spec.segment_ids[:, None, :])[:, None]
-    reach = None if spec.window is None else spec.window - 1
-    try:
+    """cuDNN flash attention. It has no segment ids: they become a mask of T x T numbers, one for
+    all heads."""
+    whole = q.shape[1]
+    q, k, v, segment_ids = _filled(q, k, v, spec.segment_ids, CUDNN_BLOCK)
+    masked = spec.segment_ids is not None or q.shape[1] > whole
+
+    def local(q, k, v, ids):
+        mask = ids[:, None, :, None] == ids[:, None, None, :] if masked else None
         return jax.nn.dot_product_attention(
-            q, k, v,
-            mask=mask,
-            is_causal=spec.causal,
-            local_window_size=None if reach is None else (reach, 0 if spec.causal else reach),
-            implementation="cudnn",
-        )  # fmt: skip
-    except RuntimeError as error:
-        raise ValueError(f"attention backend cudnn is not available here: {error}") from error
+            q, k, v, mask=mask, is_causal=spec.causal, implementation="cudnn"
+        )
+
+    return _per_shard(local, q, k, v, segment_ids)[:, :whole]
 
 
 BACKENDS = {
@@ -275,11 +280,39 @@ HOMES = {"splash": "tpu", "cudnn": "gpu"}
 """Where a kernel runs; the others run anywhere."""
 
 
-def backend_for(choice: str, platform: str) -> str:
-    """Resolve "auto" for a platform ("cpu", "tpu", "gpu"). Raises ValueError if the chosen kernel
-    cannot run there."""
+def why_not(backend: str, spec: MaskSpec, dtype, head_size: int) -> str | None:
+    """Why a kernel cannot compute this, None if it can. Of the spec's arrays none is looked at."""
+    if backend == "reference":
+        return None
+    if spec.key_bias is not None or spec.plus_one:
+        return "it has no biases of keys and no softmax1, which a delete gate needs"
+    if spec.asides is not None:
+        return "it cannot hide the extra positions of registers and look-ahead tokens"
+    if backend != "cudnn":
+        return None
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        return f"it computes in bfloat16, not {jnp.dtype(dtype).name}"
+    if head_size % 8 or head_size > 128:
+        return f"its head sizes are multiples of 8 up to 128, not {head_size}"
+    if spec.window is not None:  # below 9.10, cuDNN has no window beside a mask
+        return f"it has no window ({spec.window} here) beside the borders of documents"
+    card = getattr(jax.devices()[0], "compute_capability", "8.0")  # no card: what it is for has one
+    generation = card.partition(".")[0]
+    if not generation.isdigit() or int(generation) < 8:
+        return f"it needs an NVIDIA card of compute capability 8.0 or more, not {card}"
+    return None
+
+
+def backend_for(choice: str, platform: str, spec: MaskSpec, dtype, head_size: int) -> str:
+    """The kernel for a stack on a platform ("cpu", "tpu", "gpu"). "auto": the platform's own where
+    it can serve, else the reference. Raises ConfigError if the chosen one cannot."""
     if choice == "auto":
-        choice = next((name for name, home in HOMES.items() if home == platform), "reference")
+        own = next((name for name, home in HOMES.items() if home == platform), "reference")
+        return "reference" if why_not(own, spec, dtype, head_size) else own
     if HOMES.get(choice, platform) != platform:
-        raise ValueError(f"{choice} runs on {HOMES[choice]}, not on {platform}; use auto")
+        raise ConfigError(
+            f"model.attention {choice} runs on {HOMES[choice]}, not on {platform}; use auto."
+        )
+    if why := why_not(choice, spec, dtype, head_size):
+        raise ConfigError(f"model.attention {choice} cannot serve this model: {why}; use auto.")
     return choice

@@ -16,7 +16,7 @@ from flax import nnx
 from jax import lax
 
 from octavo.configs.schema import ModelConfig, StageConfig
-from octavo.model.layers import Linear, RMSNorm, constrain, parameter
+from octavo.model.layers import ExactLinear, RMSNorm, constrain, parameter
 from octavo.model.mtp import Asides
 from octavo.model.pooling import Pool, SoftPool, Unpool, interleave
 from octavo.model.segmentation import Layout, Segmentation, bounded, segment, starts_of, take
@@ -41,13 +41,13 @@ class Level:
 
 
 def make_trunk(
-    config: ModelConfig, level: int, backend: str, dtype, rngs: nnx.Rngs
+    config: ModelConfig, level: int, platform: str, dtype, rngs: nnx.Rngs
 ) -> "Trunk | Hourglass":
     """The trunk from ``level`` inwards."""
     if level == len(config.stages):
         biased = bool(config.stages) and config.stages[-1].segmenter == "deletion"
-        return Trunk(config, backend, biased, dtype, rngs)
-    return Hourglass(config, level, backend, dtype, rngs)
+        return Trunk(config, platform, biased, dtype, rngs)
+    return Hourglass(config, level, platform, dtype, rngs)
 
 
 class Foreseer(nnx.Module):
@@ -57,9 +57,9 @@ class Foreseer(nnx.Module):
     def __init__(self, stage: StageConfig, rngs: nnx.Rngs):
         d = stage.width
         self.norm = RMSNorm(d)
-        self.state = Linear(d, 2 * d, ("embed", "mlp"), jnp.float32, rngs)
-        self.id = Linear(d, 2 * d, ("embed", "mlp"), jnp.float32, rngs)
-        self.out = Linear(2 * d, 1, ("mlp", None), jnp.float32, rngs)
+        self.state = ExactLinear(d, 2 * d, ("embed", "mlp"), rngs)
+        self.id = ExactLinear(d, 2 * d, ("embed", "mlp"), rngs)
+        self.out = ExactLinear(2 * d, 1, ("mlp", None), rngs)
 
     def __call__(self, before: jax.Array, embedded: jax.Array) -> jax.Array:
         """States and embeddings ``[..., d]`` to ``[...]``."""
@@ -71,7 +71,7 @@ class Foreseer(nnx.Module):
 class Hourglass(nnx.Module):
     """One level, ``config.stages[level]``, and all that is inside it."""
 
-    def __init__(self, config: ModelConfig, level: int, backend: str, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, level: int, platform: str, dtype, rngs: nnx.Rngs):
         stage = self.stage = config.stages[level]
         self.level, self.dtype = level, dtype
         inner_width = config.widths[level + 1]
@@ -80,7 +80,7 @@ class Hourglass(nnx.Module):
         self.segmenter = None if decider is None else decider(stage, rngs)
 
         def stack(layers, scope, **kind):
-            return Transformer(config.blocks(stage, layers, scope), backend, dtype, rngs, **kind)
+            return Transformer(config.blocks(stage, layers, scope), platform, dtype, rngs, **kind)
 
         self.whole_units = stage.encoder_scope == "unit"
         self.encoder = stack(stage.encoder_layers, stage.encoder_scope, causal=not self.whole_units)
@@ -88,11 +88,12 @@ class Hourglass(nnx.Module):
         prefix = jax.random.normal(rngs.params(), (stage.slots, stage.width)) if learned else None
         self.prefix = parameter(prefix, None, "embed") if learned else None
         self.pool = Pool(stage, inner_width, dtype, rngs)
-        self.inner = make_trunk(config, level + 1, backend, dtype, rngs)
+        self.inner = make_trunk(config, level + 1, platform, dtype, rngs)
         self.unpool = Unpool(stage, inner_width, dtype, rngs)
         self.decoder = stack(
-            stage.decoder_layers, stage.decoder_scope, reads=stage.unpool == "cross"
-        )
+            stage.decoder_layers, stage.decoder_scope, reads=stage.unpool == "cross",
+            asides=config.mtp.aside and level == 0,
+        )  # fmt: skip
         self.foreseer = Foreseer(stage, rngs) if stage.predict_ends else None
 
     def __call__(

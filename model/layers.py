@@ -31,6 +31,10 @@ def constrain(x: jax.Array, rows: bool = True) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, jax.P(BATCH_AXES) if rows else jax.P())
 
 
+EXACT = jax.lax.Precision.HIGHEST
+"""Of products behind a decision. By default, TPUs multiply float32 numbers as bfloat16."""
+
+
 class Linear(nnx.Module):
     """``x @ weight``, no bias. weight ``[inputs, outputs]``, normal with deviation
     ``scale / sqrt(inputs)``."""
@@ -41,8 +45,19 @@ class Linear(nnx.Module):
         self.weight = parameter(weight, *names)
         self.dtype = dtype
 
+    def __call__(self, x: jax.Array, precision=None) -> jax.Array:
+        weight = self.weight[...].astype(self.dtype)
+        return jnp.matmul(x.astype(self.dtype), weight, precision=precision)
+
+
+class ExactLinear(Linear):
+    """The same in float32 on any platform, for what decides."""
+
+    def __init__(self, inputs: int, outputs: int, names, rngs: nnx.Rngs, scale: float = 1.0):
+        super().__init__(inputs, outputs, names, jnp.float32, rngs, scale)
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x.astype(self.dtype) @ self.weight[...].astype(self.dtype)
+        return super().__call__(x, EXACT)
 
 
 class RMSNorm(nnx.Module):

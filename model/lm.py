@@ -38,23 +38,27 @@ class Output:
 
 
 class ByteLM(nnx.Module):
-    """Predicts the next id at every position.
+    """Predicts the next id at every position, on a platform ("cpu", "tpu" or "gpu").
 
-    Raises ConfigError where the config and the vocabulary do not fit each other.
+    bos_id: the id that begins documents. Raises ConfigError where the config does not fit the
+    vocabulary or the platform.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int, backend: str, dtype, rngs: nnx.Rngs):
-        self.config, self.vocab_size = config, vocab_size
+    def __init__(
+        self, config: ModelConfig, vocab_size: int, bos_id: int, platform: str, dtype,
+        rngs: nnx.Rngs,
+    ):  # fmt: skip
+        self.config, self.vocab_size, self.bos_id = config, vocab_size, bos_id
         width = config.widths[0]
         self.embedding = EMBEDDINGS[config.embedding](config, vocab_size, dtype, rngs)
-        self.trunk = make_trunk(config, 0, backend, dtype, rngs)
+        self.trunk = make_trunk(config, 0, platform, dtype, rngs)
         self.norm = RMSNorm(width)
         # A small head: the first predictions are close to uniform, whatever the width.
         untied = not config.tied_embeddings
         shape = (width, vocab_size)
         self.head = Linear(*shape, ("embed", "vocab"), dtype, rngs, 0.1) if untied else None
         kind = config.mtp.kind
-        self.mtp = MTP[kind](config, vocab_size, backend, dtype, rngs) if kind in MTP else None
+        self.mtp = MTP[kind](config, vocab_size, platform, dtype, rngs) if kind in MTP else None
         self.routed = any(stage.scripts for stage in config.stages)
         # How many ids before the new ones the embedding, the segmenter's rule and characters reach.
         self.history = max(1, self.embedding.reach, 3 if self.routed else 0)
@@ -71,7 +75,7 @@ class ByteLM(nnx.Module):
         if not self.config.stages:
             return jnp.zeros_like(tokens, bool)
         segmenter = self.config.stages[0].segmenter
-        ends = rule_ends(segmenter, tokens, before)
+        ends = rule_ends(segmenter, tokens, before, self.bos_id)
         return ends | (marks > 0) if segmenter == "marks" else ends
 
     def _scripts(self, known: jax.Array, documents: jax.Array, before: jax.Array) -> jax.Array:

@@ -26,9 +26,9 @@ from octavo.model.transformer import Transformer
 class Heads(nnx.Module):
     """Parallel heads: a block each on the trunk's states (Gloeckle et al. 2024, 2404.19737)."""
 
-    def __init__(self, config: ModelConfig, vocab_size: int, backend: str, dtype, rngs: nnx.Rngs):
-        self.first = Transformer(config.outermost(1), backend, dtype, rngs)
-        self.others = Transformer(config.outermost(config.mtp.count - 1), backend, dtype, rngs)
+    def __init__(self, config: ModelConfig, vocab_size: int, platform: str, dtype, rngs: nnx.Rngs):
+        self.first = Transformer(config.outermost(1), platform, dtype, rngs)
+        self.others = Transformer(config.outermost(config.mtp.count - 1), platform, dtype, rngs)
 
     def further(self, model, states: jax.Array, batch: Batch, each: Callable):
         """``each(ahead, logits [B, T, V])`` of every head of the model (a ByteLM) but the first,
@@ -62,7 +62,7 @@ class LinearHeads(nnx.Module):
     2025; apps/mtp of facebookresearch/lingua). They cost next to nothing, in training and to draft
     with."""
 
-    def __init__(self, config: ModelConfig, vocab_size: int, backend: str, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, vocab_size: int, platform: str, dtype, rngs: nnx.Rngs):
         size = config.widths[0], vocab_size
         # Small, like the first head's: see ByteLM.
         make = nnx.vmap(
@@ -105,9 +105,9 @@ class Modules(nnx.Module):
     """A chain of blocks, each fed by the state before it and the next id (DeepSeek-V3, 2412.19437,
     section 2.2). The published one has D of them, ``count`` - 1 here."""
 
-    def __init__(self, config: ModelConfig, vocab_size: int, backend: str, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, vocab_size: int, platform: str, dtype, rngs: nnx.Rngs):
         stack = config.outermost(config.mtp.count - 1)
-        self.stack = Transformer(stack, backend, dtype, rngs)
+        self.stack = Transformer(stack, platform, dtype, rngs)
         make = nnx.vmap(lambda key: Join(stack.width, dtype, nnx.Rngs(params=key)))
         self.joins = make(jax.random.split(rngs.params(), stack.layers))
 
@@ -134,7 +134,7 @@ class Beside(nnx.Module):
     """Learned inputs of asides: one for all (MuToR's register), or one for each id ahead (PaSS,
     Monea et al. 2023, 2311.13581)."""
 
-    def __init__(self, config: ModelConfig, vocab_size: int, backend: str, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, vocab_size: int, platform: str, dtype, rngs: nnx.Rngs):
         self.config, self.dtype = config.mtp, dtype
         count = 1 if config.mtp.kind == "registers" else config.mtp.count - 1
         vectors = jax.random.normal(rngs.params(), (count, config.widths[0]))

@@ -7,6 +7,7 @@ distribution.
 """
 
 import codecs
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -56,14 +57,16 @@ def filtered(logits: jax.Array, sampling: Sampling) -> jax.Array:
     if sampling.temperature == 0:
         best = jnp.argmax(logits, axis=-1, keepdims=True)
         return jnp.where(jnp.arange(logits.shape[-1]) == best, 0.0, HIDDEN)
-    logits = jax.nn.log_softmax(logits / sampling.temperature, axis=-1)
+    # The most likely first becomes 0, which no temperature moves; and no float32 overflows.
+    below = logits - jnp.max(logits, axis=-1, keepdims=True)
+    logits = jax.nn.log_softmax(below / min(max(sampling.temperature, 1e-30), 1e30), axis=-1)
     if sampling.top_k:
         kth = lax.top_k(logits, min(sampling.top_k, logits.shape[-1]))[0][..., -1:]
         logits = jnp.where(logits >= kth, logits, HIDDEN)
     if sampling.top_p < 1:
         logits = _keep_mass(logits, -logits, sampling.top_p)
     if sampling.min_p:
-        floor = jnp.max(logits, axis=-1, keepdims=True) + jnp.log(sampling.min_p)
+        floor = jnp.max(logits, axis=-1, keepdims=True) + math.log(sampling.min_p)
         logits = jnp.where(logits >= floor, logits, HIDDEN)
     if sampling.typical < 1:
         logits = jax.nn.log_softmax(logits, axis=-1)
@@ -79,7 +82,8 @@ def _keep_mass(logits: jax.Array, rank: jax.Array, mass: float) -> jax.Array:
     order = jnp.argsort(rank, axis=-1, stable=True)
     sorted_p = jnp.take_along_axis(jax.nn.softmax(logits, axis=-1), order, axis=-1)
     before = jnp.cumsum(sorted_p, axis=-1) - sorted_p
-    keep = jnp.take_along_axis(before < mass, jnp.argsort(order, axis=-1), axis=-1)
+    keep = (before < mass).at[..., 0].set(True)
+    keep = jnp.take_along_axis(keep, jnp.argsort(order, axis=-1), axis=-1)
     return jnp.where(keep, logits, HIDDEN)
 
 
@@ -187,19 +191,21 @@ class Loop:
         self.start = jax.jit(self._start)
         self.proceed = jax.jit(self._proceed, donate_argnums=1)
 
-    def _read(self, params, state, tokens, valid, verify):
-        """A pass over tokens ``[B, N]``, ``valid [B]`` of them: what ``verify(log_p)`` keeps of it,
-        and the caches then."""
+    def _read(self, params, state, tokens, valid, verify, guessed: bool):
+        """A pass over tokens ``[B, N]``, ``valid [B]`` of them: what ``verify(log_p)`` keeps of it
+        (all, unless there are guesses among them), and the caches then."""
         model, own = self.bind(params[0]), state["marked"]
-        marks, _ = self.marker.extend(params[1], tokens, own, valid)
+        marks, marked = self.marker.extend(params[1], tokens, own, valid)
         output, pending = model.advance(tokens, state["cache"], marks, valid, self.context)
         kept, log_p, rest = verify(output.logits)
+        if guessed:
+            _, marked = self.marker.extend(params[1], tokens, own, kept)
         write = jax.vmap(lambda ids, new, at: lax.dynamic_update_slice(ids, new, (at,)))
         ids = write(state["ids"], tokens, state["length"])
         seen = Seen(tokens, output, kept, ids, state["length"], self.context)
         return state | rest | {
             "cache": model.settle(pending, kept),
-            "marked": self.marker.extend(params[1], tokens, own, kept)[1],
+            "marked": marked,
             "drafter": self.drafter.observe(model, params[2], state["drafter"], seen),
             "ids": ids,
             "length": state["length"] + kept,
@@ -226,7 +232,7 @@ class Loop:
             newest = take(logits, lengths[:, None] - 1)[:, 0]
             return lengths, filtered(newest, self.sampling), {}
 
-        return self._read(params, state, tokens, lengths, verify)
+        return self._read(params, state, tokens, lengths, verify, guessed=False)
 
     def _proceed(self, params, state, until):
         def going(state):
@@ -289,8 +295,10 @@ class Loop:
                 # Behind a guess that was refused comes what the guesses had too little of.
                 refused = (newest[:, 0] == accepted) & (accepted < guessed)
                 log_q = take(draft.log_q, jnp.minimum(newest, D - 1))[:, 0]
-                rest = jnp.log(jnp.maximum(jnp.exp(log_next) - jnp.exp(log_q), 0))
-                log_next = jnp.where(refused[:, None], jax.nn.log_softmax(rest), log_next)
+                rest = jnp.maximum(jnp.exp(log_next) - jnp.exp(log_q), 0)
+                refused &= jnp.any(rest > 0, axis=1)  # rounding may leave nothing
+                rest = jax.nn.log_softmax(jnp.log(rest))
+                log_next = jnp.where(refused[:, None], rest, log_next)
             told = jnp.stack([jnp.sum(live), jnp.sum(guessed), jnp.sum(jnp.maximum(kept - 1, 0))])
             ended = state["ended"] | ((kept == end) & live)
             return kept, log_next, {
@@ -298,7 +306,8 @@ class Loop:
                 "told": state["told"] + told,
             }  # fmt: skip
 
-        return self._read(params, state, tokens, jnp.where(live, 1 + guessed, 0), verify)
+        valid = jnp.where(live, 1 + guessed, 0)
+        return self._read(params, state, tokens, valid, verify, guessed=D > 0)
 
 
 def plain_text(

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from octavo.configs.schema import StageConfig
-from octavo.tokenizers.bytes import BOS
 from octavo.tokenizers.words import MARK
 
 
@@ -66,13 +65,13 @@ def is_spacelike(ids: jax.Array) -> jax.Array:
     return ~(word | ((ids >= 128) & (ids < 192)))
 
 
-def rule_ends(segmenter: str, ids, before):
+def rule_ends(segmenter: str, ids, before, bos_id: int):
     """Where a rule over bytes ends a unit: booleans like ``ids``. Works on NumPy arrays too.
 
-    before: the id before each, -1 where there is none. The begin-of-document id is always a unit
-    of its own, which gives the trunk a state before the first byte.
+    before: the id before each, -1 where there is none. The begin-of-document id ``bos_id`` is
+    always a unit of its own, which gives the trunk a state before the first byte.
     """
-    opens = ids == BOS
+    opens = ids == bos_id
     if segmenter == "whitespace":
         return opens | (is_space(ids) & ~is_space(before))
     if segmenter == "spacelike":

@@ -2,8 +2,8 @@
 
 Every one decides at position t from positions up to t. ``decide`` serves the parallel pass, where
 documents lie packed in a row (a position of 0 starts one), and stepwise decoding, where it takes up
-what ``carry`` remembers. Decisions are float32, whatever the model computes in. Noise is an input,
-of training only.
+what ``carry`` remembers. Decisions are float32, products included, whatever the model computes in
+and runs on. Noise is an input, of training only.
 
 Letters: B batch, T positions, d width, K routes.
 """
@@ -16,7 +16,7 @@ from flax import nnx
 from jax import lax
 
 from octavo.configs.schema import ConfigError, StageConfig
-from octavo.model.layers import Linear, RMSNorm, parameter
+from octavo.model.layers import EXACT, ExactLinear, RMSNorm, parameter
 from octavo.tokenizers import scripts
 
 TEMPERATURE = 0.5
@@ -87,7 +87,7 @@ class Predictor(nnx.Module):
         hidden = stage.predictor_width or 4 * d
         self.sampled = stage.supervision == "binomial"
         self.norm = RMSNorm(d)
-        self.up = Linear(d, K * hidden, ("embed", "mlp"), jnp.float32, rngs)
+        self.up = ExactLinear(d, K * hidden, ("embed", "mlp"), rngs)
         self.down = parameter(
             jax.random.normal(rngs.params(), (K, hidden)) * hidden**-0.5, None, None
         )
@@ -103,7 +103,8 @@ class Predictor(nnx.Module):
         K = self.bias[...].shape[0]
         hidden = jax.nn.gelu(self.up(self.norm(x.astype(jnp.float32))))
         hidden = hidden.reshape(*x.shape[:2], K, -1)
-        odds = jnp.einsum("btkh,kh->btk", hidden, self.down[...]) + self.bias[...]
+        odds = jnp.einsum("btkh,kh->btk", hidden, self.down[...], precision=EXACT)
+        odds = odds + self.bias[...]
         route = jnp.array(self.route_of)[layout.scripts]
         log_odds = jnp.take_along_axis(odds, route[..., None], axis=-1)[..., 0]
         if not self.sampled:
@@ -150,7 +151,8 @@ class Router(nnx.Module):
     def decide(self, x, layout, carry, valid=None, noise=None) -> tuple[Decision, dict]:
         wide = x.astype(jnp.float32)
         before = jnp.concatenate([carry["previous"][:, None], wide[:, :-1]], axis=1)
-        query, key = before @ self.query[...], wide @ self.key[...]
+        query = jnp.matmul(before, self.query[...], precision=EXACT)
+        key = jnp.matmul(wide, self.key[...], precision=EXACT)
         lengths = jnp.sum(query * query, -1) * jnp.sum(key * key, -1)
         cosine = jnp.sum(query * key, -1) * lax.rsqrt(jnp.maximum(lengths, 1e-12))
         p = jnp.clip((1 - cosine) / 2, 0, 1)
@@ -169,7 +171,7 @@ class Frontier(nnx.Module):
 
     def __init__(self, stage: StageConfig, rngs: nnx.Rngs):
         self.norm = RMSNorm(stage.width)
-        self.out = Linear(stage.width, 1, ("embed", None), jnp.float32, rngs)
+        self.out = ExactLinear(stage.width, 1, ("embed", None), rngs)
         self.bias = parameter(jax.scipy.special.logit(jnp.array(stage.rates)), None)
 
     def init_carry(self, batch: int) -> dict:
@@ -230,7 +232,7 @@ class DeleteGate(nnx.Module):
 
     def __init__(self, stage: StageConfig, rngs: nnx.Rngs):
         self.norm = RMSNorm(stage.width)
-        self.out = Linear(stage.width, 1, ("embed", None), jnp.float32, rngs, stage.width**0.5)
+        self.out = ExactLinear(stage.width, 1, ("embed", None), rngs, stage.width**0.5)
         self.scale = stage.width**-0.5  # an update moves the gate by little, however wide
         self.bias = parameter(jnp.ones((1,)), None)
 

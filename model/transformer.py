@@ -11,7 +11,7 @@ from flax import nnx
 from jax import lax
 
 from octavo.configs.schema import ModelConfig
-from octavo.model.attention import MaskSpec, attend, attention
+from octavo.model.attention import MaskSpec, attend, attention, backend_for
 from octavo.model.layers import Linear, RMSNorm, constrain, rotary_angles, rotate
 from octavo.model.segmentation import take
 
@@ -186,20 +186,30 @@ class Transformer(nnx.Module):
     """A stack of blocks. Parameters of all layers lie stacked on a leading axis, whether the
     stack is scanned or unrolled, so both read the same checkpoint.
 
-    causal: False for encoders that look at whole segments. reads: the blocks attend to units.
-    plus_one: attention with softmax1, and scores of keys may be biased.
+    platform: where it is to run, "cpu", "tpu" or "gpu". causal: False for encoders that look at
+    whole segments. reads: the blocks attend to units. plus_one: attention with softmax1, and scores
+    of keys may be biased. asides: rows may hold extra positions (MaskSpec). Raises ConfigError if
+    the attention kernel that the config names cannot serve.
     """
 
     def __init__(
-        self, config: ModelConfig, backend: str, dtype, rngs: nnx.Rngs,
-        causal: bool = True, reads: bool = False, plus_one: bool = False,
+        self, config: ModelConfig, platform: str, dtype, rngs: nnx.Rngs,
+        causal: bool = True, reads: bool = False, plus_one: bool = False, asides: bool = False,
     ):  # fmt: skip
         self.config, self.dtype, self.causal, self.plus_one = config, dtype, causal, plus_one
         keys = jax.random.split(rngs.params(), max(config.layers, 1))
+        if not config.layers:
+            self.blocks = None
+            return
+        asked = MaskSpec(
+            causal=causal, window=config.window, plus_one=plus_one,
+            asides=(1, 1, True) if asides else None,
+        )  # fmt: skip
+        backend = backend_for(config.attention, platform, asked, dtype, config.head_size)
         make = nnx.vmap(
             lambda key: Block(config, backend, reads, plus_one, dtype, nnx.Rngs(params=key))
         )
-        self.blocks = make(keys) if config.layers else None
+        self.blocks = make(keys)
 
     def __call__(
         self, x: jax.Array, positions: jax.Array, segment_ids: jax.Array, memory=None,

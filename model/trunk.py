@@ -17,10 +17,9 @@ class Trunk(nnx.Module):
     biased: attention scores of its positions are biased by a delete gate.
     """
 
-    def __init__(self, config: ModelConfig, backend: str, biased: bool, dtype, rngs: nnx.Rngs):
-        # No fused kernel has softmax1 and biases of keys.
-        backend = "reference" if biased else backend
-        self.stack = Transformer(config, backend, dtype, rngs, plus_one=biased)
+    def __init__(self, config: ModelConfig, platform: str, biased: bool, dtype, rngs: nnx.Rngs):
+        asides = config.mtp.aside and not config.stages
+        self.stack = Transformer(config, platform, dtype, rngs, plus_one=biased, asides=asides)
         self.biased = biased
 
     def __call__(

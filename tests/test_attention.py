@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from octavo.model.attention import MaskSpec, attention, backend_for
+from octavo.model.attention import BACKENDS, MaskSpec, attention
 
 BATCH, LENGTH, HEADS, SIZE = 2, 256, 4, 128
 
@@ -108,17 +108,39 @@ def test_reference_skips_what_the_mask_hides():
     assert flops(window=128) < 0.2 * dense
 
 
+@pytest.mark.parametrize("length", [150, 192])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("packed", [False, True], ids=["one", "packed"])
+def test_what_cudnn_is_asked_for(packed, causal, length, monkeypatch):
+    """The mask that it gets, and the rows that are filled, by another implementation of the same
+    function."""
+    asked = []
+
+    def plainly(*args, implementation, **kwargs):
+        asked.append(implementation)
+        return attend_plainly(*args, implementation="xla", **kwargs)
+
+    attend_plainly = jax.nn.dot_product_attention
+    monkeypatch.setattr(jax.nn, "dot_product_attention", plainly)
+    (q, k, v), segments = inputs(2, length)
+    segments = segments if packed else None
+    spec = MaskSpec(None if segments is None else jnp.asarray(segments), causal)
+    found = BACKENDS["cudnn"](q, k, v, spec)
+    expected = by_definition(q, k, v, causal, None, segments)
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+    assert asked == ["cudnn"]
+
+
 def test_what_cannot_be_honoured_raises():
     (q, k, v), _ = inputs(4)
+    half = [x.astype(jnp.bfloat16) for x in (q, k, v)]
     with pytest.raises(ValueError, match="unknown attention backend 'magic'; known: reference"):
         attention(q, k, v, MaskSpec(), "magic")
-    with pytest.raises(ValueError, match="cudnn is not available here"):
+    with pytest.raises(ValueError, match="cudnn cannot serve: it computes in bfloat16"):
         attention(q, k, v, MaskSpec(), "cudnn")
-
-
-def test_backend_for_a_platform():
-    assert [backend_for("auto", p) for p in ("cpu", "tpu", "gpu")] == [
-        "reference", "splash", "cudnn",
-    ]  # fmt: skip
-    with pytest.raises(ValueError, match="splash runs on tpu, not on cpu; use auto"):
-        backend_for("splash", "cpu")
+    with pytest.raises(ValueError, match="cudnn cannot serve: it has no window"):
+        attention(*half, MaskSpec(window=8), "cudnn")
+    with pytest.raises(ValueError, match="multiples of 8 up to 128, not 20"):
+        attention(*(x[..., :20] for x in half), MaskSpec(), "cudnn")
+    with pytest.raises(ValueError, match="splash_interpret cannot serve: .*extra positions"):
+        attention(q, k, v, MaskSpec(asides=(8, 1, True)), "splash_interpret")

@@ -1,21 +1,30 @@
 """Marks beside the ids: from text to batches, from subwords and from a small model's entropy."""
 
 import dataclasses
+import itertools
 import json
 import re
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import arguments_of, batch_of, defined, forward, random_text, run, words
-from octavo.configs.schema import Config, DataConfig, ModelConfig, TrainConfig
+from helpers import arguments_of, batch_of, defined, forward, random_text, run, shrink, words
+from octavo.configs import presets
+from octavo.configs.schema import Config, ConfigError, DataConfig, ModelConfig, TrainConfig
 from octavo.data.marks import SubwordMarks
 from octavo.data.pipeline import BatchSource, make_plan
 from octavo.data.prepare import prepare
 from octavo.data.shards import Corpus
 from octavo.data.sources import find_units
+from octavo.evaluation import codec
 from octavo.evaluation.marks import EntropyMarks
+from octavo.evaluation.run import MARKER, Run, check_marks
+from octavo.model import drafting
+from octavo.model.batch import Batch
+from octavo.model.sampling import Sampling, generate
 from octavo.tokenizers.bytes import BOS, ByteTokenizer
 from octavo.tokenizers.unigram import UnigramTokenizer
 
@@ -110,6 +119,133 @@ def test_entropy_marks():
     np.testing.assert_allclose(whole[:200], part, rtol=1e-4)
 
 
+@pytest.fixture(scope="module", params=[16, 15, 1])
+def small(request):
+    """A marker of rows shorter than the texts, its entropies as the windows are defined, and a
+    threshold far from all of them."""
+    length = request.param
+    config = Config(model=ModelConfig(width=32, layers=2, heads=2), data=DataConfig(length=64))
+    definition, params = defined(config)
+    mark = EntropyMarks(definition.bind, params, ByteTokenizer(), length, threshold=0.0)
+    encoded = [ByteTokenizer().encode(text) for text in LONG]
+    found = mark.entropies(encoded)
+    middle = np.sort(np.concatenate(found).astype(np.float64))
+    middle = middle[len(middle) // 4 : -len(middle) // 4]
+    gap = np.argmax(np.diff(middle))
+    mark.threshold = float(middle[gap : gap + 2].mean())
+    assert np.diff(middle)[gap] > 1e-4
+    return mark, encoded, mark.of_documents(encoded)
+
+
+LONG = [
+    random_text(3, 200), words(4, 97), b" " * 90 + b"x\n" + b"\n" * 30, bytes(range(256)),
+    b"\xff\xfe\x80" * 30, b"", b"a",
+]  # fmt: skip
+"""Several times as long as a row of the small model, of bytes of every kind."""
+
+
+def test_entropies_are_those_of_windows(small):
+    """By the definition: each id's from a pass over its window alone."""
+    mark, encoded, _ = small
+    (found,) = mark.entropies(encoded[:1])
+    tokens = np.append(BOS, encoded[0])
+    bound = mark.bind(mark.params)
+    for at in (0, 1, 7, 14, 15, 16, 23, 24, 31, 32, 100, 199):
+        k = 0 if at < mark.length else (at - mark.length) // mark.step + 1
+        part = tokens[k * mark.step : at + 1][None]
+        assert mark.length // 2 < part.shape[1] <= mark.length or at < mark.length
+        logits, _ = bound.extend(jnp.asarray(part), bound.init_cache(1, part.shape[1]))
+        p = np.asarray(jax.nn.softmax(logits[0, -1]), np.float64)
+        if at:
+            np.testing.assert_allclose(found[at - 1], -(p * np.log(p)).sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [(3, 1, 7), (200, 1, 1, 60)])
+def test_marks_one_after_another_are_those_of_documents(small, sizes):
+    """However many are read at a time, side by side with other documents, and if some of what was
+    read is taken back."""
+    mark, encoded, expected = small
+    rows, longest = len(encoded), 1 + max(map(len, encoded))
+    tokens = np.zeros((rows, longest + max(sizes)), np.int32)
+    for row, ids in zip(tokens, encoded, strict=True):
+        row[: 1 + len(ids)] = np.append(BOS, ids)
+    lengths = np.array([1 + len(ids) for ids in encoded])
+    cache, extend = mark.init_cache(rows, 8), jax.jit(mark.extend)
+    read = np.zeros(rows, int)
+    found = np.zeros_like(tokens)
+    for size in itertools.cycle(sizes):
+        part = np.stack([row[at : at + size] for row, at in zip(tokens, read, strict=True)])
+        # Rows move on at different speeds.
+        most = np.minimum(size, 1 + np.arange(rows) * size // 3)
+        valid = np.minimum(most, lengths - read).astype(np.int32)
+        marks, _ = extend(mark.params, part, cache, np.minimum(size, lengths - read))
+        for row, (at, count) in enumerate(zip(read, valid, strict=True)):
+            found[row, at : at + count] = marks[row, :count]
+        _, cache = extend(mark.params, part, cache, valid)
+        read += valid
+        if (read == lengths).all():
+            break
+    for row, ids in enumerate(encoded):
+        np.testing.assert_array_equal(found[row, 1 : 1 + len(ids)], expected[row])
+
+
+class Echo:
+    """In place of a model: its likeliest next id tells the newest eight marks of its window."""
+
+    def __init__(self, params):
+        pass
+
+    def init_cache(self, rows, slots):
+        return jnp.zeros(rows, jnp.int32)
+
+    def extend(self, tokens, cache, marks, valid):
+        told = []
+        for i in range(tokens.shape[1]):
+            cache = jnp.where(i < valid, (2 * cache + marks[:, i]) % 256, cache)
+            told.append(50.0 * (jnp.arange(256) == cache[:, None]))
+        return jnp.stack(told, axis=1), cache
+
+
+def test_compression_goes_on_with_a_documents_marks(small):
+    """Over windows of the model that are longer or shorter than the small one's."""
+    mark, encoded, expected = small
+    for length in (24, 9):
+        config = Config(data=DataConfig(length=length))
+        definition = SimpleNamespace(bind=Echo)
+        predictor = codec.Predictor(Run(config, ByteTokenizer(), definition, {}, 0, None, mark))()
+        p = next(predictor)
+        marks = expected[0]
+        for at, id_ in enumerate(encoded[0].tolist()):
+            if at >= 4:  # the begin id ends a unit whatever its mark
+                newest = sum(int(m) << i for i, m in enumerate(marks[:at][::-1][:4]))
+                assert int(p.argmax()) % 16 == newest
+            p = predictor.send(id_)
+
+
+@pytest.mark.parametrize("small", [16], indirect=True)
+def test_sampling_goes_by_a_documents_marks(small):
+    """Greedy ids are those of the parallel pass with the marks of the whole text, with guesses
+    among what is read and without."""
+    mark, _, _ = small
+    config = shrink(presets()["blt"])
+    definition, params = defined(config)
+    prompt = random_text(5, 20)
+    for drafter in (None, drafting.Lookup(3)):
+        pieces = generate(
+            definition.bind, params, [ByteTokenizer().encode(prompt)], 40, drafter=drafter,
+            sampling=Sampling(temperature=0), seed=0, bos_id=BOS, eos_id=-1, marker=mark,
+        )  # fmt: skip
+        ids = np.concatenate(list(pieces), axis=1)[0]
+        text = np.append(np.frombuffer(prompt, np.uint8), ids)[:-1].astype(np.int32)
+        (marks,) = mark.of_documents([text])
+        row = lambda *values: jnp.asarray(np.concatenate(values))[None]  # noqa: E731
+        ones = jnp.ones((1, len(text) + 1), jnp.int32)
+        places = jnp.arange(len(text) + 1)[None]
+        batch = Batch(row([BOS], text), ones, ones, places, ones, row([0], marks))
+        best = jnp.argmax(definition.bind(params)(batch).logits[0], axis=-1)
+        np.testing.assert_array_equal(best[len(prompt) :], ids)
+
+
 def test_from_a_small_model_to_patches(corpus, tmp_path):
     """The whole way of the Byte Latent Transformer, by its commands."""
     small = Config(
@@ -153,3 +289,46 @@ def test_subword_marks_are_no_units(marked, tmp_path):
     done = run("train.py", "blt", *arguments_of(config, tmp_path)[:2],
                "--data.source", str(marked), "--data.length", "64")  # fmt: skip
     assert done.returncode == 2 and "decides as it reads" in done.stderr, done.stderr
+
+
+def described(folder, marks: dict, checksum: int | None = None, length: int = 64):
+    """A corpus that says this of its marks, beside a marker with parameters of that checksum."""
+    if checksum is not None:
+        record = folder / MARKER / "checkpoints" / "3" / "meta" / "metadata"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"checksums": {"params": checksum}}))
+        config = {"data": {"length": length}}
+        (folder / MARKER / "config.json").write_text(json.dumps(config))
+    return SimpleNamespace(folder=folder, marks=marks)
+
+
+def test_a_mixture_is_marked_alike(tmp_path):
+    entropy = {"kind": "entropy", "threshold": 1.5, "tokenizer": "bytes"}
+    subwords = {"kind": "subwords", "tokenizer": "unigram", "fingerprint": "a"}
+    first = described(tmp_path / "first", entropy, 7)
+    by_marks, predicted = presets()["blt"].model, presets()["pooling-unigram"].model
+    same = described(tmp_path / "same", dict(entropy), 7)
+    for model in (by_marks, predicted, presets()["flat"].model):
+        check_marks(model, [first, same])
+    check_marks(
+        predicted, [described(tmp_path / "a", subwords), described(tmp_path / "b", subwords)]
+    )
+    others = {
+        "subwords": (subwords, None, 64),
+        "threshold": (entropy | {"threshold": 1.6}, 7, 64),
+        "model": (entropy, 8, 64),
+        "rows": (entropy, 7, 128),
+        "gone": (entropy, None, 64),
+    }
+    for name, about in others.items():
+        other = described(tmp_path / name, *about)
+        for model in (by_marks, predicted):
+            with pytest.raises(ConfigError, match=name):
+                check_marks(model, [first, other])
+    with pytest.raises(ConfigError, match="c has none that a model decides as it reads"):
+        check_marks(by_marks, [described(tmp_path / "c", subwords)])
+    other = subwords | {"fingerprint": "b"}
+    with pytest.raises(ConfigError, match="e and .*d were made differently"):
+        check_marks(
+            predicted, [described(tmp_path / "d", subwords), described(tmp_path / "e", other)]
+        )

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from helpers import defined
 from octavo.configs.schema import Config, ModelConfig
@@ -154,3 +156,38 @@ def test_streamed_text_continues_the_bytes_of_the_prompt():
     assert "".join(text_of(b"ok", [1, 1], prompt=b"tr\xc3")) == "tr\ufffdok"
     assert "".join(text_of(b"\xa8s", [1, 1], prompt=b"tr\xc3", most_bytes=1)) == "trè"
     assert "".join(text_of(b"", [1], prompt=b"a\0\xe6\x97")) == "a\0"
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.floats(0, allow_infinity=False),
+    st.integers(0, 2**40),
+    st.floats(0, 1, exclude_min=True),
+    st.floats(0, 1),
+    st.floats(0, 1, exclude_min=True),
+    st.integers(0, 2**32 - 1),
+)
+@example(1e-10, 0, 1.0, 0.0, 1.0, 1)
+@example(5e-324, 0, 1.0, 1e-300, 1.0, 2)
+@example(1e300, 0, 1.0, 1.0, 1.0, 3)
+@example(1.0, 0, 1e-300, 0.0, 1.0, 4)
+@example(1e-10, 0, 1e-300, 0.0, 1e-300, 5)
+def test_any_legal_setting_leaves_something_to_draw(
+    temperature, top_k, top_p, min_p, typical, seed
+):
+    """Whatever is asked and whatever the model says: probabilities that sum to 1, and the most
+    likely id among them, unless a filter breaks ties or leaves it out by design."""
+    rng = np.random.default_rng(seed)
+    logits = rng.standard_normal(9).astype(np.float32) * np.float32(10.0 ** rng.integers(-6, 5))
+    how = Sampling(temperature, top_k, top_p, min_p, typical)
+    found = np.asarray(jax.jit(filtered, static_argnums=1)(logits, how), np.float64)
+    np.testing.assert_allclose(np.exp(found).sum(), 1, rtol=1e-4)
+    if top_p == typical == 1:
+        assert found[logits.argmax()] == found.max()
+
+
+def test_a_low_temperature_is_greedy(model):
+    greedy = continued(model, [b"hello"], 20)
+    for temperature in (1e-10, 1e-40, 1e-300):
+        found = continued(model, [b"hello"], 20, sampling=Sampling(temperature), seed=3)
+        np.testing.assert_array_equal(found, greedy)

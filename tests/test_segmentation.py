@@ -2,17 +2,21 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from helpers import random_text
+from helpers import random_text, shrink
+from octavo.configs import presets
 from octavo.configs.schema import ConfigError, ModelConfig, StageConfig
 from octavo.model import pooling
+from octavo.model.batch import Batch
 from octavo.model.segmentation import bounded, rule_ends, segment, starts_of
 from octavo.tokenizers.bytes import BOS
 from octavo.tokenizers.words import MARK
+from octavo.training.state import define
 
 
 def test_a_worked_example():
@@ -98,8 +102,8 @@ def test_rules():
     before = np.append(-1, ids[:-1])
 
     def ended(segmenter):
-        ends = rule_ends(segmenter, ids, before)
-        np.testing.assert_array_equal(rule_ends(segmenter, jnp.asarray(ids), before), ends)
+        ends = rule_ends(segmenter, ids, before, BOS)
+        np.testing.assert_array_equal(rule_ends(segmenter, jnp.asarray(ids), before, BOS), ends)
         cuts = [0, *(np.flatnonzero(ends) + 1).tolist(), len(text)]
         return [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
 
@@ -113,6 +117,25 @@ def test_rules():
     ]  # fmt: skip
     assert ended("unit_mark") == [bos, text[1:-1], b"y"]
     assert ended("stride") == [bos, text[1:]]
+
+
+@pytest.mark.parametrize("name", ["megabyte", "blt"])
+def test_the_begin_id_is_the_tokenizers(name):
+    """In one pass and step by step; the begin id of bytes is an ordinary id of subwords."""
+    config = shrink(presets()[name])
+    definition = define(config, 301, "cpu", bos_id=300)
+    params = definition.init(jax.random.key(0))
+    tokens = jnp.array([[300, 7, BOS, 9, 10, BOS, 300, 8, BOS, 11]])
+    documents = jnp.array([[1, 1, 1, 1, 1, 1, 2, 2, 2, 2]])
+    positions = jnp.array([[0, 1, 2, 3, 4, 5, 0, 1, 2, 3]])
+    none = jnp.zeros_like(tokens)
+    batch = Batch(tokens, tokens, documents, positions, documents, none)
+    found = definition.bind(params)(batch)
+    opened = found.levels[0].decision.ends[0]
+    assert jnp.flatnonzero(opened).tolist() == [0, 6]
+    model = definition.bind(params)
+    alone, _ = model.extend(tokens[:, :6], model.init_cache(1, 16))
+    np.testing.assert_allclose(alone, found.logits[:, :6], atol=1e-4)
 
 
 def example(stage, seed=0, length=24):

@@ -3,13 +3,15 @@
 import dataclasses
 import re
 
+import jax
 import pytest
 
+from octavo.cli import RunError
 from octavo.configs import presets
 from octavo.configs.schema import ConfigError, MTPConfig
 
 pytest.importorskip("libtpu", reason="libtpu is not installed: pip install -e '.[tpu-compile]'")
-from octavo.launch.compile import compile_step
+from octavo.launch.compile import compile_step, topology_of
 
 # One process at a time may load the compiler.
 pytestmark = pytest.mark.xdist_group("libtpu")
@@ -65,6 +67,23 @@ def test_too_big_is_one_sentence():
 def test_unknown_topology():
     with pytest.raises(ConfigError, match="known: .*v5e-16"):
         compile_step(presets()["flat-100m"], "v9-1")
+    for arguments in (["--topology", "v9-1"], ["flat", "--topology=v9-1"], ["--topology"]):
+        with pytest.raises(ConfigError, match="known: .*v5e-16"):
+            topology_of(arguments)
+    asked = ["flat", "--topology=v6e-16", "--data.length", "64"]
+    assert topology_of(asked) == ("v6e-16", ["flat", "--data.length", "64"])
+    assert topology_of(["--topology", "v6e-16"]) == ("v6e-16", [])
+
+
+@pytest.mark.parametrize("where", ["Lowered.compile", "Compiled.as_text"])
+def test_a_failure_of_the_compiler_is_one_sentence(where, monkeypatch):
+    def fail(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("INTERNAL: Mosaic failed\nand a page of dumps")
+
+    monkeypatch.setattr(f"jax.stages.{where}", fail)
+    config = with_data(presets()["flat"], batch_size=4, length=128)
+    with pytest.raises(RunError, match="compiler failed for v5e-4.*INTERNAL: Mosaic failed[^\n]*$"):
+        compile_step(config, "v5e-4")
 
 
 def test_an_hourglass():

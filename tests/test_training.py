@@ -16,6 +16,7 @@ from octavo.configs.schema import (
     ConfigError,
     MeshConfig,
     ModelConfig,
+    MTPConfig,
     OptimizerConfig,
     from_json,
     to_json,
@@ -164,6 +165,17 @@ def test_only_matrices_decay():
         for path, update in jax.tree.leaves_with_path(updates):
             gain = "gain" in jax.tree_util.keystr(path)
             np.testing.assert_allclose(update, 0 if gain else -0.05, atol=1e-6, err_msg=str(path))
+
+
+@pytest.mark.parametrize("kind", ["linear", "heads", "modules"])
+def test_muon_leaves_heads_to_adamw(kind):
+    """Stacked heads over the vocabulary, too: only the blocks' own matrices are orthogonalized."""
+    config = change(SMALL, model={"mtp": MTPConfig(kind, count=3)}, optimizer={"name": "muon"})
+    definition = define(config, 256, "cpu")
+    state = make_optimizer(config.optimizer, 10, definition.names).init(definition.abstract)
+    moved = jax.tree.leaves_with_path(state.inner_states["muon"])
+    paths = [jax.tree_util.keystr(path) for path, leaf in moved if leaf.ndim == 3]
+    assert paths and all("'blocks'" in path or "'joins'" in path for path in paths), paths
 
 
 def test_muon_orthogonalizes():

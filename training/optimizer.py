@@ -90,7 +90,7 @@ def make_optimizer(
 
     Matrices decay, vectors do not. muon (Jordan et al. 2024) moves the matrices inside the stack,
     scaled to AdamW's step size (Liu et al. 2025, "Muon is Scalable"), so one learning rate serves
-    both; embeddings and heads keep AdamW.
+    both; embeddings and heads, those of multi-token prediction included, keep AdamW.
     """
     rate = learning_rate(config, steps, replanned)
 
@@ -98,7 +98,8 @@ def make_optimizer(
         stacked = logical[:1] == ("layers",)
         if len(logical) - stacked < 2:
             return "vector"
-        return "muon" if stacked and config.name == "muon" else "matrix"
+        inside = stacked and "vocab" not in logical
+        return "muon" if inside and config.name == "muon" else "matrix"
 
     def adamw(weight_decay: float) -> optax.GradientTransformation:
         return optax.adamw(rate, b1=config.beta1, b2=config.beta2, weight_decay=weight_decay)

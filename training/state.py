@@ -13,9 +13,10 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from octavo.configs.schema import Config, ConfigError
-from octavo.model.attention import backend_for
+from octavo.configs.schema import Config
 from octavo.model.lm import ByteLM
+from octavo.model.transformer import Attention
+from octavo.tokenizers.bytes import BOS
 from octavo.training.sharding import ShardingRules
 
 
@@ -31,7 +32,7 @@ class Definition:
     init: object
     """``init(key)`` gives fresh parameters; jit it."""
     backend: str
-    """The attention kernel that was chosen."""
+    """The attention kernels that were chosen, joined by "+"."""
     controlled: bool
     """Whether a controller steers a delete gate."""
 
@@ -51,19 +52,18 @@ class Definition:
         )
 
 
-def define(config: Config, vocab_size: int, platform: str) -> Definition:
-    """Build the model abstractly: nothing is allocated. Raises ConfigError if it cannot be."""
-    try:
-        backend = backend_for(config.model.attention, platform)
-    except ValueError as error:
-        raise ConfigError(f"model.attention: {error}.") from error
+def define(config: Config, vocab_size: int, platform: str, bos_id: int = BOS) -> Definition:
+    """Build the model abstractly, for a tokenizer's vocabulary and the id that begins its documents
+    (by default, of bytes): nothing is allocated. Raises ConfigError if it cannot be."""
     dtype = jnp.dtype(config.train.compute_dtype)
 
     def make(key):
-        return ByteLM(config.model, vocab_size, backend, dtype, nnx.Rngs(params=key))
+        return ByteLM(config.model, vocab_size, bos_id, platform, dtype, nnx.Rngs(params=key))
 
     # eval_shape on a typed key: the very function that init runs.
-    graph, state = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))
+    model = nnx.eval_shape(lambda: make(jax.random.key(0)))
+    graph, state = nnx.split(model)
+    kernels = {part.backend for _, part in nnx.iter_modules(model) if isinstance(part, Attention)}
 
     def axis_names(variable: nnx.Param) -> tuple:
         names = variable.get_metadata("names")
@@ -76,7 +76,7 @@ def define(config: Config, vocab_size: int, platform: str) -> Definition:
             jax.tree.map(axis_names, state, is_leaf=lambda x: isinstance(x, nnx.Variable))
         ),
         init=lambda key: nnx.to_pure_dict(nnx.state(make(key))),
-        backend=backend,
+        backend="+".join(sorted(kernels, key=lambda name: (name == "reference", name))) or "no",
         controlled=any(stage.supervision == "controller" for stage in config.model.stages),
     )
 

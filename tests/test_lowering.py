@@ -1,0 +1,160 @@
+"""Every preset's training step as it would go to a GPU or a TPU, on a machine that has neither."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax._src.cudnn import fused_attention_stablehlo
+
+from helpers import of_preset
+from octavo.configs import presets
+from octavo.configs.schema import ConfigError, MeshConfig
+from octavo.model.batch import FIELDS
+from octavo.model.hourglass import Foreseer
+from octavo.model.segmentation import Layout
+from octavo.model.segmenters import SEGMENTERS
+from octavo.training.optimizer import make_optimizer
+from octavo.training.sharding import batch_sharding, make_mesh
+from octavo.training.state import abstract_state, define
+from octavo.training.step import make_step
+
+CASES = [
+    of_preset(name, dtype, platform)
+    for name, config in presets().items()
+    for platform in ("cuda", "tpu")
+    # On a GPU, another type may have other kernels.
+    for dtype in {config.train.compute_dtype: 0} | ({"bfloat16": 0} if platform == "cuda" else {})
+]
+
+
+@pytest.fixture(autouse=True)
+def cudnn_without_cuda(monkeypatch):
+    """All that stands in for a card: this machine has no cuDNN to ask for its version. What a card
+    would be asked besides (its generation) counts as an older one's answer."""
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
+
+
+def lowered(config, platform: str):
+    """The model's definition and the training step's StableHLO, with real head sizes and types and
+    short rows."""
+    data = dataclasses.replace(config.data, length=128, batch_size=2)
+    config = dataclasses.replace(config, data=data)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        definition = define(config, 256, "gpu" if platform == "cuda" else platform)
+        optimizer = make_optimizer(config.optimizer, 10, definition.names)
+        state = abstract_state(definition, optimizer, mesh)
+        kinds = (np.uint8, np.uint8, np.uint16, np.uint16, np.uint8, np.uint8)
+        batch = {
+            field: jax.ShapeDtypeStruct((2, 128), kind, sharding=batch_sharding(mesh))
+            for field, kind in zip(FIELDS, kinds, strict=True)
+        }
+        step = make_step(config, definition, optimizer, state, np.ones(256, np.int32))
+        program = step.trace(state, batch).lower(lowering_platforms=(platform,))
+    return definition, program.as_text()
+
+
+def with_settings(name: str, dtype: str, **changes):
+    config = presets()[name]
+    return dataclasses.replace(
+        config, model=dataclasses.replace(config.model, **changes),
+        train=dataclasses.replace(config.train, compute_dtype=dtype),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "dtype", "platform"), CASES)
+def test_every_preset_lowers(name, dtype, platform):
+    """With the kernel that is chosen by itself; and that kernel is what stands in the program."""
+    definition, text = lowered(with_settings(name, dtype), platform)
+    kernels = definition.backend.split("+")
+    assert ("cudnn" in kernels) == ("__cudnn$fmha" in text)
+    assert ("splash" in kernels) == ("tpu_custom_call" in text)
+    assert "cudnn" not in kernels or (platform, dtype) == ("cuda", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "chosen"),
+    [
+        ("flat", "float32", "reference"),
+        ("flat-100m", "bfloat16", "cudnn"),
+        ("hat", "bfloat16", "reference"),  # heads of 34, and words that look ahead
+        ("blt", "bfloat16", "cudnn+reference"),  # heads of 20 and windows around a trunk of 32
+        ("manta-1b", "bfloat16", "cudnn+reference"),  # windows
+        ("mrt5-100m", "bfloat16", "cudnn+reference"),  # softmax1 inside
+        ("mtp-registers", "bfloat16", "reference"),  # extra positions
+    ],
+)
+def test_what_a_gpu_gets(name, dtype, chosen):
+    assert define(with_settings(name, dtype), 256, "gpu").backend == chosen
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "kernel", "platform", "why"),
+    [
+        ("flat", "float32", "cudnn", "gpu", "it computes in bfloat16, not float32"),
+        ("spacebyte", "bfloat16", "cudnn", "gpu", r"it has no window \(96 here\)"),
+        ("toucan", "bfloat16", "cudnn", "gpu", r"it has no window \(65 here\)"),
+        ("mrt5", "bfloat16", "cudnn", "gpu", "no softmax1"),
+        ("mrt5", "float32", "splash", "tpu", "no softmax1"),
+        ("mtp-lookahead", "float32", "splash", "tpu", "cannot hide the extra positions"),
+        ("flat", "float32", "splash", "gpu", "runs on tpu, not on gpu"),
+        ("flat", "bfloat16", "cudnn", "cpu", "runs on gpu, not on cpu"),
+    ],
+)
+def test_a_kernel_that_cannot_serve_says_why(name, dtype, kernel, platform, why):
+    with pytest.raises(ConfigError, match=f"^model.attention {kernel} .*{why}.*use auto"):
+        define(with_settings(name, dtype, attention=kernel), 256, platform)
+
+
+def test_head_sizes_of_cudnn():
+    for heads in (32, 2):  # of 4 and of 192
+        config = with_settings("flat", "bfloat16", width=heads * (4 if heads > 2 else 192),
+                               heads=heads, attention="cudnn")  # fmt: skip
+        with pytest.raises(ConfigError, match="head sizes are multiples of 8 up to 128, not"):
+            define(config, 256, "gpu")
+
+
+@pytest.mark.parametrize("capability", ["7.5", "gfx90a"])
+def test_cards_that_cudnn_does_not_serve(capability, monkeypatch):
+    card = type("Card", (), {"compute_capability": capability})()
+    monkeypatch.setattr("octavo.model.attention.jax.devices", lambda: [card])
+    assert define(with_settings("flat", "bfloat16"), 256, "gpu").backend == "reference"
+
+
+def products(function, *arguments) -> list[str]:
+    """The lines of dot products in a function's program for TPU."""
+    text = jax.jit(function).trace(*arguments).lower(lowering_platforms=("tpu",)).as_text()
+    return re.findall(r".*stablehlo\.dot_general.*", text)
+
+
+DECIDING = {presets()[name].model.stages[0].segmenter: name
+            for name in ("magnet", "manta", "hnet", "mrt5")}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DECIDING.values())
+def test_decisions_multiply_float32_on_tpu(name):
+    """By default, a TPU rounds to bfloat16 what it multiplies, gradients too."""
+    assert DECIDING.keys() == SEGMENTERS.keys()
+    stage = presets()[name].model.stages[0]
+    segmenter = SEGMENTERS[stage.segmenter](stage, nnx.Rngs(params=0))
+    nothing = jnp.zeros((1, 8), jnp.int32)
+    layout = Layout(nothing, nothing + 1, nothing > 0, nothing)
+
+    def decided(x):
+        decision, _ = segmenter.decide(x, layout, segmenter.init_carry(1))
+        return jnp.sum(decision.log_odds)
+
+    lines = products(jax.grad(decided), jnp.ones((1, 8, stage.width), jnp.bfloat16))
+    assert lines and all("precision = [HIGHEST, HIGHEST]" in line for line in lines)
+
+
+def test_foreseen_ends_multiply_float32_on_tpu():
+    stage = presets()["toucan"].model.stages[0]
+    foreseer = Foreseer(stage, nnx.Rngs(params=0))
+    x = jnp.ones((1, 8, stage.width), jnp.bfloat16)
+    lines = products(foreseer, x, x)
+    assert len(lines) == 3 and all("precision = [HIGHEST, HIGHEST]" in line for line in lines)
