@@ -40,12 +40,13 @@ class EntropyMarks:
     (BLT, 2412.09871, section 2.3, "global constraint"): decided by the ids up to there.
 
     bind, params: the small model. length: its rows in training. threshold: nats. room: of its rows
-    (see ``packed_rows``). In a document
-    longer than ``length``, window k begins at id k * step and is asked for all ids from where
-    window k - 1 ends; step is half of ``length``, rounded up, so that each id has at least about
-    that much context. Whoever marks computes by these windows, one pass or many: what differs is
-    the rounding of float32, which a mark feels if its entropy is within some 1e-6 nats of the
-    threshold.
+    (see ``packed_rows``).
+
+    In a document longer than ``length``, window k begins at id k * step and is asked for all ids
+    from where window k - 1 ends; step is half of ``length``, rounded up, so that each id has at
+    least about that much context. Whoever marks computes by these windows, one pass or many: what
+    differs is the rounding of float32, which a mark feels if its entropy is within some 1e-6 nats
+    of the threshold.
     """
 
     BATCH = 16

@@ -124,7 +124,7 @@ def keep_marker(source: Path, threshold: float | None, folder: Path) -> None:
     shutil.copytree(
         source / "checkpoints" / newest,
         partial / "checkpoints" / newest,
-        ignore=shutil.ignore_patterns("opt", "data"),
+        ignore=shutil.ignore_patterns("opt"),
     )
     for name in ("config.json", "tokenizer.json"):
         shutil.copy(source / name, partial / name)

@@ -96,7 +96,10 @@ def newest_record(workdir: Path) -> Record | None:
 
 def _read_record(folder: Path) -> Record:
     # The files of Orbax's JSON handler: read without its barriers, by each host for itself.
-    data, meta = (read_json(folder / item / "metadata", dict) for item in ("data", "meta"))
+    meta = read_json(folder / "meta" / "metadata", dict)
+    plan = folder / "data" / "metadata"
+    # Markers of earlier revisions have none.
+    data = read_json(plan, dict) if plan.exists() or "crc32c" in meta else {}
     if "crc32c" in meta and meta["crc32c"] != _record_checksum(data, meta):
         raise Damaged("the checksum of its record does not match its content")
     return Record(int(folder.name), data, meta)
