@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from octavo import cli
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 KINDS = ("evaluate", "generate", "compress", "view", "rates", "prepare", "train")
@@ -125,4 +127,4 @@ def work(given, prepared: Path, number: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

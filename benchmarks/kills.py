@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from octavo import cli
+
 ROOT = Path(__file__).parents[1]
 ENDS_WITHIN = 90
 """Seconds in which the other hosts end when one is gone."""
@@ -75,7 +77,7 @@ def parameters(workdir: Path) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(open_run(workdir).params)]
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--hosts", type=int, default=1)
@@ -129,8 +131,9 @@ def main() -> int:
     aside = list((out / "killed" / "checkpoints").glob("*.damaged"))
     print(f"losses {'equal' if same else 'DIFFER'}, parameters {'equal' if equal else 'DIFFER'}, "
           f"{len(aside)} checkpoints set aside, {wrong} other faults")  # fmt: skip
-    return 0 if same and equal and not aside and not wrong else 1
+    if not same or not equal or aside or wrong:
+        raise cli.RunError("the run that was killed is not the one that was left alone.")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -263,6 +264,13 @@ def test_from_a_small_model_to_patches(corpus, tmp_path):
     marks = np.empty(5000, np.uint8)
     Corpus(out).read(0, 5000, np.empty(5000, np.uint8), marks)
     assert 0.2 < marks.mean() < 0.3
+    # Another corpus, marked as the first one is: the two may be mixed.
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.txt").write_bytes(words(7, 900))
+    more = str(tmp_path / "also")
+    done = run("prepare.py", str(tmp_path / "more"), "--out", more, "--marks", f"{out}/{MARKER}")
+    assert done.returncode == 0, done.stderr
+    check_marks(presets()["blt"].model, [Corpus(Path(out)), Corpus(Path(more))])
     command = ["blt", "--data.source", out, "--data.length", "64", "--train.steps", "3",
                "--train.evaluation-bytes", "500", "--train.sample-bytes", "0",
                "--model.layers", "1", "--model.stages.0.decoder-layers", "1",
