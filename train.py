@@ -88,6 +88,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     workdir = folder.claim(config, preset, held)
     cli.continue_with(workdir)
     folder.check_hosts_agree(config, plan.description)
+    record = newest_record(workdir)  # now that nobody else adds to it
     allowed = folder.given_up(workdir, config)
     begun = record is None and folder.unsaved_start(workdir, config, allowed)
     replanned = replan(config, record)

@@ -4,11 +4,16 @@ import dataclasses
 import gc
 import itertools
 import os
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# What is ignored is inherited, and respected by what tests start: as in a background job.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler)
 # Tests compile far more than they compute.
 os.environ["XLA_FLAGS"] = " ".join(
     [
