@@ -138,6 +138,11 @@ def _check(arguments: Arguments) -> None:
         raise ConfigError(
             f"--training-bytes must be above 0 and at most 2^50, not {arguments.training_bytes}."
         )
+    if "://" in arguments.out:
+        raise ConfigError(
+            f"--out {arguments.out} is no folder of this machine, the only kind that corpora are "
+            "kept in; mount other storage as one."
+        )
     if Path(arguments.out).exists() and not Path(arguments.out).is_dir():
         raise ConfigError(f"--out {arguments.out} is no folder.")
     if Path(arguments.out).resolve() in [Path(source).resolve() for source in arguments.sources]:
