@@ -22,6 +22,7 @@ from octavo import process, train
 from octavo.cli import RunError
 from octavo.data.errors import WorkerError
 from octavo.data.pipeline import batches, make_plan
+from octavo.training import lifecycle
 from octavo.training.metrics import MetricsLog
 
 
@@ -357,3 +358,22 @@ def test_signal_while_the_last_step_is_saved():
         signal.SIGHUP,
     )
     assert (code, said) == (75, "stopped: by SIGHUP. All is saved.\n")
+
+
+def test_a_watchdog_that_is_over_ends_nothing(monkeypatch):
+    """Its thread may be about to set off the last resort, which ends the process a minute later."""
+    calls = []
+
+    def armed(*_, **__):
+        time.sleep(0.05)
+        calls.append("armed")
+
+    monkeypatch.setattr(lifecycle.faulthandler, "dump_traceback_later", armed)
+    monkeypatch.setattr(
+        lifecycle.faulthandler, "cancel_dump_traceback_later", lambda: calls.append("cancelled")
+    )
+    for _ in range(4):
+        with lifecycle.Watchdog(0.2):
+            time.sleep(0.08)
+    time.sleep(0.2)
+    assert "armed" in calls and calls[-1] == "cancelled"

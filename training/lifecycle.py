@@ -83,13 +83,15 @@ class Watchdog:
         self.begin("starting")
 
     def __enter__(self):
+        self._thread = threading.Thread(target=self._watch, daemon=True)
         if self.seconds:
-            threading.Thread(target=self._watch, daemon=True).start()
+            self._thread.start()
         return self
 
     def __exit__(self, *_):
         self._over.set()
         if self.seconds:
+            self._thread.join()  # or it would set off what is cancelled here once more
             faulthandler.cancel_dump_traceback_later()
 
     def begin(self, phase: str) -> None:
