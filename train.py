@@ -48,7 +48,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     from octavo.model import flops
     from octavo.model.sampling import Sampling, generate, plain_text
     from octavo.training import folder, sharding
-    from octavo.training.checkpoint import Checkpoints, changes, newest_record
+    from octavo.training.checkpoint import Checkpoints, all_finite, changes, newest_record
     from octavo.training.hosts import start_hosts
     from octavo.training.metrics import MetricsLog, Progress, human, of_parts
     from octavo.training.optimizer import make_optimizer, replan
@@ -178,7 +178,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
             )
         watchdog.alive()
 
-    pending, due = None, False
+    pending, due, sound = None, False, True
     for step in range(first_step + 1, config.train.steps + 1):
         began = time.perf_counter()
         batch = sharding.place_batch(rows_over_mesh, next(stream), rows, shape[0])
@@ -192,7 +192,9 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
         if stopping or due or step == config.train.steps:
             report(*pending)
             pending = None
-            if not in_a_row:  # else its parameters may be what made it fail: they wait
+            # What made a step fail, or would make the next one, is not kept: it waits.
+            sound = not in_a_row and all_finite(state["params"])
+            if sound:
                 checkpoints.save(state, plan.description, meta)
                 (workdir / folder.DIVERGED).unlink(missing_ok=True)
                 due = False
@@ -202,10 +204,10 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
             raise cli.Preempted(f"{saved} is saved in {workdir}")
     watchdog.begin("saving")
     checkpoints.wait()
-    if in_a_row or skips > (config.train.steps - first_step) / 2:
+    if not sound or skips > (config.train.steps - first_step) / 2:
         raise cli.RunError(
             f"{skips} of {config.train.steps - first_step} steps were not finite and were skipped"
-            f"{', the last one too' if in_a_row else ''}. "
+            f"{'' if sound else ', and what the last one left is not kept'}. "
             + folder.give_up(workdir, checkpoints, config, config.train.steps, in_a_row)
         )
     checkpoints.close()

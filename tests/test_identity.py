@@ -217,6 +217,13 @@ def test_more_steps_never_jump(saved, tmp_path):
         replan(changed(Config(), train={"steps": 12}), record)
 
 
+def test_what_is_not_finite_is_seen_before_it_is_saved():
+    tree = {"a": jnp.ones((3, 4)), "b": {"c": jnp.arange(3)}}
+    assert checkpoint.all_finite(tree)
+    for bad in (jnp.inf, -jnp.inf, jnp.nan):
+        assert not checkpoint.all_finite(tree | {"a": tree["a"].at[2, 1].set(bad)})
+
+
 # Whose folder it is, and what it holds.
 
 

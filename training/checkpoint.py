@@ -51,6 +51,16 @@ def _of_leaf(leaf: jax.Array) -> jax.Array:
     return jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)
 
 
+def all_finite(tree: dict) -> bool:
+    """Whether every number is."""
+    return all(bool(_finite(leaf)) for leaf in jax.tree.leaves(tree))
+
+
+@jax.jit
+def _finite(leaf: jax.Array) -> jax.Array:
+    return jnp.all(jnp.isfinite(leaf))
+
+
 @dataclass(frozen=True)
 class Record:
     """What a checkpoint says of itself, beside its arrays."""

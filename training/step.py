@@ -82,9 +82,9 @@ def make_step(
         updates, opt = optimizer.update(grads, state["opt"], state["params"])
         params = optax.apply_updates(state["params"], updates)
 
-        # After the update, too: a step may be too long for the numbers there are.
-        after = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]
-        finite = jnp.isfinite(total) & jnp.isfinite(norm) & jnp.all(jnp.stack(after))
+        # Not of the new parameters: what waits for all of them keeps them twice. They are tested
+        # by the next loss, and before they are saved.
+        finite = jnp.isfinite(total) & jnp.isfinite(norm)
 
         def keep(new, old):
             return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
