@@ -176,8 +176,18 @@ def ends(monkeypatch):
         told.put((sentence, code))
         threading.Event().wait()  # as an end does, never return
 
+    class Recorded(hosts.Peers):
+        made: list = []
+
+        def __init__(self, *arguments):
+            self.made.append(self)
+            super().__init__(*arguments)
+
     monkeypatch.setattr(process, "end", end)
-    return told
+    monkeypatch.setattr(hosts, "Peers", Recorded)
+    yield told
+    for peers in Recorded.made:  # or their threads would end this process, once it is no test's
+        peers._leaving = True
 
 
 @pytest.fixture
