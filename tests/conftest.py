@@ -10,10 +10,6 @@ import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# What is ignored is inherited, and respected by what tests start: as in a background job.
-for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-    if signal.getsignal(number) == signal.SIG_IGN:
-        signal.signal(number, signal.default_int_handler)
 # Tests compile far more than they compute.
 os.environ["XLA_FLAGS"] = " ".join(
     [
@@ -56,6 +52,15 @@ def pytest_collection_modifyitems(items):
 
 
 FINISHED = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_usual():
+    """What is ignored is inherited, and respected by what tests start: a background job ignores
+    some, and so does libtpu once it is loaded, behind Python's back."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        if number == signal.SIGHUP or signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
