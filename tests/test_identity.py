@@ -3,17 +3,16 @@
 import contextlib
 import dataclasses
 import json
-import multiprocessing
-import os
 import shutil
-import signal
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import arguments_of, metrics_of, run, start
+from helpers import ROOT, arguments_of, metrics_of, run, start
 from octavo.configs.schema import Config, ConfigError, MeshConfig, identity, to_json
 from octavo.files import FileError, read_json, write_json
 from octavo.training import checkpoint, folder
@@ -227,25 +226,25 @@ def test_what_is_not_finite_is_seen_before_it_is_saved():
 # Whose folder it is, and what it holds.
 
 
-def hold(path, ready, done):
-    with folder.owned(path):
-        ready.set()
-        done.wait()
+HOLDS = """
+import pathlib, sys
+from octavo.training import folder
+with folder.owned(pathlib.Path(sys.argv[1])):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_one_owner_at_a_time(tmp_path):
     """Named in the refusal, and gone with its process, however that ends."""
-    spawn = multiprocessing.get_context("spawn")
     path = tmp_path / "new" / "run"
-    ready, done = spawn.Event(), spawn.Event()
-    holder = spawn.Process(target=hold, args=(path, ready, done))
-    holder.start()
-    assert ready.wait(60)
-    said = f"in use: process {holder.pid} on .* trains there since 20"
-    with pytest.raises(ConfigError, match=said), folder.owned(path):
-        pass
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.join()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", HOLDS, path], cwd=ROOT, **pipes) as holder:
+        assert holder.stdout.readline() == "ready\n"
+        said = f"in use: process {holder.pid} on .* trains there since 20"
+        with pytest.raises(ConfigError, match=said), folder.owned(path):
+            pass
+        holder.kill()
     with folder.owned(path):
         assert (path / "lock").exists()
     assert not (path / "lock").exists()
@@ -368,7 +367,7 @@ def test_json_is_whole_or_absent_and_checked(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"x": float("nan"), "y": [1.5, float("inf")]})
     assert json.loads(path.read_text()) == {"x": None, "y": [1.5, None]}
-    assert os.listdir(tmp_path) == ["a.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
     for text in ("", "[" * 100_000, "nul", '{"model": 3}', '{"flux": 1}', "\udc80", '{"data": {'
                  '"source": null}}', '{"model": {"activation": "tanh"}}'):  # fmt: skip
         path.write_bytes(text.encode("utf-8", "surrogateescape"))
