@@ -82,7 +82,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     rows = sharding.local_rows(rows_over_mesh, shape)
 
     # Model: shapes only, nothing allocated yet.
-    definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform, tokenizer.bos_id)
+    definition = define(config, tokenizer.vocabulary, jax.devices()[0].platform)
 
     # The folder: ours alone, the same for all hosts, and what it holds.
     workdir = folder.claim(config, preset, held)

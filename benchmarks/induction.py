@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from octavo import cli
+from octavo.batch import FIELDS
 from octavo.configs.schema import (
     Config,
     DataConfig,
@@ -34,7 +35,6 @@ from octavo.evaluation.marks import NoMarks
 from octavo.evaluation.rows import packed_rows
 from octavo.evaluation.score import predictions
 from octavo.model import flops
-from octavo.model.batch import FIELDS
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.training.optimizer import make_optimizer
 from octavo.training.sharding import make_mesh
@@ -95,7 +95,7 @@ def curves(config: Config, seeds: int, counted: list[int]) -> np.ndarray:
     rows, length = config.data.batch_size, config.data.length
     mesh = make_mesh(config.mesh)
     jax.set_mesh(mesh)
-    definition = define(config, TOKENIZER.vocab_size, jax.devices()[0].platform)
+    definition = define(config, TOKENIZER.vocabulary, jax.devices()[0].platform)
     optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names)
     abstract = abstract_state(definition, optimizer, mesh)
     step = make_step(config, definition, optimizer, abstract, TOKENIZER.bytes_per_id())

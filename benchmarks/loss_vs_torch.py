@@ -16,6 +16,7 @@ import numpy as np
 from octavo import cli
 from octavo.configs import presets
 from octavo.data.pipeline import batches, make_plan
+from octavo.tokenizers.bytes import BYTES
 from octavo.training.optimizer import learning_rate, make_optimizer
 from octavo.training.sharding import make_mesh
 from octavo.training.state import abstract_state, define, fresh_state
@@ -36,7 +37,7 @@ def main() -> None:
 
     mesh = make_mesh(config.mesh)
     jax.set_mesh(mesh)
-    definition = define(config, 256, "cpu")
+    definition = define(config, BYTES, "cpu")
     optimizer = make_optimizer(config.optimizer, a.steps, definition.names)
     abstract = abstract_state(definition, optimizer, mesh)
     state = fresh_state(definition, optimizer, abstract, a.seed)

@@ -17,8 +17,8 @@ import numpy as np
 from step_time import ours
 
 from octavo import cli
+from octavo.batch import Batch
 from octavo.configs import presets
-from octavo.model.batch import FIELDS
 
 
 def theirs(width: int, layers: int, heads: int, rates: dict[int, float], batch: dict):
@@ -137,8 +137,7 @@ def main() -> None:
     script = np.arange(a.batch) % 3
     texts = ["".join(rng.choice(list(alphabets[i]), a.length)).encode()[: a.length] for i in script]
     tokens = np.stack([np.frombuffer(text, np.uint8) for text in texts])
-    kinds = (np.uint8, np.uint8, np.uint16, np.uint16, np.uint8, np.uint8)
-    batch = {k: np.ones(tokens.shape, kind) for k, kind in zip(FIELDS, kinds, strict=True)}
+    batch = {k: np.ones(tokens.shape, kind) for k, kind in Batch.dtypes(np.uint8).items()}
     batch |= {"tokens": tokens, "targets": np.roll(tokens, -1, 1)}
     batch["positions"] *= np.arange(a.length, dtype=np.uint16)
     rates = {0: 0.2, 1: 0.1, 2: 0.08}

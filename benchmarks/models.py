@@ -38,7 +38,7 @@ def contender(name: str):
     jax.set_mesh(mesh)
     plan = make_plan(config.data, 0, config.model.needs_marks)
     tokenizer = plan.corpora[0].tokenizer
-    definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform, tokenizer.bos_id)
+    definition = define(config, tokenizer.vocabulary, jax.devices()[0].platform)
     optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names)
     abstract = abstract_state(definition, optimizer, mesh)
     state = fresh_state(definition, optimizer, abstract, 0)

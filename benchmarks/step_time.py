@@ -14,9 +14,9 @@ import jax
 import numpy as np
 
 from octavo import cli
+from octavo.batch import Batch
 from octavo.configs.schema import Config, DataConfig, MeshConfig, ModelConfig
-from octavo.model.batch import FIELDS
-from octavo.tokenizers.bytes import ByteTokenizer
+from octavo.tokenizers.bytes import BYTES, ByteTokenizer
 from octavo.training.optimizer import make_optimizer
 from octavo.training.sharding import make_mesh
 from octavo.training.state import abstract_state, define, fresh_state
@@ -26,7 +26,7 @@ from octavo.training.step import make_step
 def ours(config: Config, batch: dict):
     mesh = make_mesh(MeshConfig())
     jax.set_mesh(mesh)
-    definition = define(config, 256, "cpu")
+    definition = define(config, BYTES, "cpu")
     optimizer = make_optimizer(config.optimizer, 1000, definition.names)
     abstract = abstract_state(definition, optimizer, mesh)
     state = fresh_state(definition, optimizer, abstract, 0)
@@ -73,8 +73,7 @@ def main() -> None:
     )
     rng = np.random.default_rng(0)
     shape = (a.batch, a.length)
-    kinds = (np.uint8, np.uint8, np.uint16, np.uint16, np.uint8, np.uint8)
-    batch = {name: np.ones(shape, kind) for name, kind in zip(FIELDS, kinds, strict=True)}
+    batch = {name: np.ones(shape, kind) for name, kind in Batch.dtypes(np.uint8).items()}
     batch |= {name: rng.integers(0, 256, shape, np.uint8) for name in ("tokens", "targets")}
     batch["positions"] *= np.arange(a.length, dtype=np.uint16)
     runs = {"octavo": ours(config, batch), "pytorch": theirs(config, batch)}

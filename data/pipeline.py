@@ -15,14 +15,13 @@ import numba
 import numpy as np
 
 from octavo import process
+from octavo.batch import Batch
 from octavo.configs.room import Room
 from octavo.configs.schema import DataConfig
 from octavo.data.errors import DataError, WorkerError
 from octavo.data.plan import Plan, Rows
 from octavo.data.shards import Corpus
 from octavo.data.stdlib import VARIANTS, embedded_corpus
-
-FIELDS = ("tokens", "targets", "segment_ids", "positions", "loss_weights", "marks")
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,8 @@ class _Window:
 
 
 class BatchSource(grain.sources.RandomAccessDataSource):
-    """Element ``step``: the given rows of the global batch at that step, ``{field: [rows, T]}``.
-
-    tokens and targets have the corpus's dtype, segment_ids (0 = padding) and positions are uint16,
-    loss_weights (1 = counts) and marks uint8: widened on the device, not here.
-    """
+    """Element ``step``: the given rows of the global batch at that step, ``{field: [rows, T]}``, in
+    the narrow types of ``Batch``."""
 
     def __init__(self, plan: Plan, rows: np.ndarray, steps: int):
         self.plan, self.rows, self.steps = plan, np.asarray(rows, np.int64), steps
@@ -66,13 +62,8 @@ class BatchSource(grain.sources.RandomAccessDataSource):
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         plan, shape = self.plan, (len(self.rows), self.plan.length)
-        dtype = plan.corpora[0].dtype
-        batch = {
-            name: np.zeros(shape, kind)
-            for name, kind in zip(
-                FIELDS, (dtype, dtype, np.uint16, np.uint16, np.uint8, np.uint8), strict=True
-            )
-        }
+        kinds = Batch.dtypes(plan.corpora[0].dtype)
+        batch = {name: np.zeros(shape, kind) for name, kind in kinds.items()}
         corpora, draws = plan.draws(step * plan.batch_size + self.rows)
         for c in np.unique(corpora).tolist():
             mine = np.flatnonzero(corpora == c)
@@ -83,7 +74,7 @@ class BatchSource(grain.sources.RandomAccessDataSource):
                     loaded.ids, loaded.marks,
                     loaded.rows.first, loaded.rows.start, loaded.rows.stop,
                     places, mine[which], tokenizer.bos_id, tokenizer.eos_id,
-                    *(batch[name] for name in FIELDS),
+                    *batch.values(),
                 )  # fmt: skip
         return batch
 

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from octavo.batch import FIELDS, Batch
 from octavo.configs.room import Room, room_of
 from octavo.evaluation.rows import over_documents, packed_rows
-from octavo.model.batch import FIELDS, Batch
 from octavo.model.segmentation import take
 from octavo.tokenizers.interface import Tokenizer
 from octavo.training.objective import entropy

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from octavo.batch import FIELDS
 from octavo.configs.room import Room
-from octavo.model.batch import FIELDS
 from octavo.tokenizers.interface import Tokenizer
 
 

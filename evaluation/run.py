@@ -157,7 +157,7 @@ def open_run(folder: str | Path) -> Run:
         _check_as_trained(folder, config, tokenizer, record)
     mesh = make_mesh(MeshConfig())
     jax.set_mesh(mesh)
-    definition = define(config, tokenizer.vocab_size, jax.devices()[0].platform, tokenizer.bos_id)
+    definition = define(config, tokenizer.vocabulary, jax.devices()[0].platform)
     params, step = load_params(folder, abstract_params(definition, mesh))
     marker = marker_for(config.model, tokenizer, folder)
     return Run(config, tokenizer, definition, params, step, mesh, marker)

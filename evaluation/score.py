@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from octavo.batch import FIELDS, Batch
 from octavo.configs.room import Room
 from octavo.evaluation.rows import over_documents, packed_rows
-from octavo.model.batch import FIELDS, Batch
 from octavo.tokenizers.interface import Tokenizer
 from octavo.training.objective import cross_entropy
 from octavo.training.sharding import batch_sharding, place_batch

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from octavo import cli
 from octavo.configs.schema import Config, ConfigError
+from octavo.tokenizers.interface import Vocabulary
 
 # Cloud names (by TensorCores for v4 and v5p, by chips for the rest) to what libtpu calls them:
 # topology, and accelerator type for its environment.
@@ -52,8 +53,9 @@ def check_topology(topology: str) -> None:
         raise ConfigError(f"no topology {topology!r}; known: {', '.join(TOPOLOGIES)}.")
 
 
-def compile_step(config: Config, topology: str, vocab_size: int = 256) -> Compiled:
+def compile_step(config: Config, topology: str, vocabulary: Vocabulary | None = None) -> Compiled:
     """Compile the real training step of ``config`` ahead of time for a TPU topology.
+    vocabulary: of the data; None: bytes, and marks of words.
 
     Raises ConfigError if the topology is unknown, libtpu is missing, the mesh does not fit, or the
     step needs more memory than a chip has, RunError if the compiler fails.
@@ -69,17 +71,18 @@ def compile_step(config: Config, topology: str, vocab_size: int = 256) -> Compil
         "TPU_WORKER_HOSTNAMES": "localhost",
     }
     import jax
-    import jax.numpy as jnp
     import numpy as np
     from jax.experimental import topologies
 
-    from octavo.model.batch import FIELDS
+    from octavo.batch import Batch
     from octavo.tokenizers.interface import dtype_for
+    from octavo.tokenizers.words import WORDS
     from octavo.training.optimizer import make_optimizer
     from octavo.training.sharding import batch_sharding, check_fits, make_mesh
     from octavo.training.state import abstract_state, define
     from octavo.training.step import make_step
 
+    vocabulary = vocabulary or WORDS
     try:
         import libtpu  # noqa: F401
     except ImportError as error:
@@ -93,17 +96,15 @@ def compile_step(config: Config, topology: str, vocab_size: int = 256) -> Compil
     mesh = make_mesh(config.mesh, list(devices))
     check_fits(mesh, config.model, config.data.batch_size // config.train.accumulation)
     with jax.set_mesh(mesh):
-        definition = define(config, vocab_size, "tpu")
+        definition = define(config, vocabulary, "tpu")
         optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names)
         state = abstract_state(definition, optimizer, mesh)
         shape = (config.data.batch_size, config.data.length)
-        ids = dtype_for(vocab_size)
-        kinds = (ids, ids, jnp.uint16, jnp.uint16, jnp.uint8, jnp.uint8)
         batch = {
             field: jax.ShapeDtypeStruct(shape, kind, sharding=batch_sharding(mesh))
-            for field, kind in zip(FIELDS, kinds, strict=True)
+            for field, kind in Batch.dtypes(dtype_for(vocabulary.size)).items()
         }
-        step = make_step(config, definition, optimizer, state, np.ones(vocab_size, np.int32))
+        step = make_step(config, definition, optimizer, state, np.ones(vocabulary.size, np.int32))
         try:
             compiled = step.lower(state, batch).compile()
             memory = compiled.memory_analysis()

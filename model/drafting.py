@@ -109,7 +109,7 @@ class FromLinearHeads(Drafter):
         self.size = config.mtp.count - 1
 
     def init(self, model, params, rows, slots):
-        return {"logits": jnp.zeros((rows, self.size, model.vocab_size))}
+        return {"logits": jnp.zeros((rows, self.size, model.vocabulary.size))}
 
     def observe(self, model, params, carry, seen):
         newest = take(seen.output.states, jnp.maximum(seen.kept - 1, 0)[:, None])[:, 0]

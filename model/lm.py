@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from octavo.batch import Batch
 from octavo.configs.schema import ModelConfig
-from octavo.model.batch import Batch
 from octavo.model.embedding import EMBEDDINGS
 from octavo.model.hourglass import Level, make_trunk
 from octavo.model.layers import Linear, RMSNorm, constrain
@@ -17,6 +17,7 @@ from octavo.model.mtp import MTP, Heads
 from octavo.model.segmentation import Layout, rule_ends, take
 from octavo.model.trunk import first_seen
 from octavo.tokenizers import scripts
+from octavo.tokenizers.interface import Vocabulary
 
 
 @jax.tree_util.register_dataclass
@@ -40,15 +41,15 @@ class Output:
 class ByteLM(nnx.Module):
     """Predicts the next id at every position, on a platform ("cpu", "tpu" or "gpu").
 
-    bos_id: the id that begins documents. Raises ConfigError where the config does not fit the
+    Raises ConfigError where the config does not fit the
     vocabulary or the platform.
     """
 
     def __init__(
-        self, config: ModelConfig, vocab_size: int, bos_id: int, platform: str, dtype,
-        rngs: nnx.Rngs,
-    ):  # fmt: skip
-        self.config, self.vocab_size, self.bos_id = config, vocab_size, bos_id
+        self, config: ModelConfig, vocabulary: Vocabulary, platform: str, dtype, rngs: nnx.Rngs
+    ):
+        self.config, self.vocabulary = config, vocabulary
+        vocab_size = vocabulary.size
         width = config.widths[0]
         self.embedding = EMBEDDINGS[config.embedding](config, vocab_size, dtype, rngs)
         self.trunk = make_trunk(config, 0, platform, dtype, rngs)
@@ -75,7 +76,7 @@ class ByteLM(nnx.Module):
         if not self.config.stages:
             return jnp.zeros_like(tokens, bool)
         segmenter = self.config.stages[0].segmenter
-        ends = rule_ends(segmenter, tokens, before, self.bos_id)
+        ends = rule_ends(segmenter, tokens, before, self.vocabulary)
         return ends | (marks > 0) if segmenter == "marks" else ends
 
     def _scripts(self, known: jax.Array, documents: jax.Array, before: jax.Array) -> jax.Array:

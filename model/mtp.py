@@ -17,8 +17,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from octavo.batch import Batch
 from octavo.configs.schema import ModelConfig
-from octavo.model.batch import Batch
 from octavo.model.layers import Linear, RMSNorm, parameter
 from octavo.model.transformer import Transformer
 

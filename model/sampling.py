@@ -224,7 +224,7 @@ class Loop:
             "length": none,
             "done": none,
             "ended": none > 0,
-            "next": jnp.zeros((rows, model.vocab_size)),  # log-probabilities of the next id
+            "next": jnp.zeros((rows, model.vocabulary.size)),  # log-probabilities of the next id
             "told": jnp.zeros(3, jnp.int32),  # passes, guesses, accepted ones
         }
 

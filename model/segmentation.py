@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from octavo.configs.schema import StageConfig
-from octavo.tokenizers.words import MARK
+from octavo.tokenizers.interface import Vocabulary
 
 
 @jax.tree_util.register_dataclass
@@ -65,19 +65,19 @@ def is_spacelike(ids: jax.Array) -> jax.Array:
     return ~(word | ((ids >= 128) & (ids < 192)))
 
 
-def rule_ends(segmenter: str, ids, before, bos_id: int):
+def rule_ends(segmenter: str, ids, before, vocabulary: Vocabulary):
     """Where a rule over bytes ends a unit: booleans like ``ids``. Works on NumPy arrays too.
 
-    before: the id before each, -1 where there is none. The begin-of-document id ``bos_id`` is
+    before: the id before each, -1 where there is none. The begin-of-document id is
     always a unit of its own, which gives the trunk a state before the first byte.
     """
-    opens = ids == bos_id
+    opens = ids == vocabulary.bos_id
     if segmenter == "whitespace":
         return opens | (is_space(ids) & ~is_space(before))
     if segmenter == "spacelike":
         return opens | (is_spacelike(ids) & ~((before >= 0) & is_spacelike(before)))
     if segmenter == "unit_mark":
-        return opens | (ids == MARK)
+        return opens | (ids == vocabulary.unit_mark)
     return opens  # stride, and what adds stored marks
 
 

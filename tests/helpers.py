@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from octavo.batch import FIELDS, Batch
 from octavo.configs.schema import Config, MeshConfig
 from octavo.evaluation.marks import NoMarks
 from octavo.evaluation.rows import packed_rows
-from octavo.model.batch import FIELDS, Batch
-from octavo.tokenizers.bytes import ByteTokenizer
+from octavo.tokenizers.bytes import BYTES, ByteTokenizer
+from octavo.tokenizers.interface import Vocabulary
+from octavo.tokenizers.words import WORDS
 from octavo.training.checkpoint import load_params
 from octavo.training.sharding import make_mesh
 from octavo.training.state import Definition, abstract_params, define
@@ -54,18 +56,20 @@ _define = functools.cache(define)
 
 
 @functools.cache
-def initial(config: Config, vocab_size: int = 256, seed: int = 0) -> tuple[Definition, dict]:
+def initial(
+    config: Config, vocabulary: Vocabulary = WORDS, seed: int = 0
+) -> tuple[Definition, dict]:
     """The model and parameters as they start, in numpy.
 
     Drawn one by one: what draws an array of some shape is compiled once for all models."""
-    definition = _define(config, vocab_size, "cpu")
+    definition = _define(config, vocabulary, "cpu")
     return definition, jax.device_get(definition.init(jax.random.key(seed)))
 
 
 @functools.cache
-def defined(config: Config, vocab_size: int = 256) -> tuple[Definition, dict]:
+def defined(config: Config, vocabulary: Vocabulary = WORDS) -> tuple[Definition, dict]:
     """The model and parameters far from their near-uniform start, so that leaks show."""
-    definition, params = initial(config, vocab_size, seed=1)
+    definition, params = initial(config, vocabulary, seed=1)
     rng = np.random.default_rng(0)
     # What starts at zero moves, too.
     return definition, jax.tree.map(
@@ -188,7 +192,7 @@ def run(
 
 def saved_params(workdir, config: Config) -> list[np.ndarray]:
     """The newest parameters of a run."""
-    definition = define(config, 256, "cpu")
+    definition = define(config, BYTES, "cpu")
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     params, _ = load_params(Path(workdir), abstract_params(definition, mesh))
     return [np.asarray(leaf) for leaf in jax.tree.leaves(params)]

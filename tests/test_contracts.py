@@ -11,6 +11,7 @@ import pytest
 from scipy.special import log_softmax
 
 from helpers import SomeMarks, batch_of, defined, forward, initial, of_preset, random_text, shrink
+from octavo.batch import FIELDS, Batch
 from octavo.configs import presets
 from octavo.configs.room import room_of
 from octavo.configs.schema import Config, MeshConfig
@@ -21,7 +22,6 @@ from octavo.data.shards import Corpus
 from octavo.data.sources import find_units
 from octavo.evaluation.rows import packed_rows
 from octavo.evaluation.score import score
-from octavo.model.batch import FIELDS, Batch
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.training.checkpoint import Checkpoints
 from octavo.training.objective import cross_entropy
@@ -312,7 +312,7 @@ def trainer(config, mesh_config, devices):
         found = []
         for i in range(int(state["step"]), int(state["step"]) + steps):
             batch = batch_of([random_text(10 * i + k, LENGTH - 1) for k in range(8)], LENGTH)
-            host = {f.name: np.asarray(getattr(batch, f.name)) for f in dataclasses.fields(Batch)}
+            host = {name: np.asarray(field) for name, field in batch._asdict().items()}
             with jax.set_mesh(mesh):
                 state, metrics = step(state, place_batch(batch_sharding(mesh), host, rows, 8))
             found.append(float(metrics["loss"]))

@@ -1,6 +1,5 @@
 """Speculative decoding: whoever drafts, the ids are those that come one at a time."""
 
-import dataclasses
 import functools
 
 import jax
@@ -9,10 +8,10 @@ import numpy as np
 import pytest
 
 from helpers import SomeMarks, defined, forward, of_preset, random_text, shrink
+from octavo.batch import Batch
 from octavo.configs import presets
 from octavo.configs.schema import Config, ConfigError, ModelConfig
 from octavo.evaluation.marks import NoMarks
-from octavo.model.batch import Batch
 from octavo.model.drafting import (
     EarlyExit,
     FromModules,
@@ -169,7 +168,7 @@ def ahead_of(name):
         pad = (every - 1 - at) % every
         batch = jax.tree.map(lambda x: np.roll(x, pad, axis=1), batch)
         shift = np.arange(128) >= pad
-        batch = dataclasses.replace(batch, segment_ids=np.where(shift, batch.segment_ids, 0))
+        batch = batch._replace(segment_ids=np.where(shift, batch.segment_ids, 0))
         places = np.arange(every - 1, 128, every) - pad
         ahead = jnp.arange(1, count)
         if config.model.mtp.kind == "registers":

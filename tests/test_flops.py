@@ -9,6 +9,7 @@ from helpers import batch_of, random_text
 from octavo.configs import presets
 from octavo.configs.learned import STAGES
 from octavo.model.flops import forward_flops, peak_flops, training_flops
+from octavo.tokenizers.words import WORDS
 from octavo.training.state import define
 
 
@@ -21,7 +22,7 @@ def test_of_every_preset(preset):
         stages=tuple(dataclasses.replace(s, width=128, max_unit=8) for s in preset.model.stages),
     )
     config = dataclasses.replace(preset, model=model)
-    definition = define(config, 256, "cpu")
+    definition = define(config, WORDS, "cpu")
     # Rows so short that attention, of which the compiler counts the hidden half too, is little.
     batch = batch_of([random_text(0, 63), random_text(1, 63)], 64)
     forward = jax.jit(lambda params, batch: definition.bind(params)(batch).logits)

@@ -10,12 +10,13 @@ from flax import nnx
 from jax._src.cudnn import fused_attention_stablehlo
 
 from helpers import of_preset, shrink
+from octavo.batch import Batch
 from octavo.configs import presets
 from octavo.configs.schema import ConfigError, MeshConfig
-from octavo.model.batch import FIELDS
 from octavo.model.hourglass import Foreseer
 from octavo.model.segmentation import Layout
 from octavo.model.segmenters import SEGMENTERS
+from octavo.tokenizers.words import WORDS
 from octavo.training.optimizer import make_optimizer
 from octavo.training.sharding import batch_sharding, make_mesh
 from octavo.training.state import abstract_state, define
@@ -45,13 +46,12 @@ def lowered(config, platform: str):
     config = dataclasses.replace(config, data=data)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     with jax.set_mesh(mesh):
-        definition = define(config, 256, "gpu" if platform == "cuda" else platform)
+        definition = define(config, WORDS, "gpu" if platform == "cuda" else platform)
         optimizer = make_optimizer(config.optimizer, 10, definition.names)
         state = abstract_state(definition, optimizer, mesh)
-        kinds = (np.uint8, np.uint8, np.uint16, np.uint16, np.uint8, np.uint8)
         batch = {
             field: jax.ShapeDtypeStruct((2, 128), kind, sharding=batch_sharding(mesh))
-            for field, kind in zip(FIELDS, kinds, strict=True)
+            for field, kind in Batch.dtypes(np.uint8).items()
         }
         step = make_step(config, definition, optimizer, state, np.ones(256, np.int32))
         program = step.trace(state, batch).lower(lowering_platforms=(platform,))
@@ -89,7 +89,7 @@ def test_every_preset_lowers(name, dtype, platform):
     ],
 )
 def test_what_a_gpu_gets(name, dtype, chosen):
-    assert define(with_settings(name, dtype), 256, "gpu").backend == chosen
+    assert define(with_settings(name, dtype), WORDS, "gpu").backend == chosen
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_a_gpu_gets(name, dtype, chosen):
 )
 def test_a_kernel_that_cannot_serve_says_why(name, dtype, kernel, platform, why):
     with pytest.raises(ConfigError, match=f"^model.attention {kernel} .*{why}.*use auto"):
-        define(with_settings(name, dtype, attention=kernel), 256, platform)
+        define(with_settings(name, dtype, attention=kernel), WORDS, platform)
 
 
 def test_head_sizes_of_cudnn():
@@ -115,14 +115,14 @@ def test_head_sizes_of_cudnn():
         config = with_settings("flat", "bfloat16", width=heads * (4 if heads > 2 else 192),
                                heads=heads, attention="cudnn")  # fmt: skip
         with pytest.raises(ConfigError, match="head sizes are multiples of 8 up to 128, not"):
-            define(config, 256, "gpu")
+            define(config, WORDS, "gpu")
 
 
 @pytest.mark.parametrize("capability", ["7.5", "gfx90a"])
 def test_cards_that_cudnn_does_not_serve(capability, monkeypatch):
     card = type("Card", (), {"compute_capability": capability})()
     monkeypatch.setattr("octavo.model.attention.jax.devices", lambda: [card])
-    assert define(with_settings("flat", "bfloat16"), 256, "gpu").backend == "reference"
+    assert define(with_settings("flat", "bfloat16"), WORDS, "gpu").backend == "reference"
 
 
 def products(function, *arguments) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from helpers import arguments_of, batch_of, defined, forward, random_text, run, shrink, words
+from octavo.batch import Batch
 from octavo.configs import presets
 from octavo.configs.schema import Config, ConfigError, DataConfig, ModelConfig, TrainConfig
 from octavo.data.marks import SubwordMarks
@@ -24,7 +25,6 @@ from octavo.evaluation import codec
 from octavo.evaluation.marks import EntropyMarks
 from octavo.evaluation.run import MARKER, Run, check_marks
 from octavo.model import drafting
-from octavo.model.batch import Batch
 from octavo.model.sampling import Sampling, generate
 from octavo.tokenizers.bytes import BOS, ByteTokenizer
 from octavo.tokenizers.unigram import UnigramTokenizer

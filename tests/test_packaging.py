@@ -12,14 +12,15 @@ from helpers import ROOT
 ROOMS = {
     # What each room may import, besides itself.
     "files": set(),
+    "batch": set(),
     "process": set(),
     "configs": {"files"},
     "tokenizers": {"files"},
-    "model": {"configs", "tokenizers"},
-    "data": {"configs", "tokenizers", "files", "process"},
-    "training": {"configs", "model", "tokenizers", "files", "process"},
-    "launch": {"configs", "model", "tokenizers", "training", "files", "cli"},
-    "evaluation": {"configs", "model", "data", "tokenizers", "training", "files"},
+    "model": {"batch", "configs", "tokenizers"},
+    "data": {"batch", "configs", "tokenizers", "files", "process"},
+    "training": {"batch", "configs", "model", "tokenizers", "files", "process"},
+    "launch": {"batch", "configs", "model", "tokenizers", "training", "files", "cli"},
+    "evaluation": {"batch", "configs", "model", "data", "tokenizers", "training", "files"},
 }
 SOURCES = sorted(  # of these folders alone: an environment may lie beside them
     path

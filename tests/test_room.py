@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from helpers import of_preset, shrink
+from octavo.batch import FIELDS
 from octavo.configs import presets
 from octavo.configs.room import Room, room_of
 from octavo.configs.schema import ModelConfig, StageConfig
 from octavo.evaluation.rows import packed_rows
-from octavo.model.batch import FIELDS
 from octavo.model.segmentation import bounded, segment, starts_of
 from octavo.tokenizers.bytes import ByteTokenizer
 

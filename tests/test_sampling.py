@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers import defined
+from octavo.batch import Batch
 from octavo.configs.schema import Config, ModelConfig
 from octavo.evaluation.marks import NoMarks
-from octavo.model.batch import Batch
 from octavo.model.sampling import Sampling, draw, filtered, generate, plain_text
 from octavo.tokenizers.bytes import ByteTokenizer
 

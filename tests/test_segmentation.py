@@ -9,13 +9,14 @@ import pytest
 from flax import nnx
 
 from helpers import random_text, shrink
+from octavo.batch import Batch
 from octavo.configs import presets
 from octavo.configs.schema import ConfigError, ModelConfig, StageConfig
 from octavo.model import pooling
-from octavo.model.batch import Batch
 from octavo.model.segmentation import bounded, rule_ends, segment, starts_of
 from octavo.tokenizers.bytes import BOS
-from octavo.tokenizers.words import MARK
+from octavo.tokenizers.interface import Vocabulary
+from octavo.tokenizers.words import MARK, WORDS
 from octavo.training.state import define
 
 
@@ -102,8 +103,8 @@ def test_rules():
     before = np.append(-1, ids[:-1])
 
     def ended(segmenter):
-        ends = rule_ends(segmenter, ids, before, BOS)
-        np.testing.assert_array_equal(rule_ends(segmenter, jnp.asarray(ids), before, BOS), ends)
+        ends = rule_ends(segmenter, ids, before, WORDS)
+        np.testing.assert_array_equal(rule_ends(segmenter, jnp.asarray(ids), before, WORDS), ends)
         cuts = [0, *(np.flatnonzero(ends) + 1).tolist(), len(text)]
         return [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
 
@@ -123,7 +124,7 @@ def test_rules():
 def test_the_begin_id_is_the_tokenizers(name):
     """In one pass and step by step; the begin id of bytes is an ordinary id of subwords."""
     config = shrink(presets()[name])
-    definition = define(config, 301, "cpu", bos_id=300)
+    definition = define(config, Vocabulary(301, bos_id=300, eos_id=300), "cpu")
     params = definition.init(jax.random.key(0))
     tokens = jnp.array([[300, 7, BOS, 9, 10, BOS, 300, 8, BOS, 11]])
     documents = jnp.array([[1, 1, 1, 1, 1, 1, 2, 2, 2, 2]])

@@ -91,16 +91,16 @@ def test_bpe_ids_are_those_of_the_merges():
     expected = [
         id_
         for piece in re.findall(PLAIN, text.decode())
-        for id_ in by_replaying(tokenizer.vocabulary, piece.encode())
+        for id_ in by_replaying(tokenizer.pieces, piece.encode())
     ]
     assert tokenizer.encode(text).tolist() == expected
     assert len(expected) < len(text) / 2
 
 
 def test_fingerprint_follows_the_meaning():
-    other = BPETokenizer(BPE.vocabulary[:-1], BPE.pattern)
-    reordered = BPETokenizer([*BPE.vocabulary[:-2], *BPE.vocabulary[:-3:-1]], BPE.pattern)
-    split = BPETokenizer(BPE.vocabulary, PLAIN)
+    other = BPETokenizer(BPE.pieces[:-1], BPE.pattern)
+    reordered = BPETokenizer([*BPE.pieces[:-2], *BPE.pieces[:-3:-1]], BPE.pattern)
+    split = BPETokenizer(BPE.pieces, PLAIN)
     prints = {t.fingerprint for t in (BPE, other, reordered, split, ByteTokenizer())}
     assert len(prints) == 5
 
@@ -114,7 +114,7 @@ def test_training_is_deterministic_and_bounded():
     with pytest.raises(ValueError, match="single bytes"):
         BPETokenizer([b"a", b"b"])
     with pytest.raises(ValueError, match="twice"):
-        BPETokenizer([*BPE.vocabulary, BPE.vocabulary[-1]])
+        BPETokenizer([*BPE.pieces, BPE.pieces[-1]])
 
 
 SINGLE = [base64.b64encode(bytes([b])).decode() for b in range(256)]
@@ -210,7 +210,7 @@ def test_panics_are_errors():
     with pytest.raises(KeyboardInterrupt), native("too bad"):
         raise KeyboardInterrupt
     # A pattern of a file, that piles up on a stack.
-    piling = BPETokenizer(BPE.vocabulary, r"(?:a|b)+(?!c)|.")
+    piling = BPETokenizer(BPE.pieces, r"(?:a|b)+(?!c)|.")
     with pytest.raises(ValueError, match="the splitting pattern cannot split this text"):
         piling.encode(b"ab" * 1_000_000 + b"c")
 

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from helpers import batch_of, words
+from octavo.batch import FIELDS, Batch
 from octavo.configs import presets
 from octavo.configs.schema import (
     Config,
@@ -22,10 +23,9 @@ from octavo.configs.schema import (
     to_json,
 )  # fmt: skip
 from octavo.model import flops
-from octavo.model.batch import FIELDS, Batch
 from octavo.model.embedding import BITS
 from octavo.model.lm import Output
-from octavo.tokenizers.bytes import ByteTokenizer
+from octavo.tokenizers.bytes import BYTES, ByteTokenizer
 from octavo.training.objective import boundary_nats, cross_entropy, entropy_spikes, objective
 from octavo.training.optimizer import learning_rate, make_optimizer
 from octavo.training.sharding import check_fits, make_mesh
@@ -48,7 +48,7 @@ class Trainer:
     def __init__(self, config, steps=100):
         self.mesh = make_mesh(MeshConfig(), jax.devices()[:1])
         with jax.set_mesh(self.mesh):
-            self.definition = define(config, 256, "cpu")
+            self.definition = define(config, BYTES, "cpu")
             optimizer = make_optimizer(config.optimizer, steps, self.definition.names)
             abstract = abstract_state(self.definition, optimizer, self.mesh)
             self.state = fresh_state(self.definition, optimizer, abstract, config.train.seed)
@@ -128,7 +128,7 @@ def test_learns_one_batch(name, model):
 def test_bit_biased_follows_its_equation():
     """E'[b] = E[b] + bits(b) A, and A starts at zero."""
     config = change(SMALL, model={"embedding": "bit_biased"})
-    definition = define(config, 256, "cpu")
+    definition = define(config, BYTES, "cpu")
     params = jax.jit(definition.init)(jax.random.key(0))
     assert not params["embedding"]["bits"].any()
     assert BITS[0b10000011].tolist() == [1, 0, 0, 0, 0, 0, 1, 1]
@@ -156,7 +156,7 @@ def test_schedules():
 def test_only_matrices_decay():
     """With no gradient, decay is all that moves: matrices shrink, gains stay."""
     config = OptimizerConfig(weight_decay=0.5, warmup_steps=1, learning_rate=0.1)
-    definition = define(SMALL, 256, "cpu")
+    definition = define(SMALL, BYTES, "cpu")
     params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), definition.abstract)
     for name in ("adamw", "muon"):
         optimizer = make_optimizer(dataclasses.replace(config, name=name), 10, definition.names)
@@ -171,7 +171,7 @@ def test_only_matrices_decay():
 def test_muon_leaves_heads_to_adamw(kind):
     """Stacked heads over the vocabulary, too: only the blocks' own matrices are orthogonalized."""
     config = change(SMALL, model={"mtp": MTPConfig(kind, count=3)}, optimizer={"name": "muon"})
-    definition = define(config, 256, "cpu")
+    definition = define(config, BYTES, "cpu")
     state = make_optimizer(config.optimizer, 10, definition.names).init(definition.abstract)
     moved = jax.tree.leaves_with_path(state.inner_states["muon"])
     paths = [jax.tree_util.keystr(path) for path, leaf in moved if leaf.ndim == 3]
@@ -179,7 +179,7 @@ def test_muon_leaves_heads_to_adamw(kind):
 
 
 def test_muon_orthogonalizes():
-    definition = define(SMALL, 256, "cpu")
+    definition = define(SMALL, BYTES, "cpu")
     config = OptimizerConfig(name="muon", weight_decay=0, warmup_steps=1, learning_rate=1.0)
     optimizer = make_optimizer(config, 10, definition.names)
     params = jax.jit(definition.init)(jax.random.key(0))
@@ -232,7 +232,7 @@ def test_flops_agree_with_the_compiler(model):
     in blocks of 128 (so the causal half and the window are approximate)."""
     length = 512
     config = Config(model=dataclasses.replace(model, scan_layers=False, layers=2))
-    definition = define(config, 256, "cpu")
+    definition = define(config, BYTES, "cpu")
     shape = jax.ShapeDtypeStruct((1, length), jnp.int32)
     batch = Batch(*(shape,) * 6)
     run = jax.jit(lambda params, batch: definition.bind(params)(batch).logits)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from octavo.tokenizers.interface import base64_bytes, dtype_for, fingerprint_of, native
+from octavo.tokenizers.interface import Vocabulary, base64_bytes, dtype_for, fingerprint_of, native
 
 # Words with their leading space, runs of up to three digits, punctuation runs, line breaks, spaces.
 # The shape of OpenAI's cl100k_base splitter.
@@ -48,7 +48,7 @@ class BPETokenizer:
             raise ValueError("the vocabulary holds the same byte string twice")
         if b"" in vocabulary:
             raise ValueError("the vocabulary holds an empty byte string")
-        self.vocabulary = vocabulary
+        self.pieces = vocabulary
         self.pattern = pattern
         self.vocab_size = len(vocabulary) + 1
         self.bos_id = self.eos_id = len(vocabulary)
@@ -105,20 +105,24 @@ class BPETokenizer:
             with native("the splitting pattern cannot split this text"):
                 yield np.asarray(self._encoding.encode_ordinary(stretch), self.dtype)
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.vocab_size, self.bos_id, self.eos_id)
+
     def decode(self, ids: np.ndarray) -> bytes:
         ids = np.asarray(ids)
         if ids.size and (ids.min() < 0 or ids.max() >= self.vocab_size):
             raise ValueError(f"an id lies below {self.vocab_size}, found {ids.min()}..{ids.max()}")
-        return b"".join(self.vocabulary[i] for i in ids.tolist() if i != self.eos_id)
+        return b"".join(self.pieces[i] for i in ids.tolist() if i != self.eos_id)
 
     def bytes_per_id(self) -> np.ndarray:
-        return np.array([len(token) for token in self.vocabulary] + [0], np.int32)
+        return np.array([len(token) for token in self.pieces] + [0], np.int32)
 
     def to_json(self) -> dict:
         return {
             "scheme": self.name,
             "pattern": self.pattern,
-            "vocabulary": [base64.b64encode(token).decode() for token in self.vocabulary],
+            "vocabulary": [base64.b64encode(token).decode() for token in self.pieces],
         }
 
     @classmethod

@@ -15,7 +15,7 @@ the score. (UTF8Tokenizer, the paper's code, forbids them instead.)
 
 import numpy as np
 
-from octavo.tokenizers.interface import fingerprint_of
+from octavo.tokenizers.interface import Vocabulary, fingerprint_of
 
 BOS, EOS, ESCAPE = 0x02, 0x03, 0x10
 _FLIP = 0x40
@@ -31,6 +31,10 @@ class ByteTokenizer:
     dtype = np.dtype(np.uint8)
     special = (BOS, EOS, ESCAPE)
     """Ids that stand for no byte."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.vocab_size, self.bos_id, self.eos_id, are_bytes=True)
 
     @property
     def fingerprint(self) -> str:
@@ -73,3 +77,7 @@ class ByteTokenizer:
 
     def to_json(self) -> dict:
         return {"scheme": self.name}
+
+
+BYTES = ByteTokenizer().vocabulary
+"""Of a model that reads bytes."""

@@ -9,9 +9,24 @@ import binascii
 import contextlib
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a model knows of the ids it reads."""
+
+    size: int
+    bos_id: int
+    """The input before the first id of a document."""
+    eos_id: int
+    are_bytes: bool = False
+    """Whether ids below 256 are the bytes they stand for."""
+    unit_mark: int | None = None
+    """The id that says that a unit ended before it, if the scheme has one."""
 
 
 @runtime_checkable
@@ -27,6 +42,11 @@ class Tokenizer(Protocol):
     """The input before the first id of a document."""
     eos_id: int
     """The id that ends a document. It stands for no byte, and it is predicted and paid for."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What a model knows of the ids."""
+        ...
 
     @property
     def dtype(self) -> np.dtype:

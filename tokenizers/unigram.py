@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from octavo.tokenizers.interface import base64_bytes, dtype_for, fingerprint_of
+from octavo.tokenizers.interface import Vocabulary, base64_bytes, dtype_for, fingerprint_of
 
 _SPACE = "\u2581"
 _SPELLED = re.compile("[\udc80-\udcff\x00" + _SPACE + "]+")
@@ -109,6 +109,10 @@ class UnigramTokenizer:
             at = match.end()
         ids += self._processor.encode(text[at:]) if at < len(text) else []
         return np.array(ids, self.dtype)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.vocab_size, self.bos_id, self.eos_id)
 
     def decode(self, ids: np.ndarray) -> bytes:
         ids = np.asarray(ids)

@@ -6,10 +6,12 @@ symbol of HAT (Neitemeier et al. 2025, 2501.10322). A model may put marks anywhe
 them.
 """
 
+import dataclasses
+
 import numpy as np
 
 from octavo.tokenizers.bytes import ByteTokenizer
-from octavo.tokenizers.interface import fingerprint_of
+from octavo.tokenizers.interface import Vocabulary, fingerprint_of
 from octavo.tokenizers.unicode_words import hat_ends, word_ends
 
 MARK = 0x17
@@ -30,6 +32,10 @@ class WordTokenizer(ByteTokenizer):
             raise ValueError(f"words are split by hat or unicode, not {rule!r:.40}")
         self.rule = rule
         self.name = f"words-{rule}"
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return dataclasses.replace(super().vocabulary, unit_mark=MARK)
 
     @property
     def fingerprint(self) -> str:
@@ -55,3 +61,7 @@ class WordTokenizer(ByteTokenizer):
 
     def to_json(self) -> dict:
         return {"scheme": "words", "rule": self.rule}
+
+
+WORDS = WordTokenizer().vocabulary
+"""Of a model that reads bytes and the marks of words."""

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln
 
+from octavo.batch import Batch
 from octavo.configs.schema import Config
-from octavo.model.batch import Batch
 from octavo.model.lm import Output
 from octavo.model.mtp import targets_ahead
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from octavo.configs.schema import Config
 from octavo.model.lm import ByteLM
 from octavo.model.transformer import Attention
-from octavo.tokenizers.bytes import BOS
+from octavo.tokenizers.interface import Vocabulary
 from octavo.training.sharding import ShardingRules
 
 
@@ -52,13 +52,13 @@ class Definition:
         )
 
 
-def define(config: Config, vocab_size: int, platform: str, bos_id: int = BOS) -> Definition:
-    """Build the model abstractly, for a tokenizer's vocabulary and the id that begins its documents
-    (by default, of bytes): nothing is allocated. Raises ConfigError if it cannot be."""
+def define(config: Config, vocabulary: Vocabulary, platform: str) -> Definition:
+    """Build the model abstractly, for a tokenizer's vocabulary: nothing is allocated. Raises
+    ConfigError if it cannot be."""
     dtype = jnp.dtype(config.train.compute_dtype)
 
     def make(key):
-        return ByteLM(config.model, vocab_size, bos_id, platform, dtype, nnx.Rngs(params=key))
+        return ByteLM(config.model, vocabulary, platform, dtype, nnx.Rngs(params=key))
 
     # eval_shape on a typed key: the very function that init runs.
     model = nnx.eval_shape(lambda: make(jax.random.key(0)))

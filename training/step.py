@@ -9,8 +9,8 @@ import numpy as np
 import optax
 from jax import lax
 
+from octavo.batch import Batch
 from octavo.configs.schema import Config
-from octavo.model.batch import Batch
 from octavo.model.layers import constrain
 from octavo.model.mtp import aheads
 from octavo.training.objective import INTEGRAL, nats_ahead, objective

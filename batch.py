@@ -1,0 +1,44 @@
+"""What a model reads and an objective scores: its fields and their types, written down once."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import jax
+
+
+class Batch(NamedTuple):
+    """Rows of packed documents, every field ``[batch, length]``.
+
+    Arrives in the narrow types of the pipeline (``dtypes``) and is widened by ``widen`` on the
+    device.
+    """
+
+    tokens: "jax.Array"
+    """The id before each target: what the model reads."""
+    targets: "jax.Array"
+    """The ids to predict."""
+    segment_ids: "jax.Array"
+    """Which document of the row, from 1; 0 is padding. Segments never see each other."""
+    positions: "jax.Array"
+    """Place within the segment, from 0."""
+    loss_weights: "jax.Array"
+    """1 where the target counts, 0 where it does not (padding, context that is not scored)."""
+    marks: "jax.Array"
+    """1 where a unit that was marked beforehand ends with the token; 0 everywhere without marks."""
+
+    @staticmethod
+    def dtypes(ids: np.dtype) -> dict[str, np.dtype]:
+        """The narrow type of each field; ids: of the vocabulary."""
+        narrow = {"segment_ids": np.uint16, "positions": np.uint16, "loss_weights": np.uint8}
+        others = narrow | {"marks": np.uint8}
+        return {name: np.dtype(others.get(name, ids)) for name in FIELDS}
+
+    def widen(self) -> "Batch":
+        """The same batch with int32 ids and float32 weights."""
+        wide = Batch(*(field.astype(np.int32) for field in self))
+        return wide._replace(loss_weights=self.loss_weights.astype(np.float32))
+
+
+FIELDS = Batch._fields
