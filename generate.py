@@ -62,7 +62,7 @@ def main() -> None:
 
 def generate(arguments: Arguments) -> None:
     """Draw and print."""
-    from octavo.model import sampling
+    from octavo.decoding import sampling
 
     try:
         how = sampling.Sampling(
@@ -138,9 +138,9 @@ def _write(text: str) -> None:
 def drafter_for(arguments: Arguments, run):
     """The drafter that --speculative names, or None. Raises ConfigError if there is none such, or
     it does not go with the run."""
+    from octavo.decoding import drafting
     from octavo.evaluation.marks import NoMarks
     from octavo.evaluation.run import open_run
-    from octavo.model import drafting
 
     name, colon, number = arguments.speculative.partition(":")
     own = drafting.own_drafter(run.config.model)

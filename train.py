@@ -43,10 +43,10 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     from octavo.data.pipeline import batches, make_plan
     from octavo.data.plan import Plan
     from octavo.data.shards import heldout_documents
+    from octavo.decoding.sampling import Sampling, generate, plain_text
     from octavo.evaluation.run import MARKER, check_marks, keep_marker, marker_for
     from octavo.evaluation.score import score
     from octavo.model import flops
-    from octavo.model.sampling import Sampling, generate, plain_text
     from octavo.training import folder, sharding
     from octavo.training.checkpoint import Checkpoints, all_finite, changes, newest_record
     from octavo.training.hosts import start_hosts

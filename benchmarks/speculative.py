@@ -21,10 +21,10 @@ from octavo import cli
 from octavo.configs.schema import ConfigError
 from octavo.data.pipeline import parse_source
 from octavo.data.shards import Corpus, heldout_documents
+from octavo.decoding.drafting import Plain
+from octavo.decoding.sampling import Loop, Sampling
 from octavo.evaluation.run import open_run
 from octavo.generate import drafter_for
-from octavo.model.drafting import Plain
-from octavo.model.sampling import Loop, Sampling
 
 PROMPT = 200
 """Bytes of each document that are read."""

@@ -11,8 +11,7 @@ from helpers import SomeMarks, defined, forward, of_preset, random_text, shrink
 from octavo.batch import Batch
 from octavo.configs import presets
 from octavo.configs.schema import Config, ConfigError, ModelConfig
-from octavo.evaluation.marks import NoMarks
-from octavo.model.drafting import (
+from octavo.decoding.drafting import (
     EarlyExit,
     FromModules,
     Lookup,
@@ -24,8 +23,9 @@ from octavo.model.drafting import (
     WithinUnit,
     own_drafter,
 )
+from octavo.decoding.sampling import Acceptance, Loop, Sampling, filtered, generate
+from octavo.evaluation.marks import NoMarks
 from octavo.model.lm import Output
-from octavo.model.sampling import Acceptance, Loop, Sampling, filtered, generate
 from octavo.tokenizers.bytes import BOS, ByteTokenizer
 
 OWN = (

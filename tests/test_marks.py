@@ -21,11 +21,11 @@ from octavo.data.pipeline import BatchSource, make_plan
 from octavo.data.prepare import prepare
 from octavo.data.shards import Corpus
 from octavo.data.sources import find_units
+from octavo.decoding import drafting
+from octavo.decoding.sampling import Sampling, generate
 from octavo.evaluation import codec
 from octavo.evaluation.marks import EntropyMarks
 from octavo.evaluation.run import MARKER, Run, check_marks
-from octavo.model import drafting
-from octavo.model.sampling import Sampling, generate
 from octavo.tokenizers.bytes import BOS, ByteTokenizer
 from octavo.tokenizers.unigram import UnigramTokenizer
 

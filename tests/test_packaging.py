@@ -9,6 +9,7 @@ import pytest
 
 from helpers import ROOT
 
+_PLAIN = {"batch", "configs", "tokenizers", "files", "process"}
 ROOMS = {
     # What each room may import, besides itself.
     "files": set(),
@@ -16,11 +17,12 @@ ROOMS = {
     "process": set(),
     "configs": {"files"},
     "tokenizers": {"files"},
-    "model": {"batch", "configs", "tokenizers"},
-    "data": {"batch", "configs", "tokenizers", "files", "process"},
-    "training": {"batch", "configs", "model", "tokenizers", "files", "process"},
-    "launch": {"batch", "configs", "model", "tokenizers", "training", "files", "cli"},
-    "evaluation": {"batch", "configs", "model", "data", "tokenizers", "training", "files"},
+    "model": _PLAIN,
+    "decoding": {*_PLAIN, "model"},
+    "data": _PLAIN,
+    "training": {*_PLAIN, "model"},
+    "launch": {*_PLAIN, "model", "training", "cli"},
+    "evaluation": {*_PLAIN, "model", "decoding", "data", "training"},
 }
 SOURCES = sorted(  # of these folders alone: an environment may lie beside them
     path

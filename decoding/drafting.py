@@ -1,6 +1,6 @@
 """Drafters: guesses of the next ids, which one pass of the model then verifies.
 
-Whatever a drafter guesses, what comes out is what the model alone would draw (model/sampling.py);
+Whatever a drafter guesses, what comes out is what the model alone would draw (decoding/sampling.py);
 a good guess only saves passes. A drafter has a ``size`` (ids it drafts a pass), ``params`` of its
 own, and three functions of arrays:
 

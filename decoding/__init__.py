@@ -1,0 +1,1 @@
+"""Drawing text: the sampling loop, and drafters whose guesses it verifies."""
