@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octavo import files
-from octavo.configs.schema import MOST, ConfigError
+from octavo.configs.checks import MOST, ConfigError
 
 
 @dataclass(frozen=True)

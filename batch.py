@@ -1,5 +1,7 @@
-"""What a model reads and an objective scores: its fields and their types, written down once."""
+"""What a model reads and an objective scores: its fields and their types, written down once; and
+how much of a row documents may take, so that none takes units from another."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -42,3 +44,29 @@ class Batch(NamedTuple):
 
 
 FIELDS = Batch._fields
+
+
+@dataclass(frozen=True, eq=False)
+class Room:
+    """What pieces of documents that share a row cost at each level of an hourglass, and may cost
+    together. A flat model has no levels: what has room by length shares."""
+
+    price: np.ndarray
+    """``[levels, length + 1]`` int32: the most units that a piece of so many positions takes."""
+    most: np.ndarray
+    """``[levels]`` int32: units that a row has for its pieces."""
+
+    @classmethod
+    def of_flat(cls, length: int) -> "Room":
+        """No levels."""
+        return cls(np.zeros((0, length + 1), np.int32), np.zeros(0, np.int32))
+
+    @classmethod
+    def of_any(cls, length: int) -> "Room":
+        """Two pieces a row: each costs up to three units beyond its share, and no level has room
+        for fewer than eight (model/units/room.py)."""
+        return cls(np.ones((1, length + 1), np.int32), np.full(1, 2, np.int32))
+
+    def tobytes(self) -> bytes:
+        """All of it, for a fingerprint."""
+        return self.price.astype("<i4").tobytes() + self.most.astype("<i4").tobytes()

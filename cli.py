@@ -19,7 +19,8 @@ import tyro
 
 from octavo.arguments import check_numbers
 from octavo.configs import presets
-from octavo.configs.schema import Config, ConfigError
+from octavo.configs.checks import ConfigError
+from octavo.configs.schema import Config
 from octavo.data.errors import DataError, WorkerError
 from octavo.files import FileError
 from octavo.process import DONE, FAILED, PREEMPTED, WRONG_USE, Preempted

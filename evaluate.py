@@ -18,7 +18,7 @@ import tyro
 
 from octavo import cli, files
 from octavo.arguments import Range, check_output, read_file
-from octavo.configs.schema import ConfigError
+from octavo.configs.checks import ConfigError
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ def evaluate(arguments: Arguments) -> dict:
 
     from rich.progress import Progress
 
-    from octavo.configs.room import room_of
     from octavo.data.pipeline import parse_source
     from octavo.data.shards import Corpus, heldout_documents
     from octavo.evaluation.parallel import read_parallel
     from octavo.evaluation.run import open_run
     from octavo.evaluation.table import show
+    from octavo.model.units.room import room_of
 
     run = open_run(arguments.run)
     length = run.config.data.length

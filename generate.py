@@ -15,7 +15,7 @@ import tyro
 
 from octavo import cli
 from octavo.arguments import Range
-from octavo.configs.schema import SEEDS, ConfigError
+from octavo.configs.checks import SEEDS, ConfigError
 
 MOST_DRAFT = 256
 """Ids drafted a pass, at most: each costs room in the cache of every pass."""

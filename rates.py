@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from octavo import cli
-from octavo.configs.schema import ConfigError
+from octavo.configs.checks import ConfigError
 
 
 @dataclass(frozen=True)

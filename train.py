@@ -39,7 +39,6 @@ def train(config: Config, preset: str = "custom") -> dict:
 def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitStack) -> dict:
     import jax  # here, so that --help and wrong flags answer at once
 
-    from octavo.configs.room import room_of
     from octavo.data.pipeline import batches, make_plan
     from octavo.data.plan import Plan
     from octavo.data.shards import heldout_documents
@@ -47,6 +46,8 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     from octavo.evaluation.run import MARKER, check_marks, keep_marker, marker_for
     from octavo.evaluation.score import score
     from octavo.model import flops
+    from octavo.model.check import reads_marks
+    from octavo.model.units.room import room_of
     from octavo.training import folder, sharding
     from octavo.training.checkpoint import Checkpoints, all_finite, changes, newest_record
     from octavo.training.hosts import start_hosts
@@ -67,7 +68,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     record = newest_record(Path(config.workdir)) if config.workdir else None
     version = Plan.VERSION if record is None else record.data.get("version")
     room = room_of(config.model, config.data.length)
-    plan = make_plan(config.data, config.train.seed, config.model.needs_marks, room, version)
+    plan = make_plan(config.data, config.train.seed, reads_marks(config.model), room, version)
     check_marks(config.model, plan.corpora)
     tokenizer, marked_by = plan.corpora[0].tokenizer, plan.corpora[0].folder
     marker = marker_for(config.model, tokenizer, marked_by)
@@ -125,7 +126,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
         *([f"schedule   {replanned.told(config)}"] if replanned else ()),
         f"run        {workdir}{told}",
         f"model      {preset}, {human(definition.parameters)}parameters, "
-        f"{definition.backend} attention, {config.train.compute_dtype}",
+        f"{definition.backend} attention, {config.execution.compute_dtype}",
         f"compute    {human(flops_per_id / bytes_per_id)}FLOPs per byte, "
         f"{jax.device_count()} x {jax.devices()[0].device_kind}, "
         f"mesh {'  '.join(f'{axis} {size}' for axis, size in mesh.shape.items())}",

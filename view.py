@@ -13,7 +13,7 @@ import tyro
 
 from octavo import cli, files
 from octavo.arguments import Range, check_output, read_file
-from octavo.configs.schema import ConfigError
+from octavo.configs.checks import ConfigError
 
 
 @dataclass(frozen=True)

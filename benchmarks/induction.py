@@ -23,14 +23,8 @@ import numpy as np
 
 from octavo import cli
 from octavo.batch import FIELDS
-from octavo.configs.schema import (
-    Config,
-    DataConfig,
-    ModelConfig,
-    MTPConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
+from octavo.configs.model import ModelConfig, MTPConfig
+from octavo.configs.schema import Config, DataConfig, OptimizerConfig, TrainConfig
 from octavo.evaluation.marks import NoMarks
 from octavo.evaluation.rows import packed_rows
 from octavo.evaluation.score import predictions

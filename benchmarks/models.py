@@ -17,9 +17,10 @@ from rich.table import Table
 
 from octavo import cli
 from octavo.configs import presets
-from octavo.configs.schema import ConfigError
+from octavo.configs.checks import ConfigError
 from octavo.data.pipeline import batches, make_plan
 from octavo.model import flops
+from octavo.model.check import reads_marks
 from octavo.training.optimizer import make_optimizer
 from octavo.training.sharding import batch_sharding, make_mesh, place_batch
 from octavo.training.state import abstract_state, define, fresh_state
@@ -36,7 +37,7 @@ def contender(name: str):
         raise ConfigError(f"no preset {name!r}; there are {', '.join(presets())}.")
     mesh = make_mesh(config.mesh)
     jax.set_mesh(mesh)
-    plan = make_plan(config.data, 0, config.model.needs_marks)
+    plan = make_plan(config.data, 0, reads_marks(config.model))
     tokenizer = plan.corpora[0].tokenizer
     definition = define(config, tokenizer.vocabulary, jax.devices()[0].platform)
     optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names)

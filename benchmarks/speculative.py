@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from octavo import cli
-from octavo.configs.schema import ConfigError
+from octavo.configs.checks import ConfigError
 from octavo.data.pipeline import parse_source
 from octavo.data.shards import Corpus, heldout_documents
 from octavo.decoding.drafting import Plain

@@ -15,7 +15,8 @@ import numpy as np
 
 from octavo import cli
 from octavo.batch import Batch
-from octavo.configs.schema import Config, DataConfig, MeshConfig, ModelConfig
+from octavo.configs.model import ModelConfig
+from octavo.configs.schema import Config, DataConfig, MeshConfig
 from octavo.tokenizers.bytes import BYTES, ByteTokenizer
 from octavo.training.optimizer import make_optimizer
 from octavo.training.sharding import make_mesh

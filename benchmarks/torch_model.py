@@ -1,6 +1,7 @@
 """The default model in plain PyTorch, to measure ours against. Not a dependency of Octavo."""
 
-from octavo.configs.schema import ConfigError, ModelConfig
+from octavo.configs.checks import ConfigError
+from octavo.configs.model import ModelConfig
 
 try:
     import torch

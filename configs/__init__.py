@@ -5,7 +5,7 @@ import pkgutil
 
 from octavo.configs.schema import Config
 
-NONE = ("schema", "room")
+NONE = ("schema", "model", "kinds", "checks")
 
 
 def presets() -> dict[str, Config]:

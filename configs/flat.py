@@ -16,7 +16,8 @@ flat-1b: 1.0B parameters.
 
 from dataclasses import replace
 
-from octavo.configs.schema import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from octavo.configs.model import ModelConfig
+from octavo.configs.schema import Config, DataConfig, ExecutionConfig, OptimizerConfig, TrainConfig
 
 
 def presets() -> dict[str, Config]:
@@ -25,9 +26,8 @@ def presets() -> dict[str, Config]:
         model=ModelConfig(width=768, layers=12, heads=6, activation="silu", gated_mlp=True),
         data=DataConfig(source="corpora/bytes", length=4096, batch_size=256),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2000),
-        train=TrainConfig(
-            steps=100_000, compute_dtype="bfloat16", z_loss=1e-4, checkpoint_every=1000
-        ),
+        train=TrainConfig(steps=100_000, z_loss=1e-4, checkpoint_every=1000),
+        execution=ExecutionConfig("bfloat16"),
     )
     flat_1b = replace(
         flat_100m,

@@ -22,7 +22,8 @@ magnet wants text in many scripts; its rates come from parallel text (docs/model
 from dataclasses import replace
 
 from octavo.configs.flat import presets as flat_presets
-from octavo.configs.schema import Config, DataConfig, ModelConfig, StageConfig
+from octavo.configs.model import ModelConfig, StageConfig
+from octavo.configs.schema import Config, DataConfig
 
 GUMBEL = StageConfig(
     segmenter="predicted", supervision="binomial", rates=(0.2,), max_unit=64, capacity=0.4,

@@ -16,8 +16,9 @@ Any other preset takes them too: python train.py magnet --model.mtp.kind heads
 
 from dataclasses import replace
 
+from octavo.configs.model import MTPConfig
 from octavo.configs.patches import presets as patches
-from octavo.configs.schema import Config, MTPConfig
+from octavo.configs.schema import Config
 
 
 def presets() -> dict[str, Config]:

@@ -10,7 +10,8 @@ hard to foresee for a small byte model, which is trained first:
     python train.py blt
 """
 
-from octavo.configs.schema import Config, DataConfig, ModelConfig, StageConfig
+from octavo.configs.model import ModelConfig, StageConfig
+from octavo.configs.schema import Config, DataConfig
 
 
 def presets() -> dict[str, Config]:

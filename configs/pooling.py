@@ -13,7 +13,8 @@ lobef: byte n-grams and words fused before a flat byte trunk (after LOBEF, 2024)
 
 from dataclasses import replace
 
-from octavo.configs.schema import Config, DataConfig, ModelConfig, StageConfig
+from octavo.configs.model import ModelConfig, StageConfig
+from octavo.configs.schema import Config, DataConfig
 
 SPACE = StageConfig(
     segmenter="whitespace", max_unit=64, capacity=0.2, width=128, heads=4,

@@ -6,400 +6,35 @@ What depends on the machine (devices, files) is checked where the machine is kno
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from octavo.configs.checks import (
+    ConfigError,
+    check_not_negative,
+    check_numbers,
+    check_positive,
+    nearest_divisors,
+)
+from octavo.configs.model import ModelConfig
 from octavo.files import parse_json
 
 
-class ConfigError(ValueError):
-    """A setting that cannot work. The message says what, where, and what to do."""
-
-
-def nearest_divisors(whole: int, part: int) -> str:
-    """The divisors of ``whole`` around ``part``, as text: what would have worked."""
-    below = max((d for d in range(1, part + 1) if whole % d == 0), default=1)
-    above = min((d for d in range(part, whole + 1) if whole % d == 0), default=whole)
-    return str(below) if below == above else f"{below} or {above}"
-
-
-MOST = 2**31 - 1
-"""Largest whole number of any setting but the seed: counters on the devices have 32 bits."""
-SEEDS = 2**32
-"""How many seeds there are: JAX makes its keys of 32 bits, and would read others as one of them."""
-
-
-def _section(config: object) -> str:
-    return type(config).__name__.removesuffix("Config").lower()
-
-
-def _check_numbers(config: object) -> None:
-    """Raise ConfigError for a number that no computation can hold."""
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        for number in value if isinstance(value, tuple) else (value,):
-            name = f"{_section(config)}.{f.name}"
-            if isinstance(number, float) and not math.isfinite(number):
-                raise ConfigError(f"{name} must be a finite number, not {number}.")
-            most = SEEDS - 1 if f.name == "seed" else MOST
-            if isinstance(number, int) and not -most <= number <= most:
-                raise ConfigError(f"{name} is at most {most}, not {number}.")
-
-
-def _positive(config: object, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) <= 0:
-            raise ConfigError(
-                f"{_section(config)}.{name} must be above 0, not {getattr(config, name)}."
-            )
-
-
-def _check_heads(name: str, width: int, heads: int) -> None:
-    if width % heads:
-        raise ConfigError(
-            f"{name}.heads {heads} does not divide {name}.width {width}; "
-            f"nearest that does: {nearest_divisors(width, heads)}."
-        )
-    if width // heads % 2:
-        raise ConfigError(
-            f"rotary positions need an even head size, but {name}.width {width} / {name}.heads "
-            f"{heads} is {width // heads}; halve or double {name}.heads."
-        )
-
-
-SUPERVISIONS = {
-    "predicted": ("binomial", "marks", "entropy"),
-    "routing": ("ratio",),
-    "frontier": ("binomial",),
-    "deletion": ("controller",),
-}
-"""How each learned segmenter may be supervised."""
-
-
 @dataclass(frozen=True)
-class StageConfig:
-    """One level of an hourglass: positions are cut into units, units go through the next level."""
+class ExecutionConfig:
+    """How a model is computed: what may change within a run, and moves its losses by rounding at
+    most."""
 
-    segmenter: Literal[
-        "whitespace", "spacelike", "unit_mark", "stride", "marks",
-        "predicted", "routing", "frontier", "deletion",
-    ] = "whitespace"  # fmt: skip
-    """What ends a unit. whitespace: the first whitespace byte after a word. spacelike: the first
-    byte of a run that is neither letter, digit nor inside a character. unit_mark: the end-of-word
-    id of the "words" tokenizer. stride: every max_unit positions. marks: marks stored in the corpus
-    (entropy spikes). Learned, as ``supervision`` says: predicted: an MLP per position (dynamic
-    pooling; MAGNET with ``scripts``). routing: where a state is unlike the one before (H-Net).
-    frontier: where the expected number of frontiers passes a half (MANTa). deletion: at what a
-    delete gate keeps (MrT5)."""
-    supervision: Literal["none", "marks", "entropy", "binomial", "ratio", "controller"] = "none"
-    """What a learned segmenter is held to. marks: ends stored in the corpus (of subwords). entropy:
-    the places where the model's own next-id entropy rises. Or a share of positions, ``rates``:
-    binomial: by a binomial prior on their number. ratio: by H-Net's ratio loss. controller: by a
-    weight on deletion that a controller steers."""
-    supervision_weight: float = 1.0
-    """Weight of that loss."""
-    rates: tuple[float, ...] = (0.2,)
-    """Share of positions that end a unit: for all, or for other scripts and then for each of
-    ``scripts``."""
-    scripts: tuple[str, ...] = ()
-    """Writing systems with a predictor and a rate of their own (predicted, binomial), by Unicode
-    names such as latin or cyrillic; han+hiragana+katakana share one."""
-    predictor_width: int | None = None
-    """Hidden size of the MLP of predicted. None: 4 x width."""
-    max_unit: int = 32
-    """Longest unit in positions; longer ones are cut."""
-    capacity: float = 0.25
-    """Units a document may use, per position so far, and two more. One that has used its share goes
-    on in the unit it is in; how often is a logged metric."""
-    width: int = 96
-    """Size of the residual stream of this level's encoder and decoder."""
-    heads: int = 4
-    """Attention heads of encoder and decoder; must divide the width, into an even head size."""
-    window: int | None = None
-    """Positions each query sees, itself included. None: all before it."""
-    encoder_layers: int = 1
-    """Blocks before pooling."""
-    encoder_scope: Literal["causal", "unit"] = "causal"
-    """unit: bidirectional, inside the unit only; the decoder then starts from embeddings."""
-    pool: Literal["mean", "last", "prefix", "concat", "cross", "soft"] = "last"
-    """How a unit's positions become its vector. mean; last: the state at its last position; prefix:
-    learned positions added to each unit; concat: embeddings side by side (fixed stride); cross:
-    queries of the unit attend to its positions; soft: weighed by the probability that they are its
-    own (frontier)."""
-    slots: int = 1
-    """Vectors per unit: learned positions of prefix, queries of cross."""
-    unpool: Literal[
-        "repeat", "at_end", "multilinear", "prefix", "split", "cross", "smooth"
-    ] = "repeat"  # fmt: skip
-    """How the newest complete unit reaches the positions after it. repeat: added to each; at_end:
-    added where the unit ended only; multilinear: added through a projection that depends on the
-    distance; prefix: it begins the next unit; split: a piece for each position; cross: decoder
-    blocks attend to its slots; smooth: an average that trusts units by their probability (routing),
-    beside a projection of the encoder's states."""
-    projection: Literal["linear", "pad", "learned_pad"] = "linear"
-    """How widths change between levels: learned, or zeros (or a learned vector) added and cut off
-    again."""
-    decoder_layers: int = 1
-    """Blocks after unpooling."""
-    decoder_scope: Literal["causal", "unit"] = "causal"
-    """unit: causal, inside the unit only, from embeddings."""
-    predict_ends: bool = False
-    """Learn to foresee a unit's end from the decoder's states, so that a whole unit can be drafted
-    without the encoder (Toucan)."""
-
-    def __post_init__(self):
-        _check_numbers(self)
-        _positive(self, "max_unit", "capacity", "width", "heads", "slots", "supervision_weight")
-        _check_heads("model.stages", self.width, self.heads)
-        if self.window is not None:
-            _positive(self, "window")
-        for name in ("encoder_layers", "decoder_layers"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"stage.{name} is 0 or more, not {getattr(self, name)}.")
-        allowed = SUPERVISIONS.get(self.segmenter, ("none",))
-        if self.supervision not in allowed:
-            raise ConfigError(
-                f"stage.supervision of stage.segmenter {self.segmenter} is {' or '.join(allowed)}, "
-                f"not {self.supervision}."
-            )
-        if len(self.rates) != 1 + len(self.scripts):
-            raise ConfigError(
-                f"stage.rates has one rate for other scripts and one for each of stage.scripts: "
-                f"{1 + len(self.scripts)}, not {len(self.rates)}."
-            )
-        for rate in self.rates:
-            if not 0 < rate < 1:
-                raise ConfigError(f"stage.rates lie between 0 and 1, not {rate}.")
-        if self.scripts and (self.segmenter, self.supervision) != ("predicted", "binomial"):
-            raise ConfigError("stage.scripts needs segmenter predicted and supervision binomial.")
-        if self.predictor_width is not None:
-            _positive(self, "predictor_width")
-        if self.pool == "soft" and self.segmenter != "frontier":
-            raise ConfigError("stage.pool soft needs segmenter frontier.")
-        if self.pool == "soft" and self.max_unit < 2:
-            raise ConfigError("stage.pool soft needs a max_unit of 2 or more.")
-        if self.unpool == "smooth" and self.segmenter != "routing":
-            raise ConfigError("stage.unpool smooth needs segmenter routing.")
-        if self.segmenter == "routing" and self.pool != "last":
-            raise ConfigError("stage.segmenter routing needs pool last: it opens units.")
-        if self.segmenter == "deletion" and (self.pool, self.unpool) != ("last", "repeat"):
-            raise ConfigError("stage.segmenter deletion needs pool last and unpool repeat.")
-        if self.predict_ends and (self.unpool, self.decoder_scope) != ("prefix", "unit"):
-            raise ConfigError("stage.predict_ends needs unpool prefix and decoder_scope unit.")
-        if self.slots > 1 and (self.pool, self.unpool) not in (
-            ("prefix", "prefix"), ("cross", "cross"),
-        ):  # fmt: skip
-            raise ConfigError("stage.slots above 1 needs pool and unpool prefix, or both cross.")
-        if self.pool == "prefix" and self.encoder_scope != "unit":
-            raise ConfigError("stage.pool prefix needs stage.encoder_scope unit.")
-        if self.encoder_scope == "unit" and (
-            not self.encoder_layers or self.pool not in ("prefix", "last")
-        ):
-            raise ConfigError(
-                "stage.encoder_scope unit needs encoder_layers of 1 or more, and pool prefix or "
-                "last."
-            )
-        if self.encoder_scope == "unit" and self.unpool not in ("prefix", "split"):
-            raise ConfigError(
-                "stage.encoder_scope unit looks ahead inside a unit, so its states may not reach "
-                "the decoder: set unpool prefix or split."
-            )
-        if self.pool == "concat" and (self.segmenter != "stride" or self.encoder_layers):
-            raise ConfigError("stage.pool concat needs segmenter stride and encoder_layers 0.")
-        if self.unpool == "split" and (self.segmenter != "stride"):
-            raise ConfigError("stage.unpool split needs segmenter stride.")
-        if self.unpool == "cross" and not self.decoder_layers:
-            raise ConfigError("stage.unpool cross needs decoder_layers of 1 or more.")
-
-    def units(self, length: int) -> int:
-        """Units that a row of ``length`` positions has room for: its share, those that cutting long
-        units adds, and two for each of some documents."""
-        share = 0 if self.segmenter == "stride" else self.capacity
-        room = 8 + length // 64 + -(-length // self.max_unit) + math.ceil(share * length)
-        return min(-(-room // 8) * 8, length)
-
-    def whole_units(self, length: int) -> int:
-        """Those of them that can be complete in the row: not the last, into which all is merged
-        that has no room. Where each position has a unit, none is merged."""
-        return self.units(length) if self.units(length) == length else self.units(length) - 1
-
-    def most_units(self, length: int) -> int:
-        """The most units that a document of ``length`` positions takes, wherever ends are asked
-        for (model/segmentation.py, ``bounded``): its last one, open or not, included."""
-        if length == 0:
-            return 0
-        # Units as granted: the ends of all but the last lie before the last position. The share is
-        # rounded in float32 there, so a little more counts as a whole one. A stride grants but the
-        # begin-of-document id.
-        share = math.floor(self.capacity * (length - 1) * (1 + 2**-20))
-        granted = min(2 if self.segmenter == "stride" else 3 + share, length)
-        # Cutting one that is too long adds a unit for every max_unit positions beyond its first.
-        return granted + (length - granted) // self.max_unit
-
-
-@dataclass(frozen=True)
-class MTPConfig:
-    """Multi-token prediction: what positions predict beyond the next id, in training."""
-
-    kind: Literal["none", "heads", "linear", "modules", "registers", "lookahead"] = "none"
-    """heads: a block of its own for each id, all on the trunk's states (Gloeckle et al.). linear: a
-    matrix of its own for each further id, on the normed states (EvaByte). modules: a chain of
-    blocks, each fed by the one before and the next id (DeepSeek-V3). registers: extra positions
-    that see what stands before them and predict further ahead, unseen by all others
-    (MuToR). lookahead: runs of extra positions that predict one id each and see those before them
-    (PaSS)."""
-    count: int = 8
-    """How many ids ahead are predicted, the next one included."""
-    weight: float = 1.0
-    """Weight of each further id's cross-entropy; that of the next id is 1."""
-    every: int = 8
-    """registers, lookahead: after how many positions they stand; must divide data.length."""
-
-    def __post_init__(self):
-        _check_numbers(self)
-        _positive(self, "count", "weight", "every")
-        if self.count < 2 and self.kind not in ("none", "heads"):
-            raise ConfigError(f"mtp.count of mtp.kind {self.kind} is 2 or more, not {self.count}.")
-
-    @property
-    def aside(self) -> bool:
-        """Whether extra positions predict."""
-        return self.kind in ("registers", "lookahead")
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """A decoder-only language model. Without stages: a flat transformer. With: an hourglass, whose
-    innermost trunk the other fields describe."""
-
-    width: int = 128
-    """Size of the residual stream."""
-    layers: int = 4
-    """Number of transformer blocks."""
-    heads: int = 4
-    """Query heads; must divide the width, into an even head size."""
-    kv_heads: int | None = None
-    """Key and value heads (grouped queries); must divide heads. None: as many as heads."""
-    mlp_width: int | None = None
-    """Hidden size of the MLP. None: 4 x width, or 8/3 x width rounded up to 64 when gated."""
-    activation: Literal["relu2", "gelu", "silu"] = "relu2"
-    """Nonlinearity of the MLP; squared ReLU is about twice as fast as the others on CPU."""
-    gated_mlp: bool = False
-    """Multiply the activation by a second projection (SwiGLU and its kin)."""
-    qk_norm: bool = True
-    """Normalize queries and keys per head."""
-    window: int | None = None
-    """Positions each query sees, itself included (sliding window). None: all before it."""
-    rope_base: float = 10_000.0
-    """Base of the rotary position frequencies."""
-    embedding: Literal["table", "one_hot", "bit_biased", "ngram_hash", "ngram_conv"] = "table"
-    """Input embedding. one_hot: frozen identity rows, no parameters. bit_biased: a table plus a
-    projection of the eight bits of the byte. ngram_hash: a table plus hashed tables of the 3 to 8
-    ids up to each. ngram_conv: a table mixed with causal convolutions over 2 to 4 ids."""
-    hash_rows: int = 4096
-    """Rows of each table of ngram_hash."""
-    tied_embeddings: bool = False
-    """Use the input embedding as the output projection too."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of matrix products; parameters, norms, softmax and the loss stay float32."""
+    attention: Literal["auto", "reference", "splash", "cudnn"] = "auto"
+    """Attention kernel. auto: for each stack splash on TPU or cudnn on NVIDIA, where they can serve
+    (cudnn: bfloat16, causal, no window), and reference elsewhere."""
     scan_layers: bool = True
     """Compile one block and scan over the stack, rather than unrolling every layer."""
     remat: Literal["none", "dots", "full"] = "full"
     """What the backward pass computes again: nothing, all but matrix products, or everything of a
     block. full is also the fastest on CPU, where memory costs more than arithmetic."""
-    attention: Literal["auto", "reference", "splash", "cudnn"] = "auto"
-    """Attention kernel. auto: for each stack splash on TPU or cudnn on NVIDIA, where they can serve
-    (cudnn: bfloat16, causal, no window), and reference elsewhere."""
-    stages: tuple[StageConfig, ...] = ()
-    """Levels around the trunk, outermost (bytes) first."""
-    mtp: MTPConfig = field(default_factory=MTPConfig)
-
-    def __post_init__(self):
-        _check_numbers(self)
-        _positive(self, "width", "heads", "rope_base", "hash_rows")
-        if self.layers < 0:
-            raise ConfigError(f"model.layers is 0 or more, not {self.layers}.")
-        _check_heads("model", self.width, self.heads)
-        if self.kv_heads is not None:
-            _positive(self, "kv_heads")
-            if self.heads % self.kv_heads:
-                raise ConfigError(
-                    f"model.kv_heads {self.kv_heads} does not divide model.heads {self.heads}; "
-                    f"nearest that does: {nearest_divisors(self.heads, self.kv_heads)}."
-                )
-        if self.mlp_width is not None:
-            _positive(self, "mlp_width")
-        if self.window is not None:
-            _positive(self, "window")
-        if self.mtp.aside and self.stages:
-            if not self.stages[0].decoder_layers:
-                raise ConfigError(f"mtp.kind {self.mtp.kind} needs decoder_layers of 1 or more.")
-            if self.stages[0].unpool == "prefix" and self.stages[0].slots > 1:
-                raise ConfigError(f"mtp.kind {self.mtp.kind} needs units of one vector (slots 1).")
-        for stage in self.stages[1:]:
-            if stage.segmenter not in ("stride", "routing"):
-                raise ConfigError(
-                    "only the first of model.stages reads bytes; set segmenter stride or routing "
-                    "further in."
-                )
-        if any(s.predict_ends for s in self.stages[1:]):
-            raise ConfigError("stage.predict_ends goes with the first of model.stages.")
-        if self.embedding.startswith("ngram") and any(s.predict_ends for s in self.stages):
-            raise ConfigError(
-                f"stage.predict_ends needs embeddings of single ids, not {self.embedding}."
-            )
-        for stage in self.stages[:-1]:
-            if stage.segmenter == "deletion":
-                raise ConfigError("segmenter deletion goes with the last of model.stages.")
-        for stage, inner in zip(self.stages, self.widths[1:], strict=True):
-            if stage.projection != "linear" and inner < stage.width:
-                raise ConfigError(
-                    f"stage.projection {stage.projection} needs levels that widen inwards."
-                )
-            in_pieces = stage.pool == "concat" or stage.unpool == "split"
-            if in_pieces and inner % stage.max_unit:
-                raise ConfigError(
-                    f"pool concat and unpool split need max_unit {stage.max_unit} to divide the "
-                    f"inner width {inner}; nearest: {nearest_divisors(inner, stage.max_unit)}."
-                )
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Size of the residual stream per level, bytes first."""
-        return (*(stage.width for stage in self.stages), self.width)
-
-    @property
-    def needs_marks(self) -> bool:
-        """Whether training reads marks stored in the corpus."""
-        return any("marks" in (stage.segmenter, stage.supervision) for stage in self.stages)
-
-    def blocks(self, stage: StageConfig, layers: int, scope: str) -> "ModelConfig":
-        """The flat stack that a stage's encoder or decoder is."""
-        # Nothing further away shares the unit.
-        window = stage.max_unit + stage.slots if scope == "unit" else stage.window
-        return dataclasses.replace(
-            self, width=stage.width, heads=stage.heads, layers=layers, window=window,
-            kv_heads=None, mlp_width=None, stages=(),
-        )  # fmt: skip
-
-    def outermost(self, layers: int) -> "ModelConfig":
-        """A flat stack of ``layers`` beside the outermost level: over bytes, as wide."""
-        if self.stages:
-            return self.blocks(self.stages[0], layers, "causal")
-        return dataclasses.replace(self, layers=layers)
-
-    @property
-    def head_size(self) -> int:
-        return self.width // self.heads
-
-    @property
-    def key_value_heads(self) -> int:
-        return self.kv_heads or self.heads
-
-    @property
-    def hidden_width(self) -> int:
-        if self.mlp_width is not None:
-            return self.mlp_width
-        return -(-8 * self.width // 3 // 64) * 64 if self.gated_mlp else 4 * self.width
 
 
 @dataclass(frozen=True)
@@ -424,12 +59,11 @@ class DataConfig:
     """Rows are shuffled within windows of this much text; smaller corpora fully."""
 
     def __post_init__(self):
-        _check_numbers(self)
-        _positive(self, "length", "batch_size", "shuffle_window_mib")
+        check_numbers(self)
+        check_positive(self, "length", "batch_size", "shuffle_window_mib")
         if self.length > 65_535:
             raise ConfigError(f"data.length is at most 65535, not {self.length}.")
-        if self.workers < 0:
-            raise ConfigError(f"data.workers is 0 or more, not {self.workers}.")
+        check_not_negative(self, "workers")
 
 
 @dataclass(frozen=True)
@@ -458,8 +92,8 @@ class OptimizerConfig:
     """Gradients are scaled down to this global norm. 0: never."""
 
     def __post_init__(self):
-        _check_numbers(self)
-        _positive(self, "learning_rate")
+        check_numbers(self)
+        check_positive(self, "learning_rate")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"optimizer.{name} lies in [0, 1), not {getattr(self, name)}.")
@@ -467,9 +101,7 @@ class OptimizerConfig:
             raise ConfigError(
                 f"optimizer.decay_fraction lies in [0, 1], not {self.decay_fraction}."
             )
-        for name in ("warmup_steps", "weight_decay", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"optimizer.{name} is 0 or more, not {getattr(self, name)}.")
+        check_not_negative(self, "warmup_steps", "weight_decay", "clip_norm")
 
 
 @dataclass(frozen=True)
@@ -484,7 +116,7 @@ class MeshConfig:
     """Devices that split each matrix product (heads and MLP hidden units)."""
 
     def __post_init__(self):
-        _check_numbers(self)
+        check_numbers(self)
         sizes = dataclasses.astuple(self)
         if any(size == 0 or size < -1 for size in sizes) or sizes.count(-1) > 1:
             raise ConfigError(
@@ -503,8 +135,6 @@ class TrainConfig:
     """Seed of the parameters, the data order and all noise."""
     accumulation: int = 1
     """Each step's rows go through the model in this many equal parts."""
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of matrix products; parameters, norms, softmax and the loss stay float32."""
     z_loss: float = 0.0
     """Weight of the squared log-normalizer of the output softmax."""
     log_every: int = 10
@@ -527,14 +157,14 @@ class TrainConfig:
     """Bytes of text sampled at the end."""
 
     def __post_init__(self):
-        _check_numbers(self)
-        _positive(
+        check_numbers(self)
+        check_positive(
             self, "steps", "accumulation", "log_every", "checkpoint_every", "keep_checkpoints",
             "give_up_after",
         )  # fmt: skip
-        for name in ("z_loss", "watchdog_seconds", "evaluation_bytes", "sample_bytes", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"train.{name} is 0 or more, not {getattr(self, name)}.")
+        check_not_negative(
+            self, "z_loss", "watchdog_seconds", "evaluation_bytes", "sample_bytes", "seed"
+        )
 
 
 @dataclass(frozen=True)
@@ -545,22 +175,17 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     workdir: str | None = None
     """Folder of the run; a run found there is continued. None: a new one under runs/."""
 
     def __post_init__(self):
-        _check_numbers(self)
+        check_numbers(self)
         if self.workdir is not None and (not self.workdir or "://" in self.workdir):
             raise ConfigError(
                 f"workdir {self.workdir!r} is no folder of this machine, the only kind that runs "
                 "are kept in; mount other storage as one."
-            )
-        if self.model.mtp.aside and self.data.length % self.model.mtp.every:
-            raise ConfigError(
-                f"model.mtp.every {self.model.mtp.every} does not divide data.length "
-                f"{self.data.length}; nearest that does: "
-                f"{nearest_divisors(self.data.length, self.model.mtp.every)}."
             )
         if self.data.batch_size % self.train.accumulation:
             raise ConfigError(
@@ -578,11 +203,28 @@ def to_json(config: object) -> dict:
 def from_json(data: dict, name: str = "this config") -> Config:
     """The config that ``to_json`` gave; what an older one lacks has its default. Raises ConfigError
     for fields and values unknown to this version; ``name`` says whose they are."""
-    return parse_json(json.dumps(data), Config, name=name, error=ConfigError)
+    return parse_json(json.dumps(_moved(data)), Config, name=name, error=ConfigError)
 
 
-HOW = ("scan_layers", "remat", "attention")
-"""Fields of the model that say how it is computed, not what: they may change within a run."""
+MOVED = {
+    ("model", "scan_layers"): ("execution", "scan_layers"),
+    ("model", "remat"): ("execution", "remat"),
+    ("model", "attention"): ("execution", "attention"),
+    ("train", "compute_dtype"): ("execution", "compute_dtype"),
+}
+"""Where settings of earlier revisions stand now."""
+
+
+def _moved(data: dict) -> dict:
+    """A config of an earlier revision with its settings where they stand now."""
+    sections = {name: dict(part) if isinstance(part, dict) else part for name, part in data.items()}
+    for (section, name), (new_section, new_name) in MOVED.items():
+        part = sections.get(section)
+        if isinstance(part, dict) and name in part:
+            target = sections.setdefault(new_section, {})
+            if isinstance(target, dict):
+                target[new_name] = part.pop(name)
+    return sections
 
 
 def identity(config: Config) -> dict[str, dict]:
@@ -591,7 +233,7 @@ def identity(config: Config) -> dict[str, dict]:
     ``train.steps`` may grow."""
     made = to_json(config)
     return {
-        "model": {name: value for name, value in made["model"].items() if name not in HOW},
+        "model": made["model"],
         "data": {"length": made["data"]["length"]},
         "optimizer": made["optimizer"],
         "train": {name: made["train"][name] for name in ("seed", "z_loss")},

@@ -13,7 +13,8 @@ a word symbol, on Unicode words.
 
 from dataclasses import replace
 
-from octavo.configs.schema import Config, DataConfig, ModelConfig, StageConfig
+from octavo.configs.model import ModelConfig, StageConfig
+from octavo.configs.schema import Config, DataConfig
 
 WORD = StageConfig(
     segmenter="whitespace", max_unit=32, capacity=0.2, width=64, heads=2,

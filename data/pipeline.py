@@ -15,8 +15,7 @@ import numba
 import numpy as np
 
 from octavo import process
-from octavo.batch import Batch
-from octavo.configs.room import Room
+from octavo.batch import Batch, Room
 from octavo.configs.schema import DataConfig
 from octavo.data.errors import DataError, WorkerError
 from octavo.data.plan import Plan, Rows

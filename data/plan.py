@@ -21,7 +21,7 @@ from functools import cached_property, lru_cache
 import numba
 import numpy as np
 
-from octavo.configs.room import Room
+from octavo.batch import Room
 from octavo.data.errors import DataError
 from octavo.data.shards import Corpus
 from octavo.tokenizers.interface import fingerprint_of

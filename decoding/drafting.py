@@ -1,96 +1,21 @@
-"""Drafters: guesses of the next ids, which one pass of the model then verifies.
-
-Whatever a drafter guesses, what comes out is what the model alone would draw (decoding/sampling.py);
-a good guess only saves passes. A drafter has a ``size`` (ids it drafts a pass), ``params`` of its
-own, and three functions of arrays:
-
-- ``init(model, params, rows, slots)``: what it remembers, a pytree;
-- ``observe(model, params, carry, seen)``: what it remembers after a pass;
-- ``draft(model, params, carry, now)``: a ``Draft``, and what it remembers.
+"""Drafters that any model may use, and the choice of one. What drafters are: model/drafter.py.
 
 Letters: B rows, N ids of a pass, S slots, V vocabulary, d width, D ids drafted.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import lax
 
-from octavo.configs.schema import ConfigError, ModelConfig
-from octavo.model.lm import ByteLM, Output
-from octavo.model.segmentation import take
+from octavo.configs.checks import ConfigError
+from octavo.configs.model import ModelConfig
+from octavo.model.drafter import DRAFT, Draft, Drafter, Now, embedded, put
+from octavo.model.layers import take
+from octavo.model.mtp import mtp
 from octavo.model.trunk import Trunk, first_seen
-
-DRAFT = 7
-"""Ids drafted a pass, where the model does not say."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A pass of the model."""
-
-    tokens: jax.Array
-    """``[B, N]``: what it read."""
-    output: Output
-    """Logits and states behind each of them."""
-    kept: jax.Array
-    """``[B]``: how many of them stay."""
-    ids: jax.Array
-    """``[B, S]``: all ids, those of the pass included."""
-    length: jax.Array
-    """``[B]``: how many ids there were before the pass."""
-    context: int | None
-
-
-@dataclass(frozen=True)
-class Now:
-    """What is known when a draft is asked for."""
-
-    cache: dict
-    """Of the model, up to the id before ``first``."""
-    ids: jax.Array
-    """``[B, S]``: all ids, ``first`` included."""
-    length: jax.Array
-    """``[B]``: how many ids there are before ``first``."""
-    first: jax.Array
-    """``[B]``: the next id, already drawn."""
-    choose: Callable
-    """``choose(i, logits [B, n, V])``: the i-th id after ``first`` and those behind it, ``[B,
-    n]``, drawn with the very noise that the model's own draws there will see: like logits choose
-    alike."""
-    sample: Callable
-    """``sample(i, logits)``: the same with noise of its own, and log-probabilities ``[B, n,
-    V]``."""
-    context: int | None
-
-
-@dataclass(frozen=True)
-class Draft:
-    """Guesses of the ids after ``Now.first``."""
-
-    ids: jax.Array
-    """``[B, D]``"""
-    count: jax.Array | None = None
-    """``[B]``: how many of them; all, if None."""
-    log_q: jax.Array | None = None
-    """``[B, D, V]``: the distributions they were sampled from, for rejection sampling; None: each
-    is to be the id that the model draws itself."""
-
-
-class Drafter:
-    """What most drafters have: nothing to remember."""
-
-    size: int = DRAFT
-    params: dict = {}
-
-    def init(self, model: ByteLM, params: dict, rows: int, slots: int) -> dict:
-        return {}
-
-    def observe(self, model: ByteLM, params: dict, carry: dict, seen: Seen) -> dict:
-        return carry
+from octavo.model.units.end_predictor import WithinUnit
 
 
 class Plain(Drafter):
@@ -100,129 +25,6 @@ class Plain(Drafter):
 
     def draft(self, model, params, carry, now):
         return Draft(jnp.zeros((len(now.first), 0), jnp.int32)), carry
-
-
-class FromLinearHeads(Drafter):
-    """The further of linear heads: what they say of the newest state."""
-
-    def __init__(self, config: ModelConfig):
-        self.size = config.mtp.count - 1
-
-    def init(self, model, params, rows, slots):
-        return {"logits": jnp.zeros((rows, self.size, model.vocabulary.size))}
-
-    def observe(self, model, params, carry, seen):
-        newest = take(seen.output.states, jnp.maximum(seen.kept - 1, 0)[:, None])[:, 0]
-        return {"logits": rested(seen, model.mtp.logits(model, newest), carry["logits"])}
-
-    def draft(self, model, params, carry, now):
-        return Draft(now.choose(1, carry["logits"])), carry
-
-
-class FromHeads(FromLinearHeads):
-    """The further of parallel heads, each with a cache (Gloeckle et al. 2024, 2404.19737, section
-    4)."""
-
-    def init(self, model, params, rows, slots):
-        cache = model.mtp.others.init_cache(rows, slots)
-        return super().init(model, params, rows, slots) | {"cache": cache}
-
-    def observe(self, model, params, carry, seen):
-        states, kept = seen.output.states, seen.kept
-        N = states.shape[1]
-        first = first_seen(seen.length, N, seen.context)
-        positions = seen.length[:, None] + jnp.arange(N)
-        newest = jnp.maximum(kept - 1, 0)[:, None]
-        extend, layers = model.mtp.others.extended(positions, seen.length, first, asks=newest)
-
-        def one(cache, scanned):
-            x, cache = extend(*scanned, states, cache)
-            return cache, x[:, 0]
-
-        cache, x = lax.scan(one, carry["cache"], (jnp.arange(self.size), layers))
-        logits = model.logits(jnp.swapaxes(x, 0, 1))
-        return {"cache": cache, "logits": rested(seen, logits, carry["logits"])}
-
-
-class FromModules(Drafter):
-    """A chain of sequential modules (DeepSeek-V3, 2412.19437), each fed with the guess before."""
-
-    def __init__(self, config: ModelConfig):
-        self.size = config.mtp.count - 1
-        # Newest positions whose states were last computed from guesses, or may be new.
-        self.recent = 2 * self.size
-
-    def init(self, model, params, rows, slots):
-        stack = model.mtp.stack
-        recent = jnp.zeros((rows, self.recent, stack.config.width), stack.dtype)
-        return {"cache": stack.init_cache(rows, slots), "recent": recent}
-
-    def _link(self, model, carry, k, x, ids, begin, context):
-        """Module k over the states x ``[B, W, d]`` of positions ``begin [B]`` on, and its cache."""
-        W = x.shape[1]
-        positions = begin[:, None] + jnp.arange(W)
-        first = first_seen(begin, W, context)
-        extend, layers = model.mtp.stack.extended(positions, begin, first)
-        definition, joins = nnx.split(model.mtp.joins)
-        layer, join = jax.tree.map(lambda leaf: leaf[k], (layers, joins))
-        following = embedded(model, ids, begin + k + 1, W)
-        x, cache = extend(k, layer, nnx.merge(definition, join)(x, following), carry["cache"])
-        return x, carry | {"cache": cache}
-
-    def observe(self, model, params, carry, seen):
-        states = x = seen.output.states
-        if x.shape[1] > self.size + 1:  # a prompt; else a draft's window holds all of it
-            for k in range(self.size):
-                x, carry = self._link(model, carry, k, x, seen.ids, seen.length, seen.context)
-        window = jnp.concatenate([carry["recent"], states], axis=1)
-        shift = jax.vmap(lax.dynamic_slice_in_dim, (0, 0, None))
-        return carry | {"recent": shift(window, seen.kept, self.recent)}
-
-    def draft(self, model, params, carry, now):
-        ids, chosen = now.ids, []
-        begin = jnp.maximum(now.length - self.recent, 0)
-        # In a short document the window begins before it: its states are moved to the left.
-        missing = jnp.maximum(self.recent - now.length, 0)[:, None]
-        x = take(carry["recent"], (jnp.arange(self.recent) + missing) % self.recent)
-        newest = (now.length - 1 - begin)[:, None]
-        for k in range(self.size):
-            x, carry = self._link(model, carry, k, x, ids, begin, now.context)
-            chosen.append(now.choose(k + 1, model.logits(take(x, newest)))[:, 0])
-            ids = put(ids, now.length + k + 1, chosen[-1])
-        return Draft(jnp.stack(chosen, axis=1)), carry
-
-
-class FromAsides(Drafter):
-    """Registers or look-ahead tokens behind the newest id: a pass of their own, all at once (PaSS,
-    2311.13581)."""
-
-    def __init__(self, config: ModelConfig):
-        self.size = config.mtp.count - 1
-
-    def draft(self, model, params, carry, now):
-        beside = model.mtp
-        ahead = 1 + jnp.arange(self.size)
-        vectors = beside.vectors[...].astype(beside.dtype)
-        x = jnp.broadcast_to(vectors, (len(now.first), self.size, vectors.shape[1]))
-        x = model.trunk.aside(x, ahead, now.cache["trunk"], now.context, beside.alone)
-        return Draft(now.choose(1, model.logits(x))), carry
-
-
-class WithinUnit(Drafter):
-    """The decoder alone, up to where it foresees the unit's end (Toucan, 2311.08620). Up to there
-    its logits are the model's."""
-
-    def draft(self, model, params, carry, now):
-        ids, count = [], jnp.zeros_like(now.first)
-        going, id_, trunk = count == 0, now.first, now.cache["trunk"]
-        for i in range(1, self.size + 1):
-            x = model.embedding(id_[:, None], now.length[:, None] + i - 1)
-            x, ends, trunk = model.trunk.foresee(x, trunk)
-            going &= ~ends
-            count += going
-            id_ = now.choose(i, model.logits(x))[:, 0]
-            ids.append(id_)
-        return Draft(jnp.stack(ids, axis=1), count), carry
 
 
 class Lookup(Drafter):
@@ -328,6 +130,8 @@ class EarlyExit(Drafter):
     def __init__(self, config: ModelConfig, layers: int, size: int = DRAFT):
         if config.stages:
             raise ConfigError("an early exit needs a flat model; this one has stages.")
+        if set(config.mixers) != {"attention"}:
+            raise ConfigError("an early exit needs a model of attention alone.")
         if not 0 < layers < config.layers:
             raise ConfigError(
                 f"an early exit lies behind 1 to {config.layers - 1} of the model's "
@@ -337,17 +141,18 @@ class EarlyExit(Drafter):
 
     def draft(self, model, params, carry, now):
         assert isinstance(model.trunk, Trunk)
-        stack = jax.tree.map(lambda leaf: leaf[: self.layers], now.cache["trunk"]["stack"])
+        (cache,) = now.cache["trunk"]["stack"]
+        stack = jax.tree.map(lambda leaf: leaf[: self.layers], cache)
 
         def one(carry, i):
             ids, stack = carry
             at = now.length + i
             x = embedded(model, ids, at, 1)
             first = first_seen(at, 1, now.context)
-            extend, layers = model.trunk.stack.extended(at[:, None], at, first)
+            ((extend, layers),) = model.trunk.stack.extended(at[:, None], at, first)
             for k in range(self.layers):
                 layer = jax.tree.map(lambda leaf, k=k: leaf[k], layers)
-                x, stack = extend(k, layer, x, stack)
+                x, stack, _ = extend(k, layer, x, stack)
             id_ = now.choose(i + 1, model.logits(x))[:, 0]
             return (put(ids, at + 1, id_), stack), id_
 
@@ -389,27 +194,6 @@ def own_drafter(config: ModelConfig) -> Drafter | None:
     """The drafter that a model was trained to be, if any."""
     if config.stages and config.stages[0].predict_ends:
         return WithinUnit()
-    kinds = {
-        "heads": FromHeads, "linear": FromLinearHeads, "modules": FromModules,
-        "registers": FromAsides, "lookahead": FromAsides,
-    }  # fmt: skip
     if config.mtp.kind == "none" or config.mtp.count == 1:
         return None
-    return kinds[config.mtp.kind](config)
-
-
-def rested(seen: Seen, new: jax.Array, old: jax.Array) -> jax.Array:
-    """The new, ``[B, ...]``, but the old in rows of which the pass kept nothing."""
-    return jnp.where((seen.kept > 0)[:, None, None], new, old)
-
-
-def put(ids: jax.Array, at: jax.Array, values: jax.Array) -> jax.Array:
-    """ids ``[B, S]`` with values ``[B]`` at places ``at [B]``."""
-    return jax.vmap(lambda row, place, value: row.at[place].set(value))(ids, at, values)
-
-
-def embedded(model: ByteLM, ids: jax.Array, begin: jax.Array, count: int) -> jax.Array:
-    """Embeddings ``[B, count, d]`` of ids ``[B, S]`` from places ``begin [B]`` on."""
-    at = begin[:, None] + jnp.arange(-model.history, count)
-    known = jnp.where(at >= 0, take(ids, jnp.clip(at, 0, ids.shape[1] - 1)), -1)
-    return model.embedding(known, at)[:, model.history :]
+    return mtp(config.mtp.kind).drafter(config)

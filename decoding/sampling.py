@@ -1,8 +1,8 @@
 """Drawing text from a model: filters over logits, and a jitted loop with a cache.
 
-The loop is that of speculative decoding (decoding/drafting.py): an id is drawn, a drafter guesses what
-follows, one pass of the model reads all of it, and the guesses that prove right stay. What comes
-out is what would come without a drafter: the same ids, or under rejection sampling the same
+The loop is that of speculative decoding (decoding/drafting.py): an id is drawn, a drafter guesses
+what follows, one pass of the model reads all of it, and the guesses that prove right stay. What
+comes out is what would come without a drafter: the same ids, or under rejection sampling the same
 distribution.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from octavo.decoding.drafting import Drafter, Now, Plain, Seen, put
-from octavo.model.segmentation import take
+from octavo.model.layers import take
 
 HIDDEN = -jnp.inf
 

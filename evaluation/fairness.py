@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from octavo import files
-from octavo.configs.schema import ConfigError
+from octavo.configs.checks import ConfigError
 from octavo.evaluation.score import predictions
-from octavo.model.segmentation import rule_ends
+from octavo.model.units.segmenters.whitespace import WhiteSpace
 from octavo.tokenizers import scripts
 from octavo.tokenizers.bytes import BYTES
 from octavo.tokenizers.interface import Tokenizer
@@ -29,7 +29,7 @@ def units_of(run, documents: list[bytes], settings: dict) -> tuple[np.ndarray, n
 def whitespace_units(document: bytes) -> int:
     """Units that end at white space."""
     ids = np.frombuffer(document, np.uint8).astype(np.int32)
-    ends = rule_ends("whitespace", ids, np.append(-1, ids[:-1]), BYTES)
+    ends = WhiteSpace.rule(ids, np.append(-1, ids[:-1]), BYTES)
     return int(ends.sum()) + int(not ends[-1:].all())
 
 

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from octavo.batch import FIELDS, Batch
-from octavo.configs.room import Room, room_of
+from octavo.batch import FIELDS, Batch, Room
 from octavo.evaluation.rows import over_documents, packed_rows
-from octavo.model.segmentation import take
+from octavo.model.layers import take
+from octavo.model.units.room import room_of
 from octavo.tokenizers.interface import Tokenizer
 from octavo.training.objective import entropy
 

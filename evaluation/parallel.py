@@ -3,7 +3,7 @@ i says the same in all."""
 
 from pathlib import Path
 
-from octavo.configs.schema import ConfigError
+from octavo.configs.checks import ConfigError
 
 
 def read_parallel(folder: str | Path, most: int = 0) -> dict[str, list[bytes]]:

@@ -5,7 +5,7 @@ import difflib
 import numpy as np
 from scipy.optimize import lsq_linear
 
-from octavo.configs.schema import ConfigError
+from octavo.configs.checks import ConfigError
 from octavo.tokenizers import scripts
 
 LEAST, MOST = 0.01, 0.5

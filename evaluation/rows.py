@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from octavo.batch import FIELDS
-from octavo.configs.room import Room
+from octavo.batch import FIELDS, Room
 from octavo.tokenizers.interface import Tokenizer
 
 

@@ -7,14 +7,15 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from octavo.configs.schema import Config, ConfigError, MeshConfig, ModelConfig
+from octavo.configs.checks import ConfigError
+from octavo.configs.model import ModelConfig
+from octavo.configs.schema import Config, MeshConfig
 from octavo.data.shards import Corpus
 from octavo.evaluation.marks import EntropyMarks, NoMarks
 from octavo.files import read_json, write_json
+from octavo.model.check import check_vocabulary, ends_at_marks, reads_marks
 from octavo.tokenizers import load as tokenizers
-from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.interface import Tokenizer
-from octavo.tokenizers.words import WordTokenizer
 from octavo.training.checkpoint import (
     Record,
     check_identity,
@@ -52,19 +53,11 @@ def marker_for(model: ModelConfig, tokenizer: Tokenizer, folder: Path) -> NoMark
     Raises ConfigError if there is none that marks by what it has read so far, or if the model's
     rule for units does not go with the tokenizer.
     """
-    segmenter = model.stages[0].segmenter if model.stages else None
-    if segmenter == "unit_mark" and not isinstance(tokenizer, WordTokenizer):
-        raise ConfigError(
-            f"the model's units end at marks among the ids, but {folder} was made by "
-            f"{tokenizer.name}: use python prepare.py SOURCE --out DIR --tokenizer words."
-        )
-    by_bytes = segmenter in ("whitespace", "spacelike") or any(s.scripts for s in model.stages)
-    if by_bytes and not isinstance(tokenizer, ByteTokenizer):
-        raise ConfigError(
-            f"the model's units end by bytes ({segmenter}), but {folder} was made by "
-            f"{tokenizer.name}: use a corpus of bytes."
-        )
-    if segmenter != "marks":
+    try:
+        check_vocabulary(model, tokenizer.vocabulary)
+    except ConfigError as error:
+        raise ConfigError(f"{error} ({folder} was made by {tokenizer.name}.)") from error
+    if not ends_at_marks(model):
         return NoMarks()
     if not (folder / MARKER).is_dir():
         raise ConfigError(
@@ -79,13 +72,13 @@ def marker_for(model: ModelConfig, tokenizer: Tokenizer, folder: Path) -> NoMark
 def check_marks(model: ModelConfig, corpora: list[Corpus]) -> None:
     """Raise ConfigError, naming the corpus, unless the marks of a mixture are what the model takes
     them for: made by what was read so far if units end at them, and all made alike."""
-    if not model.needs_marks:
+    if not reads_marks(model):
         return
     first = corpora[0]
     for corpus in corpora:
         folder = corpus.folder
         kind = (corpus.marks or {}).get("kind")
-        if kind != "entropy" and any(stage.segmenter == "marks" for stage in model.stages):
+        if kind != "entropy" and ends_at_marks(model):
             raise ConfigError(
                 f"the model's units end at stored marks, but {folder} has none that a model "
                 f"decides as it reads (they are of {kind or 'no kind'}): make them with python "

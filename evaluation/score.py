@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from octavo.batch import FIELDS, Batch
-from octavo.configs.room import Room
+from octavo.batch import FIELDS, Batch, Room
 from octavo.evaluation.rows import over_documents, packed_rows
 from octavo.tokenizers.interface import Tokenizer
 from octavo.training.objective import cross_entropy

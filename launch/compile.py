@@ -14,7 +14,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from octavo import cli
-from octavo.configs.schema import Config, ConfigError
+from octavo.configs.checks import ConfigError
+from octavo.configs.schema import Config
 from octavo.tokenizers.interface import Vocabulary
 
 # Cloud names (by TensorCores for v4 and v5p, by chips for the rest) to what libtpu calls them:
@@ -120,7 +121,7 @@ def compile_step(config: Config, topology: str, vocabulary: Vocabulary | None = 
             size = "needs {}iB of {}iB".format(*need.groups()) if need else str(error)
             raise ConfigError(
                 f"the step does not fit a chip of {topology}: it {size} of memory. Try "
-                "--model.remat full, a smaller --data.batch-size, or more --train.accumulation."
+                "--execution.remat full, a smaller --data.batch-size, or more --train.accumulation."
             ) from error
     kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
     found = re.findall(rf" ({kinds})(?:-start)?\(", text)

@@ -4,9 +4,25 @@ Every parameter carries the logical names of its axes (``names``); ``ShardingRul
 mesh axes. A stacked parameter has one more leading axis, "layers".
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a model is computed (``ExecutionConfig``), and where."""
+
+    platform: str
+    """Where it is to run: "cpu", "tpu" or "gpu"."""
+    dtype: Any
+    """Of matrix products."""
+    attention: str = "auto"
+    scan_layers: bool = True
+    remat: str = "full"
 
 
 def parameter(value: jax.Array, *names: str | None) -> nnx.Param:
@@ -85,3 +101,15 @@ def rotate(x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = (first * cosine - second * sine, second * cosine + first * sine)
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def take(x: jax.Array, index: jax.Array) -> jax.Array:
+    """``x[b, index[b, i]]`` for x ``[B, T, ...]``, index ``[B, N]``."""
+    return jnp.take_along_axis(x, index.reshape(*index.shape, *[1] * (x.ndim - 2)), axis=1)
+
+
+def back_by(x: jax.Array, positions: jax.Array, by: int) -> jax.Array:
+    """x ``[B, T, ...]`` of ``by`` places before, 0 where that is another document or none."""
+    moved = jnp.pad(x, [(0, 0), (by, 0)] + [(0, 0)] * (x.ndim - 2))[:, : x.shape[1]]
+    known = (positions >= by).reshape(*positions.shape, *[1] * (x.ndim - 2))
+    return jnp.where(known, moved, 0)

@@ -9,13 +9,14 @@ from flax import nnx
 from jax import lax
 
 from octavo.batch import Batch
-from octavo.configs.schema import ModelConfig
-from octavo.model.embedding import EMBEDDINGS
-from octavo.model.hourglass import Level, make_trunk
-from octavo.model.layers import Linear, RMSNorm, constrain
-from octavo.model.mtp import MTP, Heads
-from octavo.model.segmentation import Layout, rule_ends, take
+from octavo.configs.model import ModelConfig
+from octavo.model.embeddings import embedding
+from octavo.model.layers import Execution, Linear, RMSNorm, constrain, take
+from octavo.model.mtp import mtp
 from octavo.model.trunk import first_seen
+from octavo.model.units.hourglass import Level, make_trunk
+from octavo.model.units.segmentation import Layout
+from octavo.model.units.segmenters import segmenter
 from octavo.tokenizers import scripts
 from octavo.tokenizers.interface import Vocabulary
 
@@ -32,34 +33,32 @@ class Output:
     """How each level of an hourglass cut its positions into units, outermost first."""
     states: jax.Array | None = None
     """What further ids are predicted from: the trunk's states ``[B, T, d]``."""
-    beside: jax.Array | None = None
-    """States of asides, ``[B, G * L, d]``."""
+    extra_states: jax.Array | None = None
+    """Those of extra positions, ``[B, G * L, d]``."""
     statistics: dict[str, jax.Array] = field(default_factory=dict)
     """Sums over the batch, by name."""
 
 
 class ByteLM(nnx.Module):
-    """Predicts the next id at every position, on a platform ("cpu", "tpu" or "gpu").
-
-    Raises ConfigError where the config does not fit the
-    vocabulary or the platform.
-    """
+    """Predicts the next id at every position. Raises ConfigError where the config does not fit the
+    vocabulary or the platform."""
 
     def __init__(
-        self, config: ModelConfig, vocabulary: Vocabulary, platform: str, dtype, rngs: nnx.Rngs
+        self, config: ModelConfig, vocabulary: Vocabulary, execution: Execution, rngs: nnx.Rngs
     ):
         self.config, self.vocabulary = config, vocabulary
-        vocab_size = vocabulary.size
-        width = config.widths[0]
-        self.embedding = EMBEDDINGS[config.embedding](config, vocab_size, dtype, rngs)
-        self.trunk = make_trunk(config, 0, platform, dtype, rngs)
+        dtype, width = execution.dtype, config.widths[0]
+        kind = None if config.mtp.kind == "none" else mtp(config.mtp.kind)
+        self.embedding = embedding(config.embedding)(config, vocabulary, dtype, rngs)
+        extra = kind is not None and kind.extra
+        self.trunk = make_trunk(config, 0, extra, execution, rngs)
         self.norm = RMSNorm(width)
         # A small head: the first predictions are close to uniform, whatever the width.
         untied = not config.tied_embeddings
-        shape = (width, vocab_size)
+        shape = (width, vocabulary.size)
         self.head = Linear(*shape, ("embed", "vocab"), dtype, rngs, 0.1) if untied else None
-        kind = config.mtp.kind
-        self.mtp = MTP[kind](config, vocab_size, platform, dtype, rngs) if kind in MTP else None
+        self.mtp = None if kind is None else kind(config, vocabulary.size, execution, rngs)
+        self.rule = segmenter(config.stages[0].segmenter) if config.stages else None
         self.routed = any(stage.scripts for stage in config.stages)
         # How many ids before the new ones the embedding, the segmenter's rule and characters reach.
         self.history = max(1, self.embedding.reach, 3 if self.routed else 0)
@@ -71,13 +70,17 @@ class ByteLM(nnx.Module):
             return self.embedding.logits(x)
         return self.head(x).astype(jnp.float32)
 
+    @property
+    def _next(self):
+        """What the next id's states go through behind the trunk, if anything."""
+        return None if self.mtp is None else self.mtp.next
+
     def _ends(self, tokens: jax.Array, before: jax.Array, marks: jax.Array) -> jax.Array:
         """Where the first stage's rule ends a unit."""
-        if not self.config.stages:
+        if self.rule is None:
             return jnp.zeros_like(tokens, bool)
-        segmenter = self.config.stages[0].segmenter
-        ends = rule_ends(segmenter, tokens, before, self.vocabulary)
-        return ends | (marks > 0) if segmenter == "marks" else ends
+        ends = self.rule.rule(tokens, before, self.vocabulary)
+        return ends | (marks > 0) if self.rule.reads_marks else ends
 
     def _scripts(self, known: jax.Array, documents: jax.Array, before: jax.Array) -> jax.Array:
         """The newest writing system at each id, ``[B, N]``.
@@ -103,7 +106,7 @@ class ByteLM(nnx.Module):
         self, batch: Batch, noise: jax.Array | None = None, ahead: jax.Array | None = None
     ) -> Output:
         """noise ``[B, T]``: standard logistic, in training; without, all is deterministic. ahead
-        ``[L]``: for asides, which only training has, how far they predict."""
+        ``[L]``: for extra positions, which only training has, how far they predict."""
         tokens, positions = batch.tokens, batch.positions
         shifted = jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1]
         ends = self._ends(tokens, jnp.where(positions > 0, shifted, -1), batch.marks)
@@ -116,29 +119,29 @@ class ByteLM(nnx.Module):
             written = self._scripts(known, documents, written[:, 0])
         layout = Layout(positions, batch.segment_ids, ends, written)
         x = constrain(self.embedding(tokens, positions))
-        asides = None if ahead is None else self.mtp.asides(ahead)
-        x, told, levels = self.trunk(x, layout, noise, asides=asides)
-        states, beside = jnp.split(x, [tokens.shape[1]], axis=1)
+        extra = None if ahead is None else self.mtp.positions(ahead)
+        x, statistics, levels = self.trunk(x, layout, noise, extra=extra)
+        states, extra_states = jnp.split(x, [tokens.shape[1]], axis=1)
         x = states
-        if isinstance(self.mtp, Heads):
-            x = self.mtp.first(x, positions, batch.segment_ids)
-        return Output(self.logits(x), levels, states, beside, told)
+        if self._next is not None:
+            x = self._next(x, positions, batch.segment_ids)
+        return Output(self.logits(x), levels, states, extra_states, statistics)
 
-    def further(
+    def predict_ahead(
         self, batch: Batch, output: Output, ahead: jax.Array | None, each: Callable
-    ) -> dict | None:
+    ) -> tuple | None:
         """``each(k, places, logits)`` for every k ids after the next one that are predicted,
         stacked; None if none are. logits ``[B, P, V]``: at positions ``places [P]`` of the rows,
         or at all (None). No two of them exist at a time."""
         if ahead is not None:
             L = len(ahead)
-            B, P, d = output.beside.shape
-            places = self.mtp.asides(ahead).anchors(batch.tokens.shape[1])[::L]
-            states = jnp.moveaxis(output.beside.reshape(B, P // L, L, d), 2, 0)
+            B, P, d = output.extra_states.shape
+            places = self.mtp.positions(ahead).anchors(batch.tokens.shape[1])[::L]
+            states = jnp.moveaxis(output.extra_states.reshape(B, P // L, L, d), 2, 0)
             return jax.lax.map(lambda of: each(of[0], places, self.logits(of[1])), (ahead, states))
         if self.mtp is None or self.config.mtp.count == 1:
             return None
-        return self.mtp.further(self, output.states, batch, lambda k, logits: each(k, None, logits))
+        return self.mtp.predict(self, output.states, batch, lambda k, logits: each(k, None, logits))
 
     def init_cache(self, batch: int, slots: int) -> dict:
         """An empty cache for documents of up to ``slots`` ids, one a row."""
@@ -148,8 +151,8 @@ class ByteLM(nnx.Module):
             "script": jnp.zeros((batch,), jnp.int32),
             "trunk": self.trunk.init_cache(batch, slots),
         }
-        if isinstance(self.mtp, Heads):
-            cache["head"] = self.mtp.first.init_cache(batch, slots)
+        if self._next is not None:
+            cache["next"] = self._next.init_cache(batch, slots)
         return cache
 
     def advance(
@@ -182,9 +185,9 @@ class ByteLM(nnx.Module):
         layout = Layout(at[:, self.history :], jnp.ones_like(tokens), ends, written)
         states, trunk = self.trunk.advance(x, layout, cache["trunk"], valid, context)
         x, pending = states, {"known": known, "written": written}
-        if isinstance(self.mtp, Heads):
+        if self._next is not None:
             first = first_seen(length, N, context)
-            x, pending["head"] = self.mtp.first.extend(x, cache["head"], length, first)
+            x, pending["next"] = self._next.extend(x, cache["next"], length, first)
         pending["before"] = cache | {"trunk": trunk}
         return Output(self.logits(x), states=states), pending
 
@@ -200,7 +203,9 @@ class ByteLM(nnx.Module):
             "script": jnp.where(kept > 0, newest, before["script"]),
             "trunk": self.trunk.settle(before["trunk"], kept),
         }
-        return cache | ({"head": pending["head"]} if "head" in pending else {})
+        if self._next is not None:
+            cache["next"] = self._next.settle(pending["next"], kept)
+        return cache
 
     def extend(
         self, tokens: jax.Array, cache: dict, marks=None, valid=None, context=None

@@ -1,97 +1,26 @@
-"""Stacks of pre-norm transformer blocks, scanned: the flat trunk, and the levels of an hourglass.
+"""Stacks of pre-norm blocks, scanned: the flat trunk, and the levels of an hourglass.
 
-Letters: B batch, T positions, S cache slots, d width, H/K query and key/value heads, D head size.
+Letters: B batch, T positions, N new ones, d width.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from octavo.configs.schema import ModelConfig
-from octavo.model.attention import MaskSpec, attend, attention, backend_for
-from octavo.model.layers import Linear, RMSNorm, constrain, rotary_angles, rotate
-from octavo.model.segmentation import take
+from octavo.configs.model import ModelConfig
+from octavo.model.kernels import MaskSpec
+from octavo.model.layers import Execution, Linear, RMSNorm, constrain, take
+from octavo.model.mixers import Mixer, Rows, Step, angles_of, mixer
 
 ACTIVATIONS = {
     "relu2": lambda x: jnp.square(jax.nn.relu(x)),
     "gelu": functools.partial(jax.nn.gelu, approximate=True),
     "silu": jax.nn.silu,
 }
-
-
-class Attention(nnx.Module):
-    """Multi-head self-attention with rotary positions and optional grouped queries and QK norm."""
-
-    def __init__(self, config: ModelConfig, backend: str, plus_one: bool, dtype, rngs: nnx.Rngs):
-        d, D = config.width, config.head_size
-        self.plus_one = plus_one
-        self.heads, self.kv_heads, self.head_size = config.heads, config.key_value_heads, D
-        self.window, self.backend = config.window, backend
-        self.query = Linear(d, self.heads * D, ("embed", "heads"), dtype, rngs)
-        self.key = Linear(d, self.kv_heads * D, ("embed", "kv_heads"), dtype, rngs)
-        self.value = Linear(d, self.kv_heads * D, ("embed", "kv_heads"), dtype, rngs)
-        # Residual branches start small, so that depth does not change the variance at the top.
-        scale = (2 * config.layers) ** -0.5
-        self.out = Linear(self.heads * D, d, ("heads", "embed"), dtype, rngs, scale)
-        self.query_norm = RMSNorm(D) if config.qk_norm else None
-        self.key_norm = RMSNorm(D) if config.qk_norm else None
-
-    def _project(self, x, angles):
-        B, T, _ = x.shape
-        q = self.query(x).reshape(B, T, self.heads, self.head_size)
-        k = self.key(x).reshape(B, T, self.kv_heads, self.head_size)
-        v = self.value(x).reshape(B, T, self.kv_heads, self.head_size)
-        if self.query_norm is not None:
-            q, k = self.query_norm(q), self.key_norm(k)
-        return rotate(q, angles), rotate(k, angles), v
-
-    def __call__(self, x, angles, spec: MaskSpec):
-        q, k, v = self._project(x, angles)
-        mixed = attention(q, k, v, spec, self.backend)
-        return self.out(mixed.reshape(*x.shape[:2], -1))
-
-    def extend(self, x, angles, cache, layer, length, first, key_bias, alone, asks):
-        """x ``[B, N, d]`` continues rows that hold ``length [B]`` positions in the cache of all
-        layers, of which this is number ``layer``; each of its positions sees from ``first [B, N]``
-        on; alone: and of the N, itself only. key_bias: of the whole cache, or None. asks ``[B,
-        1]``: the only position whose result is wanted, or None: all."""
-        q, k, v = self._project(x, angles)
-        # Written in place, whatever scans over the layers: a copy of the cache costs more than all
-        # else that decoding does.
-        cache = {
-            "key": _written(cache["key"], k.transpose(0, 2, 3, 1), layer, length, 4),
-            "value": _written(cache["value"], v.transpose(0, 2, 1, 3), layer, length, 3),
-        }
-        slots = cache["value"].shape[3]
-        query_at = (length[:, None] + jnp.arange(x.shape[1])[None])[:, :, None]
-        key_at = jnp.arange(slots)[None, None]
-        if asks is not None:
-            q, query_at, first = (take(v, asks) for v in (q, query_at, first))
-        visible = (key_at <= query_at) & (key_at >= first[:, :, None])
-        if alone:
-            visible &= (key_at < length[:, None, None]) | (key_at == query_at)
-        if self.window is not None:
-            visible &= query_at - key_at < self.window
-        keys, values = (
-            lax.dynamic_index_in_dim(cache[name], layer, 0, False) for name in ("key", "value")
-        )
-        mixed = attend(q, keys, values, visible, key_bias, self.plus_one, cached=True)
-        return self.out(mixed.reshape(*mixed.shape[:2], -1)), cache
-
-
-def _written(cache, values, layer, length, axis):
-    """A cache with the values of a layer from places ``length [B]`` of an axis on."""
-
-    def write(b, cache):
-        row = lax.dynamic_index_in_dim(values, b, 0)
-        begin = [layer, b, 0, 0, 0]
-        begin[axis] = length[b]
-        return lax.dynamic_update_slice(cache, row[None], begin)
-
-    return lax.fori_loop(0, len(values), write, cache)
 
 
 class UnitAttention(nnx.Module):
@@ -144,33 +73,32 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Pre-norm residual block; ``reads`` puts attention to a unit's slots first."""
+    """Pre-norm residual block; ``cross_attends`` puts attention to a unit's slots first."""
 
     def __init__(
-        self, config: ModelConfig, backend: str, reads: bool, plus_one: bool, dtype,
-        rngs: nnx.Rngs,
+        self, config: ModelConfig, execution: Execution, kind: type[Mixer], spec: MaskSpec,
+        cross_attends: bool, rngs: nnx.Rngs,
     ):  # fmt: skip
-        self.reader = UnitAttention(config, dtype, rngs) if reads else None
-        self.attention_norm = RMSNorm(config.width)
-        self.attention = Attention(config, backend, plus_one, dtype, rngs)
+        dtype = execution.dtype
+        self.cross_attention = UnitAttention(config, dtype, rngs) if cross_attends else None
+        self.mixer_norm = RMSNorm(config.width)
+        self.mixer = kind(config, execution, rngs, spec)
         self.mlp_norm = RMSNorm(config.width)
         self.mlp = MLP(config, dtype, rngs)
 
     def _read(self, x, memory):
-        return x if self.reader is None else x + self.reader(x, *memory)
+        return x if self.cross_attention is None else x + self.cross_attention(x, *memory)
 
-    def __call__(self, x, angles, spec, memory):
+    def __call__(self, x, rows: Rows, memory):
         x = self._read(x, memory)
-        x = x + self.attention(self.attention_norm(x), angles, spec)
+        x = x + self.mixer(self.mixer_norm(x), rows)
         return x + self.mlp(self.mlp_norm(x))
 
-    def extend(self, x, angles, cache, layer, length, first, memory, key_bias, alone, asks):
+    def extend(self, x, cache, layer, step: Step, memory):
         x = self._read(x, memory)
-        mixed, cache = self.attention.extend(
-            self.attention_norm(x), angles, cache, layer, length, first, key_bias, alone, asks
-        )
-        x = (x if asks is None else take(x, asks)) + mixed
-        return x + self.mlp(self.mlp_norm(x)), cache
+        mixed, cache, found = self.mixer.extend(self.mixer_norm(x), cache, layer, step)
+        x = (x if step.query_at is None else take(x, step.query_at)) + mixed
+        return x + self.mlp(self.mlp_norm(x)), cache, found
 
 
 REMAT = {
@@ -183,110 +111,173 @@ REMAT = {
 
 
 class Transformer(nnx.Module):
-    """A stack of blocks. Parameters of all layers lie stacked on a leading axis, whether the
-    stack is scanned or unrolled, so both read the same checkpoint.
+    """A stack of blocks whose mixers follow ``config.mixers``, over and over. Parameters of all
+    layers of a place in that pattern lie stacked on a leading axis, whether the stack is scanned or
+    unrolled, so both read the same checkpoint.
 
-    platform: where it is to run, "cpu", "tpu" or "gpu". causal: False for encoders that look at
-    whole segments. reads: the blocks attend to units. plus_one: attention with softmax1, and scores
-    of keys may be biased. asides: rows may hold extra positions (MaskSpec). Raises ConfigError if
-    the attention kernel that the config names cannot serve.
+    causal: False for encoders that look at whole segments. cross_attends: the blocks attend to
+    units. plus_one: attention with softmax1, and scores of keys may be biased. extra: rows may hold
+    extra positions (MaskSpec). Raises ConfigError if a mixer cannot serve.
     """
 
     def __init__(
-        self, config: ModelConfig, platform: str, dtype, rngs: nnx.Rngs,
-        causal: bool = True, reads: bool = False, plus_one: bool = False, asides: bool = False,
+        self, config: ModelConfig, execution: Execution, rngs: nnx.Rngs,
+        causal: bool = True, cross_attends: bool = False, plus_one: bool = False,
+        extra: bool = False,
     ):  # fmt: skip
-        self.config, self.dtype, self.causal, self.plus_one = config, dtype, causal, plus_one
+        self.config, self.dtype = config, execution.dtype
+        self.causal, self.plus_one = causal, plus_one
+        self.remat, self.scan_layers = execution.remat, execution.scan_layers
+        same = len(set(config.mixers)) == 1
+        self.kinds = config.mixers[:1] if same else config.mixers[: config.layers]
         keys = jax.random.split(rngs.params(), max(config.layers, 1))
         if not config.layers:
             self.blocks = None
             return
-        asked = MaskSpec(
+        spec = MaskSpec(
             causal=causal, window=config.window, plus_one=plus_one,
-            asides=(1, 1, True) if asides else None,
+            extra=(1, 1, True) if extra else None,
         )  # fmt: skip
-        backend = backend_for(config.attention, platform, asked, dtype, config.head_size)
-        make = nnx.vmap(
-            lambda key: Block(config, backend, reads, plus_one, dtype, nnx.Rngs(params=key))
-        )
-        self.blocks = make(keys)
+
+        def stacked(kind: str, keys):
+            make = lambda key: Block(  # noqa: E731
+                config, execution, mixer(kind), spec, cross_attends, nnx.Rngs(params=key)
+            )
+            return nnx.vmap(make)(keys)
+
+        P = len(self.kinds)
+        places = [stacked(kind, keys[i::P]) for i, kind in enumerate(self.kinds)]
+        self.blocks = places[0] if P == 1 else nnx.List(places)
+
+    @staticmethod
+    def flops(config: ModelConfig, length: int, causal: bool = True) -> float:
+        """Of a stack over one row of ``length`` positions, forward."""
+        mlp = 2 * length * config.width * config.hidden_width * (3 if config.gated_mlp else 2)
+        P = len(config.mixers)
+        kinds = (mixer(config.mixers[i % P]) for i in range(config.layers))
+        return sum(kind.flops(config, length, causal) + mlp for kind in kinds)
+
+    def _places(self) -> list[tuple[Any, Any]]:
+        """Definition and stacked parameters of the blocks at each place of the pattern."""
+        places = [self.blocks] if len(self.kinds) == 1 else self.blocks
+        return [nnx.split(place) for place in places]
 
     def __call__(
         self, x: jax.Array, positions: jax.Array, segment_ids: jax.Array, memory=None,
-        key_bias=None, asides=None,
+        key_bias=None, extra=None,
     ) -> jax.Array:  # fmt: skip
         """x ``[B, T, d]``, positions and segment_ids ``[B, T]`` integers; returns ``[B, T, d]``.
 
-        memory: for blocks that read units, their slots ``[B, U, slots, d]`` and which unit each
-        position reads, ``[B, T]``. key_bias ``[B, T]``, asides: see MaskSpec.
+        memory: for blocks that attend to units, their slots ``[B, U, slots, d]`` and which unit
+        each position reads, ``[B, T]``. key_bias ``[B, T]``, extra: see MaskSpec.
         """
         if self.blocks is None:
             return x
-        apply, layers = self.applied(positions, segment_ids, memory, key_bias, asides)
-        apply = REMAT[self.config.remat](apply)
-        if self.config.scan_layers:
-            return lax.scan(lambda x, layer: (apply(layer, x), None), x, layers)[0]
-        for i in range(self.config.layers):
-            x = apply(jax.tree.map(lambda stacked, i=i: stacked[i], layers), x)
-        return x
+        blocks = self.applied(positions, segment_ids, memory, key_bias, extra)
+        applies = [REMAT[self.remat](apply) for apply, _ in blocks]
+        layers = [stacked for _, stacked in blocks]
 
-    def applied(self, positions, segment_ids, memory=None, key_bias=None, asides=None):
-        """``apply(layer, x)``, one block, and the layers to scan it over."""
-        angles = rotary_angles(positions, self.config.head_size, self.config.rope_base)
+        def period(x, layers):
+            for apply, layer in zip(applies, layers, strict=False):
+                x = apply(layer, x)
+            return x
+
+        whole, rest = divmod(self.config.layers, len(self.kinds))
+        repeated = [jax.tree.map(lambda leaf: leaf[:whole], place) for place in layers]
+        if self.scan_layers:
+            x = lax.scan(lambda x, at: (period(x, at), None), x, repeated)[0]
+        else:
+            for i in range(whole):
+                x = period(x, jax.tree.map(lambda leaf, i=i: leaf[i], repeated))
+        return period(x, [jax.tree.map(lambda leaf: leaf[whole], p) for p in layers[:rest]])
+
+    def applied(self, positions, segment_ids, memory=None, key_bias=None, extra=None):
+        """For each place of the pattern ``apply(layer, x)``, one block, and the layers to scan it
+        over."""
         spec = MaskSpec(
-            segment_ids, self.causal, self.config.window, key_bias, self.plus_one, asides
+            segment_ids, self.causal, self.config.window, key_bias, self.plus_one, extra
         )
-        definition, layers = nnx.split(self.blocks)
+        rows = Rows(angles_of(self.config, positions), spec)
 
-        def apply(layer, x):
-            return constrain(nnx.merge(definition, layer)(x, angles, spec, memory))
+        def block(definition, layers):
+            return lambda layer, x: constrain(nnx.merge(definition, layer)(x, rows, memory)), layers
 
-        return apply, layers
+        return [block(*place) for place in self._places()]
 
-    def init_cache(self, batch: int, slots: int) -> dict:
-        """An empty cache for ``slots`` positions of each of ``batch`` rows: values ``[layers, B, K,
-        S, D]``, and keys ``[layers, B, K, D, S]``, as the product of a few queries with many of
-        them wants them."""
-        config, rows = self.config, (self.config.layers, batch, self.config.key_value_heads)
-        return {
-            "key": jnp.zeros((*rows, config.head_size, slots), self.dtype),
-            "value": jnp.zeros((*rows, slots, config.head_size), self.dtype),
-        }
+    def init_cache(self, batch: int, slots: int) -> list[dict]:
+        """An empty cache for ``slots`` positions of each of ``batch`` rows, by place of the
+        pattern."""
+        config, P = self.config, len(self.kinds)
+        layers = [len(range(i, config.layers, P)) for i in range(P)]
+        return [
+            mixer(kind).init_cache(config, count, batch, slots, self.dtype)
+            for kind, count in zip(self.kinds, layers, strict=True)
+        ]
 
     def extend(
-        self, x: jax.Array, cache: dict, length: jax.Array, first: jax.Array, memory=None,
-        positions=None, key_bias=None, alone=False,
+        self, x: jax.Array, cache: list[dict], length: jax.Array, first: jax.Array, memory=None,
+        positions=None, key_bias=None, isolated=False,
     ) -> tuple[jax.Array, dict]:  # fmt: skip
         """Continue rows that already hold ``length [B]`` positions by x ``[B, N, d]``.
 
         Equal to the parallel pass over the whole rows, read at the last N positions, where each
         sees from position ``first [B, N]`` on. The cache must have room for ``length + N``; what
         lies beyond is overwritten before it is read. positions ``[B, N]``: where they are not
-        ``length`` and on. key_bias ``[B, slots]``: of the whole cache. alone: of the N, each sees
-        itself only.
+        ``length`` and on. key_bias ``[B, slots]``: of the whole cache. isolated: of the N, each
+        sees itself only. Also what ``settle`` makes the longer cache of.
         """
         if self.blocks is None:
-            return x, cache
+            return x, {"cache": cache, "found": []}
         if positions is None:
             positions = length[:, None] + jnp.arange(x.shape[1])[None]
-        extend, layers = self.extended(positions, length, first, memory, key_bias, alone)
+        blocks = self.extended(positions, length, first, memory, key_bias, isolated)
+        extends, layers = zip(*blocks, strict=True)
 
-        def one(carry, scanned):
-            return extend(*scanned, *carry), None
+        def period(carry, number, layers):
+            (x, caches), found = carry, []
+            for place, (extend, layer) in enumerate(zip(extends, layers, strict=False)):
+                x, new, more = extend(number, layer, x, caches[place])
+                caches = [*caches[:place], new, *caches[place + 1 :]]
+                found.append(more)
+            return (x, caches), found
 
-        return lax.scan(one, (x, cache), (jnp.arange(self.config.layers), layers))[0]
+        whole, rest = divmod(self.config.layers, len(self.kinds))
+        repeated = [jax.tree.map(lambda leaf: leaf[:whole], place) for place in layers]
+        carry, found = lax.scan(
+            lambda carry, at: period(carry, *at), (x, cache), (jnp.arange(whole), repeated)
+        )
+        if rest:
+            last = [jax.tree.map(lambda leaf: leaf[whole], place) for place in layers[:rest]]
+            carry, more = period(carry, whole, last)
+            found[:rest] = jax.tree.map(
+                lambda leaf, one: jnp.concatenate([leaf, one[None]]), found[:rest], more
+            )
+        return carry[0], {"cache": carry[1], "found": found}
 
     def extended(
-        self, positions, length, first, memory=None, key_bias=None, alone=False, asks=None
+        self, positions, length, first, memory=None, key_bias=None, isolated=False, query_at=None
     ):
-        """``extend(number, layer, x, cache) -> (x, cache)``, one block with the cache of all, and
-        the layers to scan it over. asks ``[B, 1]``: the only position whose x is wanted."""
-        angles = rotary_angles(positions, self.config.head_size, self.config.rope_base)
-        definition, layers = nnx.split(self.blocks)
+        """For each place of the pattern ``extend(number, layer, x, cache) -> (x, cache, found)``,
+        one block with the cache of all at its place, and the layers to scan it over. query_at
+        ``[B, 1]``: the only position whose x is wanted."""
+        step = Step(angles_of(self.config, positions), length, first, key_bias, isolated, query_at)
 
-        def extend(number, layer, x, cache):
-            block = nnx.merge(definition, layer)
-            seen = length, first, memory, key_bias, alone, asks
-            return block.extend(x, angles, cache, number, *seen)
+        def block(definition, layers):
+            def extend(number, layer, x, cache):
+                return nnx.merge(definition, layer).extend(x, cache, number, step, memory)
 
-        return extend, layers
+            return extend, layers
+
+        return [block(*place) for place in self._places()]
+
+    def settle(self, pending: dict, kept: jax.Array) -> list[dict]:
+        """The cache after the first ``kept [B]`` of the new positions of ``extend``: as if no
+        others had come."""
+        if self.blocks is None:
+            return pending["cache"]
+        return [
+            mixer(kind).settle(cache, found, kept)
+            for kind, cache, found in zip(
+                self.kinds, pending["cache"], pending["found"], strict=True
+            )
+        ]

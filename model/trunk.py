@@ -1,45 +1,59 @@
-"""The innermost trunk: a flat transformer, as an hourglass sees it."""
+"""The innermost trunk: a flat stack of blocks, as an hourglass sees it."""
+
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from octavo.configs.schema import ModelConfig
-from octavo.model.mtp import Asides
-from octavo.model.segmentation import Layout
+from octavo.configs.model import ModelConfig
+from octavo.model.extra import ExtraPositions
+from octavo.model.layers import Execution
 from octavo.model.transformer import Transformer
+from octavo.model.units.segmentation import Layout
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Slots:
+    """How many positions a cache has room for."""
+
+    count: int
 
 
 class Trunk(nnx.Module):
     """All of a flat model, or the inside of an hourglass.
 
-    biased: attention scores of its positions are biased by a delete gate.
+    biased: attention scores of its positions are biased (by a delete gate). extra: rows may hold
+    extra positions.
     """
 
-    def __init__(self, config: ModelConfig, platform: str, biased: bool, dtype, rngs: nnx.Rngs):
-        asides = config.mtp.aside and not config.stages
-        self.stack = Transformer(config, platform, dtype, rngs, plus_one=biased, asides=asides)
+    def __init__(
+        self, config: ModelConfig, execution: Execution, biased: bool, extra: bool, rngs: nnx.Rngs
+    ):
+        self.stack = Transformer(config, execution, rngs, plus_one=biased, extra=extra)
         self.biased = biased
 
     def __call__(
         self, x: jax.Array, layout: Layout, noise=None, key_bias: jax.Array | None = None,
-        asides: Asides | None = None,
+        extra: ExtraPositions | None = None,
     ) -> tuple[jax.Array, dict, tuple]:  # fmt: skip
-        """x ``[B, T, d]`` to ``[B, T, d]``, and what a trunk has to tell: nothing. asides: their
-        states follow in the rows."""
+        """x ``[B, T, d]`` to ``[B, T, d]``; no statistics, and no levels. extra: their states
+        follow in the rows."""
         places = layout.positions, layout.segment_ids
-        if asides is not None:
-            return asides.through(self.stack, x, asides.inputs(x), *places), {}, ()
+        if extra is not None:
+            return extra.through(self.stack, x, extra.inputs(x), *places), {}, ()
         return self.stack(x, *places, key_bias=key_bias), {}, ()
 
     def init_cache(self, batch: int, slots: int) -> dict:
-        stack = self.stack.init_cache(batch, slots)
-        cache = {"stack": stack, "length": jnp.zeros(batch, jnp.int32)}
+        """An empty cache with room for so many positions of each of ``batch`` rows."""
+        cache = {
+            "stack": self.stack.init_cache(batch, slots),
+            "length": jnp.zeros(batch, jnp.int32),
+            "slots": Slots(slots),
+        }
         return cache | ({"bias": jnp.zeros((batch, slots))} if self.biased else {})
-
-    def slots(self, cache: dict) -> int:
-        return cache["stack"]["value"].shape[3]
 
     def advance(self, x, layout: Layout, cache, valid, context, key_bias=None):
         """See ``Hourglass.advance``. key_bias ``[B, N]``: of the new positions."""
@@ -51,23 +65,26 @@ class Trunk(nnx.Module):
         x, stack = self.stack.extend(
             x, cache["stack"], length, first, positions=layout.positions, key_bias=key_bias
         )
-        return x, new | {"stack": stack, "length": length}
+        return x, cache | new | {"stack": stack}
 
     def idle(self, pending_like: dict, cache: dict) -> dict:
         """See ``Hourglass.idle``."""
-        return cache
+        stack = pending_like["stack"] | {"cache": cache["stack"]}
+        return cache | {"stack": stack}
 
     def settle(self, pending: dict, kept: jax.Array) -> dict:
         """See ``Hourglass.settle``."""
-        return pending | {"length": pending["length"] + kept}
+        stack = self.stack.settle(pending["stack"], kept)
+        return pending | {"stack": stack, "length": pending["length"] + kept}
 
-    def aside(self, x, ahead, cache, context, alone: bool) -> jax.Array:
-        """See ``Hourglass.aside``."""
+    def extra(self, x, ahead, cache, context, isolated: bool) -> jax.Array:
+        """See ``Hourglass.extra``."""
         newest = cache["length"] - 1
         first = jnp.repeat(first_seen(newest, 1, context), x.shape[1], axis=1)
         return self.stack.extend(
-            x, cache["stack"], newest + 1, first, positions=newest[:, None] + ahead, alone=alone
-        )[0]
+            x, cache["stack"], newest + 1, first, positions=newest[:, None] + ahead,
+            isolated=isolated,
+        )[0]  # fmt: skip
 
 
 def first_seen(length, count: int, context: int | None):

@@ -25,7 +25,8 @@ import pytest
 
 from helpers import arguments_of, of_preset, run, shrink, words
 from octavo.configs import presets
-from octavo.configs.schema import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from octavo.configs.model import ModelConfig
+from octavo.configs.schema import Config, DataConfig, OptimizerConfig, TrainConfig
 from octavo.data.prepare import prepare
 from octavo.data.sources import find_units
 from octavo.tokenizers.bytes import ByteTokenizer

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from octavo.model.attention import BACKENDS, MaskSpec, attention
+from octavo.model.kernels import BACKENDS, MaskSpec, attention
 
 BATCH, LENGTH, HEADS, SIZE = 2, 256, 4, 128
 

@@ -9,7 +9,8 @@ import pytest
 from helpers import run, words
 from octavo import cli
 from octavo import prepare as prepare_script
-from octavo.configs.schema import ConfigError, DataConfig
+from octavo.configs.checks import ConfigError
+from octavo.configs.schema import DataConfig
 from octavo.data.errors import DataError
 from octavo.data.pipeline import BatchSource, make_plan
 from octavo.data.shards import Corpus, verify

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from octavo import cli
-from octavo.configs.schema import ConfigError
+from octavo.configs.checks import ConfigError
 from octavo.data.errors import DataError
 
 BENCHMARKS = {path.stem: path for path in (Path(__file__).parents[1] / "benchmarks").glob("*.py")}

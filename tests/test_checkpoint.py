@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from helpers import arguments_of, metrics_of, run
-from octavo.configs.schema import ConfigError, MeshConfig
+from octavo.configs.checks import ConfigError
+from octavo.configs.schema import MeshConfig
 from octavo.training import checkpoint
 from octavo.training.checkpoint import Checkpoints, checksum, load_params
 from octavo.training.errors import CheckpointError

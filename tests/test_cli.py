@@ -14,7 +14,8 @@ from helpers import ROOT, arguments_of, metrics_of, run, words
 from octavo import cli, compress, evaluate, generate, rates, view
 from octavo.arguments import check_output, read_file
 from octavo.configs import presets
-from octavo.configs.schema import Config, ConfigError, to_json
+from octavo.configs.checks import ConfigError
+from octavo.configs.schema import Config, to_json
 
 pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
 

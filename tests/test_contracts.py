@@ -13,7 +13,6 @@ from scipy.special import log_softmax
 from helpers import SomeMarks, batch_of, defined, forward, initial, of_preset, random_text, shrink
 from octavo.batch import FIELDS, Batch
 from octavo.configs import presets
-from octavo.configs.room import room_of
 from octavo.configs.schema import Config, MeshConfig
 from octavo.data.pipeline import BatchSource
 from octavo.data.plan import Plan
@@ -22,6 +21,7 @@ from octavo.data.shards import Corpus
 from octavo.data.sources import find_units
 from octavo.evaluation.rows import packed_rows
 from octavo.evaluation.score import score
+from octavo.model.units.room import room_of
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.training.checkpoint import Checkpoints
 from octavo.training.objective import cross_entropy

@@ -10,7 +10,9 @@ import pytest
 from helpers import SomeMarks, defined, forward, of_preset, random_text, shrink
 from octavo.batch import Batch
 from octavo.configs import presets
-from octavo.configs.schema import Config, ConfigError, ModelConfig
+from octavo.configs.checks import ConfigError
+from octavo.configs.model import ModelConfig
+from octavo.configs.schema import Config
 from octavo.decoding.drafting import (
     EarlyExit,
     FromModules,

@@ -14,7 +14,7 @@ import pytest
 
 from helpers import arguments_of, metrics_of, run, saved_params, start
 from octavo import process
-from octavo.configs.schema import ConfigError
+from octavo.configs.checks import ConfigError
 from octavo.training import hosts, relay
 from octavo.training.errors import HostsError
 

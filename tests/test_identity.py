@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from helpers import ROOT, arguments_of, metrics_of, run, start
-from octavo.configs.schema import Config, ConfigError, MeshConfig, identity, to_json
+from octavo.configs.checks import ConfigError
+from octavo.configs.schema import Config, MeshConfig, identity, to_json
 from octavo.files import FileError, read_json, write_json
 from octavo.training import checkpoint, folder
 from octavo.training.checkpoint import Checkpoints, newest_record

@@ -11,10 +11,10 @@ from flax import nnx
 
 from helpers import batch_of, defined, forward, of_preset, random_text, shrink
 from octavo.configs import presets
-from octavo.configs.schema import ConfigError, StageConfig
-from octavo.model.attention import MaskSpec, attention
+from octavo.configs.checks import ConfigError
+from octavo.configs.model import StageConfig
+from octavo.model.kernels import MaskSpec, attention
 from octavo.model.pooling import SoftPool, Unpool, mean_by_unit
-from octavo.model.segmentation import Layout, segment
 from octavo.model.segmenters import (
     UNIT,
     DeleteGate,
@@ -24,6 +24,7 @@ from octavo.model.segmenters import (
     membership,
     passing,
 )
+from octavo.model.units.segmentation import Layout, segment
 from octavo.tokenizers.scripts import names, scripts_of
 from octavo.training.objective import binomial_nats, deletion_weight, rates, ratio_loss
 

@@ -12,10 +12,11 @@ from jax._src.cudnn import fused_attention_stablehlo
 from helpers import of_preset, shrink
 from octavo.batch import Batch
 from octavo.configs import presets
-from octavo.configs.schema import ConfigError, MeshConfig
+from octavo.configs.checks import ConfigError
+from octavo.configs.schema import MeshConfig
 from octavo.model.hourglass import Foreseer
-from octavo.model.segmentation import Layout
 from octavo.model.segmenters import SEGMENTERS
+from octavo.model.units.segmentation import Layout
 from octavo.tokenizers.words import WORDS
 from octavo.training.optimizer import make_optimizer
 from octavo.training.sharding import batch_sharding, make_mesh
@@ -121,7 +122,7 @@ def test_head_sizes_of_cudnn():
 @pytest.mark.parametrize("capability", ["7.5", "gfx90a"])
 def test_cards_that_cudnn_does_not_serve(capability, monkeypatch):
     card = type("Card", (), {"compute_capability": capability})()
-    monkeypatch.setattr("octavo.model.attention.jax.devices", lambda: [card])
+    monkeypatch.setattr("octavo.model.kernels.jax.devices", lambda: [card])
     assert define(with_settings("flat", "bfloat16"), WORDS, "gpu").backend == "reference"
 
 

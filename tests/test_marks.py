@@ -15,7 +15,9 @@ import pytest
 from helpers import arguments_of, batch_of, defined, forward, random_text, run, shrink, words
 from octavo.batch import Batch
 from octavo.configs import presets
-from octavo.configs.schema import Config, ConfigError, DataConfig, ModelConfig, TrainConfig
+from octavo.configs.checks import ConfigError
+from octavo.configs.model import ModelConfig
+from octavo.configs.schema import Config, DataConfig, TrainConfig
 from octavo.data.marks import SubwordMarks
 from octavo.data.pipeline import BatchSource, make_plan
 from octavo.data.prepare import prepare

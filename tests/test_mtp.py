@@ -10,7 +10,9 @@ import pytest
 
 from helpers import batch_of, defined, forward, random_text, shrink
 from octavo.configs import presets
-from octavo.configs.schema import Config, ConfigError, DataConfig, ModelConfig, MTPConfig
+from octavo.configs.checks import ConfigError
+from octavo.configs.model import ModelConfig, MTPConfig
+from octavo.configs.schema import Config, DataConfig
 from octavo.model.mtp import aheads, targets_ahead
 from octavo.training.metrics import of_parts
 from octavo.training.objective import cross_entropy, nats_ahead, objective

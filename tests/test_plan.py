@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from helpers import words
-from octavo.configs.room import room_of
-from octavo.configs.schema import DataConfig, ModelConfig, StageConfig
+from octavo.configs.model import ModelConfig, StageConfig
+from octavo.configs.schema import DataConfig
 from octavo.data import pipeline, plan, sources
 from octavo.data.errors import DataError
 from octavo.data.pipeline import BatchSource, batches, make_plan
@@ -16,6 +16,7 @@ from octavo.data.plan import BestFit, Concat, permutation
 from octavo.data.prepare import prepare
 from octavo.data.shards import Corpus
 from octavo.data.sources import find_units
+from octavo.model.units.room import room_of
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.interface import fingerprint_of
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from helpers import of_preset, shrink
-from octavo.batch import FIELDS
+from octavo.batch import FIELDS, Room
 from octavo.configs import presets
-from octavo.configs.room import Room, room_of
-from octavo.configs.schema import ModelConfig, StageConfig
+from octavo.configs.model import ModelConfig, StageConfig
 from octavo.evaluation.rows import packed_rows
-from octavo.model.segmentation import bounded, segment, starts_of
+from octavo.model.units.room import room_of
+from octavo.model.units.segmentation import bounded, segment, starts_of
 from octavo.tokenizers.bytes import ByteTokenizer
 
 LENGTH = 64

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from helpers import defined
 from octavo.batch import Batch
-from octavo.configs.schema import Config, ModelConfig
+from octavo.configs.model import ModelConfig
+from octavo.configs.schema import Config
 from octavo.decoding.sampling import Sampling, draw, filtered, generate, plain_text
 from octavo.evaluation.marks import NoMarks
 from octavo.tokenizers.bytes import ByteTokenizer

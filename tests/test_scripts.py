@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers import random_text, run
-from octavo.configs.schema import ConfigError
+from octavo.configs.checks import ConfigError
 from octavo.evaluation.parallel import read_parallel
 from octavo.evaluation.rates import fair_rates, written_in
 from octavo.tokenizers import scripts

@@ -11,9 +11,10 @@ from flax import nnx
 from helpers import random_text, shrink
 from octavo.batch import Batch
 from octavo.configs import presets
-from octavo.configs.schema import ConfigError, ModelConfig, StageConfig
+from octavo.configs.checks import ConfigError
+from octavo.configs.model import ModelConfig, StageConfig
 from octavo.model import pooling
-from octavo.model.segmentation import bounded, rule_ends, segment, starts_of
+from octavo.model.units.segmentation import bounded, rule_ends, segment, starts_of
 from octavo.tokenizers.bytes import BOS
 from octavo.tokenizers.interface import Vocabulary
 from octavo.tokenizers.words import MARK, WORDS

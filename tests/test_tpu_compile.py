@@ -8,7 +8,8 @@ import pytest
 
 from octavo.cli import RunError
 from octavo.configs import presets
-from octavo.configs.schema import ConfigError, MTPConfig
+from octavo.configs.checks import ConfigError
+from octavo.configs.model import MTPConfig
 
 pytest.importorskip("libtpu", reason="libtpu is not installed: pip install -e '.[tpu-compile]'")
 from octavo.launch.compile import compile_step, topology_of

@@ -12,16 +12,15 @@ import pytest
 from helpers import batch_of, words
 from octavo.batch import FIELDS, Batch
 from octavo.configs import presets
-from octavo.configs.schema import (
+from octavo.configs.checks import ConfigError
+from octavo.configs.model import ModelConfig, MTPConfig
+from octavo.configs.schema import (  # fmt: skip
     Config,
-    ConfigError,
     MeshConfig,
-    ModelConfig,
-    MTPConfig,
     OptimizerConfig,
     from_json,
     to_json,
-)  # fmt: skip
+)
 from octavo.model import flops
 from octavo.model.embedding import BITS
 from octavo.model.lm import Output

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax import lax
 
-from octavo.configs.schema import Config, ConfigError, from_json, identity, to_json
+from octavo.configs.checks import ConfigError
+from octavo.configs.schema import Config, from_json, identity, to_json
 from octavo.files import read_json
 from octavo.training.errors import CheckpointError, StorageError
 

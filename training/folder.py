@@ -16,7 +16,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from octavo.configs.schema import Config, ConfigError, from_json, to_json
+from octavo.configs.checks import ConfigError
+from octavo.configs.schema import Config, from_json, to_json
 from octavo.files import json_text, read_json, write_json
 from octavo.training.checkpoint import Checkpoints, check_identity, differences, saved_steps
 from octavo.training.errors import CheckpointError

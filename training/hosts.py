@@ -14,7 +14,7 @@ import jax
 from jax._src import clusters, distributed
 
 from octavo import process
-from octavo.configs.schema import ConfigError
+from octavo.configs.checks import ConfigError
 from octavo.training.errors import CheckpointError, HostsError
 from octavo.training.relay import Door, Relay, in_thread
 

@@ -12,7 +12,7 @@ from jax.scipy.special import gammaln
 from octavo.batch import Batch
 from octavo.configs.schema import Config
 from octavo.model.lm import Output
-from octavo.model.mtp import targets_ahead
+from octavo.model.mtp import mtp, targets_ahead
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -50,40 +50,25 @@ def objective(
     if config.train.z_loss:
         loss += config.train.z_loss * jnp.sum(jnp.square(log_normalizer) * weights)
     if further is not None:
-        mtp, (ahead, ahead_nats, targets) = config.model.mtp, further
-        # An aside stands for as many positions as lie between two of them.
-        loss += mtp.weight * (mtp.every if mtp.aside else 1) * jnp.sum(ahead_nats)
-        for k in range(0 if mtp.kind == "registers" else 1, mtp.count):
+        predicted, (ahead, ahead_nats, targets) = config.model.mtp, further
+        kind = mtp(predicted.kind)
+        # An extra position stands for as many positions as lie between two of them.
+        loss += predicted.weight * (predicted.every if kind.extra else 1) * jnp.sum(ahead_nats)
+        for k in range(kind.shortest, predicted.count):
             sums[f"mtp_nats/{k + 1}"] = jnp.sum(jnp.where(ahead == k, ahead_nats, 0))
             sums[f"mtp_targets/{k + 1}"] = jnp.sum(jnp.where(ahead == k, targets, 0))
     for i, (stage, level) in enumerate(zip(config.model.stages, output.levels, strict=True)):
-        found = level.decision
         if level.end_log_odds is not None:
             foreseen = boundary_nats(level.end_log_odds, level.boundary)
             sums[f"foreseen_nats/{i}"] = jnp.sum(foreseen * level.real)
             loss += sums[f"foreseen_nats/{i}"]
         if stage.supervision == "none":
             continue
-        sums |= {
-            f"{name}/{i}": value
-            for name, value in rates(found.ends, level.real, min(stage.rates)).items()
-        }
-        if stage.supervision == "binomial":
-            loss_here = binomial_nats(found.count, level.real, found.route, stage.rates)
-        elif stage.supervision == "ratio":
-            mean = ratio_loss(found.ends, found.probability, level.real, stage.rates[0])
-            loss_here = mean * jnp.sum(weights)
-        elif stage.supervision == "controller":
-            share = sums[f"ends/{i}"] / jnp.maximum(sums[f"positions/{i}"], 1)
-            weight = deletion_weight(share, stage.rates[0], integral)
-            loss_here = weight * jnp.sum(found.key_bias * level.real)
-        else:
-            target = batch.marks > 0
-            if stage.supervision == "entropy":
-                target = entropy_spikes(output.logits, batch.positions)
-            loss_here = jnp.sum(boundary_nats(found.log_odds, target) * weights)
-        sums[f"boundary_loss/{i}"] = loss_here
-        loss += stage.supervision_weight * loss_here
+        cut = rates(level.decision.ends, level.real, min(stage.rates))
+        sums |= {f"{name}/{i}": value for name, value in cut.items()}
+        held = SUPERVISIONS[stage.supervision](stage, level, cut, output, batch, integral)
+        sums[f"boundary_loss/{i}"] = held
+        loss += stage.supervision_weight * held
     return loss, sums
 
 
@@ -91,7 +76,7 @@ def nats_ahead(
     batch: Batch, ahead: jax.Array, places: np.ndarray | None, logits: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """``ahead``, and sums of cross-entropy and of targets of what lies that far after the next id,
-    in the same document; ``ByteLM.further`` calls it."""
+    in the same document; ``ByteLM.predict_ahead`` calls it."""
     targets, weights = targets_ahead(batch, ahead, places)
     nats, _ = cross_entropy(logits, targets)
     return ahead, jnp.sum(nats * weights), jnp.sum(weights)
@@ -177,3 +162,40 @@ def entropy_spikes(logits: jax.Array, positions: jax.Array) -> jax.Array:
         before = jnp.pad(found, ((0, 0), (back, 0)))[:, : found.shape[1]]
         true &= (found > before) | (positions < back)
     return true
+
+
+def _binomial(stage, level, cut, output, batch, integral):
+    found = level.decision
+    return binomial_nats(found.count, level.real, found.route, stage.rates)
+
+
+def _ratio(stage, level, cut, output, batch, integral):
+    found = level.decision
+    mean = ratio_loss(found.ends, found.probability, level.real, stage.rates[0])
+    return mean * jnp.sum(batch.loss_weights)
+
+
+def _controller(stage, level, cut, output, batch, integral):
+    share = cut["ends"] / jnp.maximum(cut["positions"], 1)
+    weight = deletion_weight(share, stage.rates[0], integral)
+    return weight * jnp.sum(level.decision.key_bias * level.real)
+
+
+def _marks(stage, level, cut, output, batch, integral):
+    return jnp.sum(boundary_nats(level.decision.log_odds, batch.marks > 0) * batch.loss_weights)
+
+
+def _entropy(stage, level, cut, output, batch, integral):
+    target = entropy_spikes(output.logits, batch.positions)
+    return jnp.sum(boundary_nats(level.decision.log_odds, target) * batch.loss_weights)
+
+
+SUPERVISIONS = {
+    "binomial": _binomial,
+    "ratio": _ratio,
+    "controller": _controller,
+    "marks": _marks,
+    "entropy": _entropy,
+}
+"""What a learned segmenter is held to, by name: the sum over the batch of a level's loss, given its
+stage, how it cut, and what the step knows."""

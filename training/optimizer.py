@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from octavo.configs.schema import Config, ConfigError, OptimizerConfig
+from octavo.configs.checks import ConfigError
+from octavo.configs.schema import Config, OptimizerConfig
 from octavo.training.checkpoint import Record
 
 

@@ -8,7 +8,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from octavo.configs.schema import ConfigError, MeshConfig, ModelConfig, nearest_divisors
+from octavo.configs.checks import ConfigError, nearest_divisors
+from octavo.configs.model import ModelConfig
+from octavo.configs.schema import MeshConfig
 from octavo.model.layers import BATCH_AXES
 
 AXES = ("replica", "fsdp", "tensor")

@@ -5,6 +5,7 @@ whose delete gate a controller steers. Flax's modules describe the parameters an
 pass; per-variable bookkeeping in a step costs ten times a dict's.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import jax
@@ -14,8 +15,11 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from octavo.configs.schema import Config
+from octavo.model.check import check, steered
+from octavo.model.layers import Execution
 from octavo.model.lm import ByteLM
-from octavo.model.transformer import Attention
+from octavo.model.mixers.attention import Attention
+from octavo.model.stored import flattened, nested, stored_name, to_stored
 from octavo.tokenizers.interface import Vocabulary
 from octavo.training.sharding import ShardingRules
 
@@ -25,6 +29,8 @@ class Definition:
     """A model without its parameters."""
 
     graph: nnx.GraphDef
+    paths: dict[tuple, tuple]
+    """Where each parameter of a checkpoint stands among the modules."""
     abstract: dict
     """Shapes and dtypes of the parameters."""
     names: dict
@@ -38,7 +44,8 @@ class Definition:
 
     def bind(self, params: dict) -> ByteLM:
         """The callable module with these parameters."""
-        return nnx.merge(self.graph, params)
+        leaves = {self.paths[path]: leaf for path, leaf in flattened(params).items()}
+        return nnx.merge(self.graph, nested(leaves))
 
     @property
     def parameters(self) -> int:
@@ -55,10 +62,12 @@ class Definition:
 def define(config: Config, vocabulary: Vocabulary, platform: str) -> Definition:
     """Build the model abstractly, for a tokenizer's vocabulary: nothing is allocated. Raises
     ConfigError if it cannot be."""
-    dtype = jnp.dtype(config.train.compute_dtype)
+    check(config.model, config.data.length, vocabulary)
+    how = dataclasses.asdict(config.execution)
+    execution = Execution(platform, jnp.dtype(how.pop("compute_dtype")), **how)
 
     def make(key):
-        return ByteLM(config.model, vocabulary, platform, dtype, nnx.Rngs(params=key))
+        return ByteLM(config.model, vocabulary, execution, nnx.Rngs(params=key))
 
     # eval_shape on a typed key: the very function that init runs.
     model = nnx.eval_shape(lambda: make(jax.random.key(0)))
@@ -69,15 +78,19 @@ def define(config: Config, vocabulary: Vocabulary, platform: str) -> Definition:
         names = variable.get_metadata("names")
         return ("layers",) * (len(variable.shape) - len(names)) + tuple(names)
 
+    def stored(state) -> dict:
+        return to_stored(nnx.to_pure_dict(state))
+
     return Definition(
         graph=graph,
-        abstract=nnx.to_pure_dict(state),
-        names=nnx.to_pure_dict(
+        paths={stored_name(path): path for path in flattened(nnx.to_pure_dict(state))},
+        abstract=stored(state),
+        names=stored(
             jax.tree.map(axis_names, state, is_leaf=lambda x: isinstance(x, nnx.Variable))
         ),
-        init=lambda key: nnx.to_pure_dict(nnx.state(make(key))),
+        init=lambda key: stored(nnx.state(make(key))),
         backend="+".join(sorted(kernels, key=lambda name: (name == "reference", name))) or "no",
-        controlled=any(stage.supervision == "controller" for stage in config.model.stages),
+        controlled=steered(config.model) is not None,
     )
 
 

@@ -11,8 +11,9 @@ from jax import lax
 
 from octavo.batch import Batch
 from octavo.configs.schema import Config
+from octavo.model.check import steered
 from octavo.model.layers import constrain
-from octavo.model.mtp import aheads
+from octavo.model.mtp import distances
 from octavo.training.objective import INTEGRAL, nats_ahead, objective
 from octavo.training.state import Definition
 
@@ -31,14 +32,14 @@ def make_step(
     (per target), grad_norm, skipped (non-finite steps in a row, this one included).
     """
     parts = config.train.accumulation
-    gate = next((s for s in config.model.stages if s.supervision == "controller"), None)
+    gate = steered(config.model)
     learned = any(stage.supervision != "none" for stage in config.model.stages)
 
     def loss(params, batch_and_noise, integral, ahead):
         batch, noise = batch_and_noise
         model = definition.bind(params)
         output = model(batch, noise, ahead)
-        further = model.further(batch, output, ahead, functools.partial(nats_ahead, batch))
+        further = model.predict_ahead(batch, output, ahead, functools.partial(nats_ahead, batch))
         return objective(output, batch, jnp.asarray(bytes_per_id), config, integral, further)
 
     gradient = jax.value_and_grad(loss, has_aux=True)
@@ -70,7 +71,7 @@ def make_step(
         # Drawn for the whole batch: the same on any mesh, in any number of parts.
         key = jax.random.fold_in(jax.random.key(config.train.seed), state["step"])
         noise = constrain(jax.random.logistic(key, batch.tokens.shape)) if learned else None
-        ahead = aheads(config.model, jax.random.fold_in(key, 1))
+        ahead = distances(config.model, jax.random.fold_in(key, 1))
         integral = state.get("integral", 0.0)
         (total, sums), grads = summed(state["params"], (batch, noise), integral, ahead)
         scale = 1 / jnp.maximum(sums["targets"], 1)
@@ -97,9 +98,9 @@ def make_step(
             "skipped": skipped,
         }
         if gate is not None:
-            last = len(config.model.stages) - 1
-            share = sums[f"ends/{last}"] / jnp.maximum(sums[f"positions/{last}"], 1)
-            new["integral"] = keep(integral + INTEGRAL * (share - gate.rates[0]), integral)
+            share = sums[f"ends/{gate}"] / jnp.maximum(sums[f"positions/{gate}"], 1)
+            rate = config.model.stages[gate].rates[0]
+            new["integral"] = keep(integral + INTEGRAL * (share - rate), integral)
         metrics = sums | {"loss": total * scale, "grad_norm": norm, "skipped": skipped}
         return new, metrics
 

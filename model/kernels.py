@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from octavo.configs.schema import ConfigError
+from octavo.configs.checks import ConfigError
 from octavo.model.layers import BATCH_AXES
 
 MASKED = -1e30
@@ -28,9 +28,10 @@ class MaskSpec:
     causal: query t sees keys at or before t. window: and only those at distances below ``window``
     (to both sides if not causal). segment_ids ``[B, T]`` integers: and only keys of its own
     segment. key_bias ``[B, T]`` float32: added to every score of a key. plus_one: softmax with 1
-    added to the denominator (softmax1), so that a query may attend to nothing. asides (every,
-    count, alone): after every ``every`` positions stand ``count`` that are seen by none but
-    themselves and, unless alone, the later ones of the same place; windows do not count them.
+    added to the denominator (softmax1), so that a query may attend to nothing. extra
+    (every, count, isolated): after every ``every`` positions stand ``count`` that are seen by none
+    but themselves and, unless isolated, the later ones of the same place; windows do not count
+    them.
     """
 
     segment_ids: jax.Array | None = None
@@ -38,7 +39,7 @@ class MaskSpec:
     window: int | None = None
     key_bias: jax.Array | None = None
     plus_one: bool = False
-    asides: tuple[int, int, bool] | None = None
+    extra: tuple[int, int, bool] | None = None
 
 
 def attention(
@@ -145,8 +146,8 @@ def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Ar
     for start in range(0, T, block):
         stop = min(start + block, T)
         reach = T if spec.window is None else spec.window - 1
-        if spec.asides is not None:
-            every, count, _ = spec.asides
+        if spec.extra is not None:
+            every, count, _ = spec.extra
             reach += (reach // every + 2) * count
         low, high = max(0, start - reach), stop if spec.causal else min(T, stop + reach)
         visible = _visible(np.arange(start, stop)[:, None], np.arange(low, high)[None], spec)
@@ -164,13 +165,13 @@ def _visible(query, key, spec: MaskSpec):
     """Which keys queries see by their places alone; integer arrays that broadcast."""
     distance = query - key
     visible = distance >= 0 if spec.causal else distance == distance
-    if spec.asides is not None:
-        every, count, alone = spec.asides
+    if spec.extra is not None:
+        every, count, isolated = spec.extra
         place, seen_place = query // (every + count), key // (every + count)
         inside, seen = query - place * (every + count), key - seen_place * (every + count)
-        own = (place == seen_place) & (inside == seen) if alone else place == seen_place
+        own = (place == seen_place) & (inside == seen) if isolated else place == seen_place
         visible &= (seen < every) | own
-        # An aside stands where the last position before it stands.
+        # An extra position stands where the last position before it stands.
         before, seen_before = (
             n * every + i - (i - every + 1) * (i >= every)
             for n, i in ((place, inside), (seen_place, seen))
@@ -286,7 +287,7 @@ def why_not(backend: str, spec: MaskSpec, dtype, head_size: int) -> str | None:
         return None
     if spec.key_bias is not None or spec.plus_one:
         return "it has no biases of keys and no softmax1, which a delete gate needs"
-    if spec.asides is not None:
+    if spec.extra is not None:
         return "it cannot hide the extra positions of registers and look-ahead tokens"
     if backend != "cudnn":
         return None
@@ -311,8 +312,8 @@ def backend_for(choice: str, platform: str, spec: MaskSpec, dtype, head_size: in
         return "reference" if why_not(own, spec, dtype, head_size) else own
     if HOMES.get(choice, platform) != platform:
         raise ConfigError(
-            f"model.attention {choice} runs on {HOMES[choice]}, not on {platform}; use auto."
+            f"execution.attention {choice} runs on {HOMES[choice]}, not on {platform}; use auto."
         )
     if why := why_not(choice, spec, dtype, head_size):
-        raise ConfigError(f"model.attention {choice} cannot serve this model: {why}; use auto.")
+        raise ConfigError(f"execution.attention {choice} cannot serve this model: {why}; use auto.")
     return choice

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from octavo.configs.schema import StageConfig
-from octavo.tokenizers.interface import Vocabulary
+from octavo.configs.model import StageConfig
+from octavo.model.layers import take
 
 
 @jax.tree_util.register_dataclass
@@ -53,34 +53,6 @@ class Segmentation:
     """Positions, documents and (no) marks of the units, ``[B, S]``."""
 
 
-def is_space(ids: jax.Array) -> jax.Array:
-    """ASCII white space."""
-    return (ids == 32) | ((ids >= 9) & (ids <= 13))
-
-
-def is_spacelike(ids: jax.Array) -> jax.Array:
-    """Neither letter, nor digit, nor a byte inside a UTF-8 character (SpaceByte, 2404.14408)."""
-    folded = ids | 32
-    word = ((ids >= 48) & (ids <= 57)) | ((folded >= 97) & (folded <= 122))
-    return ~(word | ((ids >= 128) & (ids < 192)))
-
-
-def rule_ends(segmenter: str, ids, before, vocabulary: Vocabulary):
-    """Where a rule over bytes ends a unit: booleans like ``ids``. Works on NumPy arrays too.
-
-    before: the id before each, -1 where there is none. The begin-of-document id is
-    always a unit of its own, which gives the trunk a state before the first byte.
-    """
-    opens = ids == vocabulary.bos_id
-    if segmenter == "whitespace":
-        return opens | (is_space(ids) & ~is_space(before))
-    if segmenter == "spacelike":
-        return opens | (is_spacelike(ids) & ~((before >= 0) & is_spacelike(before)))
-    if segmenter == "unit_mark":
-        return opens | (ids == vocabulary.unit_mark)
-    return opens  # stride, and what adds stored marks
-
-
 def bounded(
     ends: jax.Array,
     stage: StageConfig,
@@ -117,11 +89,6 @@ def bounded(
     return granted | ((t - start) % stage.max_unit == stage.max_unit - 1), granted
 
 
-def take(x: jax.Array, index: jax.Array) -> jax.Array:
-    """``x[b, index[b, i]]`` for x ``[B, T, ...]``, index ``[B, N]``."""
-    return jnp.take_along_axis(x, index.reshape(*index.shape, *[1] * (x.ndim - 2)), axis=1)
-
-
 def starts_of(segment_ids: jax.Array) -> jax.Array:
     """Booleans ``[B, T]``: the first position of each document, the row's first included."""
     first = jnp.ones_like(segment_ids[:, :1], bool)
@@ -136,7 +103,7 @@ def segment(boundary: jax.Array, segment_ids: jax.Array, units: int) -> Segmenta
     each position may be a unit, and nothing is merged.
     """
     T = boundary.shape[1]
-    kept = units if units == T else units - 1  # as StageConfig.whole_units
+    kept = units if units == T else units - 1  # as room.whole_units
     fresh = starts_of(segment_ids)
     fresh = fresh.at[:, 0].set(False)
 

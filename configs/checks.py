@@ -1,0 +1,71 @@
+"""What settings are checked with, and the error that says what cannot work."""
+
+import dataclasses
+import math
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work. The message says what, where, and what to do."""
+
+
+def nearest_divisors(whole: int, part: int) -> str:
+    """The divisors of ``whole`` around ``part``, as text: what would have worked."""
+    below = max((d for d in range(1, part + 1) if whole % d == 0), default=1)
+    above = min((d for d in range(part, whole + 1) if whole % d == 0), default=whole)
+    return str(below) if below == above else f"{below} or {above}"
+
+
+MOST = 2**31 - 1
+"""Largest whole number of any setting but the seed: counters on the devices have 32 bits."""
+SEEDS = 2**32
+"""How many seeds there are: JAX makes its keys of 32 bits, and would read others as one of them."""
+
+
+def section(config: object) -> str:
+    """What a part of a config is called on the command line."""
+    return type(config).__name__.removesuffix("Config").lower()
+
+
+def check_numbers(config: object) -> None:
+    """Raise ConfigError for a number that no computation can hold."""
+    for f in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, f.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            name = f"{section(config)}.{f.name}"
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{name} must be a finite number, not {number}.")
+            most = SEEDS - 1 if f.name == "seed" else MOST
+            if isinstance(number, int) and not -most <= number <= most:
+                raise ConfigError(f"{name} is at most {most}, not {number}.")
+
+
+def check_positive(config: object, *names: str) -> None:
+    """Raise ConfigError unless these settings are above 0."""
+    for name in names:
+        if getattr(config, name) <= 0:
+            raise ConfigError(
+                f"{section(config)}.{name} must be above 0, not {getattr(config, name)}."
+            )
+
+
+def check_not_negative(config: object, *names: str) -> None:
+    """Raise ConfigError unless these settings are 0 or above."""
+    for name in names:
+        if getattr(config, name) < 0:
+            raise ConfigError(
+                f"{section(config)}.{name} is 0 or more, not {getattr(config, name)}."
+            )
+
+
+def check_heads(name: str, width: int, heads: int) -> None:
+    """Raise ConfigError unless ``heads`` share the width, each an even part of it."""
+    if width % heads:
+        raise ConfigError(
+            f"{name}.heads {heads} does not divide {name}.width {width}; "
+            f"nearest that does: {nearest_divisors(width, heads)}."
+        )
+    if width // heads % 2:
+        raise ConfigError(
+            f"rotary positions need an even head size, but {name}.width {width} / {name}.heads "
+            f"{heads} is {width // heads}; halve or double {name}.heads."
+        )

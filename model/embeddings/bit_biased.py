@@ -1,0 +1,32 @@
+"""a table plus a projection of the eight bits of the byte."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from octavo.configs.checks import ConfigError
+from octavo.configs.model import ModelConfig
+from octavo.model.embeddings import LearnedTable
+from octavo.model.layers import parameter
+from octavo.tokenizers.interface import Vocabulary
+
+BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
+"""The eight bits of every byte, most significant first, ``[256, 8]``."""
+
+
+class BitBiased(LearnedTable):
+    """A table plus a projection of the byte's bits: ``E'[b] = E[b] + bits(b) A``, A starts at zero
+    ("Back to Bytes"; the reference folds A into E after training, which changes nothing)."""
+
+    def __init__(self, config: ModelConfig, vocabulary: Vocabulary, dtype, rngs: nnx.Rngs):
+        if not vocabulary.are_bytes or vocabulary.size != 256:
+            raise ConfigError(
+                f"model.embedding bit_biased reads bytes (256 ids), but the data has "
+                f"{vocabulary.size}; use table."
+            )
+        super().__init__(config, vocabulary, dtype, rngs)
+        self.bits = parameter(jnp.zeros((8, config.widths[0])), None, "embed")
+
+    def table(self) -> jax.Array:
+        return self.rows[...] + BITS @ self.bits[...]

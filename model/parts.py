@@ -1,0 +1,42 @@
+"""Parts that declare themselves: a kind of part is a file, found by its name, with one class in it.
+
+The class is its own record. What asks about a kind (checks, FLOPs, help, losses) asks the class.
+"""
+
+import importlib
+from typing import Any, TypeVar
+
+from octavo.configs.checks import ConfigError
+from octavo.configs.kinds import kinds
+
+Part = TypeVar("Part")
+
+
+def find(base: type[Part], folder: str, kind: str) -> type[Part]:
+    """The class of a kind: the one in ``model/FOLDER/KIND.py`` that is a ``base``. Raises
+    ConfigError if there is no such kind."""
+    if kind not in kinds(folder):
+        raise ConfigError(f"no {folder} {kind!r}; there are {', '.join(kinds(folder))}.")
+    module = importlib.import_module(f"octavo.model.{folder.replace('/', '.')}.{kind}")
+    (part,) = (
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, base)
+        and value.__module__ == module.__name__
+    )
+    return part
+
+
+def unmet(needs: dict[str, tuple], settings: Any) -> str | None:
+    """What of ``needs`` (values that settings may have) the settings lack, as text: "pool last and
+    unpool repeat"; None if nothing."""
+    if all(getattr(settings, name) in allowed for name, allowed in needs.items()):
+        return None
+    return " and ".join(f"{name} {_either(allowed)}" for name, allowed in needs.items())
+
+
+def _either(allowed: Any) -> str:
+    if isinstance(allowed, range):
+        return f"of {allowed.start} or more"
+    return " or ".join(str(value) for value in allowed)

@@ -1,0 +1,47 @@
+"""Names of parameters in checkpoints, which stay what they were, whatever modules call them."""
+
+import re
+from typing import Any
+
+_NAMES = (
+    # In modules, in checkpoints.
+    (r"(^|\.)blocks\.mixer(_norm)?\.", r"\1blocks.attention\2."),
+    (r"\.cross_attention\.", ".reader."),
+    (r"\.pool\.positions$", ".prefix"),
+    (r"\.unpool\.skip\.", ".unpool.beside."),
+    (r"\.end_predictor\.", ".foreseer."),
+    (r"^mtp\.next\.", "mtp.first."),
+)
+
+
+def stored_name(path: tuple) -> tuple:
+    """The path of a parameter in checkpoints, of its path among modules."""
+    text = ".".join(map(str, path))
+    for of_module, of_checkpoint in _NAMES:
+        text = re.sub(of_module, of_checkpoint, text)
+    return tuple(int(part) if part.isdigit() else part for part in text.split("."))
+
+
+def flattened(tree: dict, path: tuple = ()) -> dict[tuple, Any]:
+    """The leaves of nested dicts by path."""
+    found = {}
+    for name, value in tree.items():
+        here = (*path, name)
+        found |= flattened(value, here) if isinstance(value, dict) else {here: value}
+    return found
+
+
+def nested(leaves: dict[tuple, Any]) -> dict:
+    """Nested dicts of leaves by path."""
+    tree: dict = {}
+    for (*path, name), value in leaves.items():
+        at = tree
+        for part in path:
+            at = at.setdefault(part, {})
+        at[name] = value
+    return tree
+
+
+def to_stored(tree: dict) -> dict:
+    """Parameters by their names in checkpoints, of those by their names among modules."""
+    return nested({stored_name(path): leaf for path, leaf in flattened(tree).items()})

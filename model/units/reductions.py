@@ -1,0 +1,47 @@
+"""Sums, means and maxima over units, and sequences woven together.
+
+Letters: B batch, T positions, S units, d width.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from octavo.model.layers import take
+
+
+def sum_by_unit(x: jax.Array, unit_of: jax.Array, units: int) -> jax.Array:
+    """Sums of x ``[B, T, ...]`` over the positions of each unit, ``[B, units, ...]`` float32."""
+    add = lambda x, ids: jax.ops.segment_sum(x, ids, units, indices_are_sorted=True)  # noqa: E731
+    return jax.vmap(add)(x.astype(jnp.float32), unit_of)
+
+
+def mean_by_unit(x: jax.Array, weight: jax.Array, unit_of: jax.Array, units: int) -> jax.Array:
+    """Means of x ``[B, T, d]`` by weights ``[B, T, 1]``, of x's dtype; 0 for units without
+    positions."""
+    total = sum_by_unit(weight, unit_of, units)
+    return (sum_by_unit(x * weight, unit_of, units) / jnp.maximum(total, 1e-9)).astype(x.dtype)
+
+
+def max_by_unit(x: jax.Array, unit_of: jax.Array, units: int) -> jax.Array:
+    """The same with maxima, of x's dtype; -inf for units without positions."""
+    top = lambda x, ids: jax.ops.segment_max(x, ids, units, indices_are_sorted=True)  # noqa: E731
+    return jax.vmap(top)(x, unit_of)
+
+
+def interleave(
+    x: jax.Array, group: jax.Array, extra: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Put ``extra[b, k]`` (``[B, S, p, d]``) behind the positions of x ``[B, T, d]`` whose group is
+    at most k; group ``[B, T]`` never falls.
+
+    Returns the sequence ``[B, T + S p, d]`` and the places of x, ``[B, T]``, and of extra,
+    ``[B, S, p]``, in it.
+    """
+    (B, T, d), (S, p) = x.shape, extra.shape[1:3]
+    x_at = jnp.arange(T)[None] + p * group
+    upto = jnp.sum(group[:, None, :] <= jnp.arange(S)[None, :, None], axis=2)
+    extra_at = (upto + p * jnp.arange(S)[None])[:, :, None] + jnp.arange(p)
+    places = jnp.concatenate([x_at, extra_at.reshape(B, S * p)], axis=1)
+    both = jnp.concatenate([x, extra.reshape(B, S * p, d)], axis=1)
+    source = jnp.argsort(places, axis=1)  # places are a permutation
+    return take(both, source), x_at, extra_at

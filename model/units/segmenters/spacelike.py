@@ -1,0 +1,20 @@
+"""the first byte of a run that is neither letter, digit nor inside a character."""
+
+from octavo.model.units.segmenters import Segmenter
+
+
+class Spacelike(Segmenter):
+    """The global blocks of SpaceByte (Slagle 2024, 2404.14408)."""
+
+    reads_bytes = True
+
+    @classmethod
+    def rule(cls, ids, before, vocabulary):
+        begins = _is_spacelike(ids) & ~((before >= 0) & _is_spacelike(before))
+        return super().rule(ids, before, vocabulary) | begins
+
+
+def _is_spacelike(ids):
+    folded = ids | 32
+    word = ((ids >= 48) & (ids <= 57)) | ((folded >= 97) & (folded <= 122))
+    return ~(word | ((ids >= 128) & (ids < 192)))

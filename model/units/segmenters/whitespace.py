@@ -1,0 +1,17 @@
+"""the first white space after a word."""
+
+from octavo.model.units.segmenters import Segmenter
+
+
+class WhiteSpace(Segmenter):
+    """ASCII white space behind anything else."""
+
+    reads_bytes = True
+
+    @classmethod
+    def rule(cls, ids, before, vocabulary):
+        return super().rule(ids, before, vocabulary) | (_is_space(ids) & ~_is_space(before))
+
+
+def _is_space(ids):
+    return (ids == 32) | ((ids >= 9) & (ids <= 13))

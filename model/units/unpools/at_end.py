@@ -1,0 +1,13 @@
+"""added where the unit ended only."""
+
+import jax.numpy as jnp
+
+from octavo.model.layers import take
+from octavo.model.units.unpools import Unpool
+
+
+class AtEnd(Unpool):
+    """As the global blocks of SpaceByte (2404.14408) go back into the local ones."""
+
+    def __call__(self, x, memory, index, boundary, since, p=None):
+        return x + jnp.where(boundary[..., None], take(memory[:, :, 0], index), 0)
