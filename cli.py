@@ -20,7 +20,7 @@ import tyro
 from octavo.arguments import check_numbers
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
-from octavo.configs.schema import Config
+from octavo.configs.schema import MOVED, Config
 from octavo.data.errors import DataError, WorkerError
 from octavo.files import FileError
 from octavo.process import DONE, FAILED, PREEMPTED, WRONG_USE, Preempted
@@ -68,8 +68,20 @@ def parse_config(script: str, description: str, arguments: list[str] | None = No
             hint = f" Did you mean {near[0]}?" if near else ""
             raise ConfigError(f"no preset {name!r}.{hint} Presets: {', '.join(known)}.")
     description += f" Presets: {', '.join(known)}."
+    arguments = [_moved(argument) for argument in arguments]
     usage = f"{script} {name}"
     return name, parse(Config, usage, description, arguments, known[name])
+
+
+def _moved(argument: str) -> str:
+    """A flag of an earlier revision as it is called now."""
+    name, equals, value = argument.partition("=")
+    where = MOVED.get(tuple(name.removeprefix("--").replace("-", "_").split(".")))
+    if where is None or not name.startswith("--"):
+        return argument
+    flag = f"--{'.'.join(where).replace('_', '-')}"
+    process.warn(f"{name} is called {flag} now")
+    return flag + equals + value
 
 
 _elsewhere = ""

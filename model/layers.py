@@ -113,3 +113,9 @@ def back_by(x: jax.Array, positions: jax.Array, by: int) -> jax.Array:
     moved = jnp.pad(x, [(0, 0), (by, 0)] + [(0, 0)] * (x.ndim - 2))[:, : x.shape[1]]
     known = (positions >= by).reshape(*positions.shape, *[1] * (x.ndim - 2))
     return jnp.where(known, moved, 0)
+
+
+def starts_of(segment_ids: jax.Array) -> jax.Array:
+    """Booleans ``[B, T]``: the first position of each document, the row's first included."""
+    first = jnp.ones_like(segment_ids[:, :1], bool)
+    return jnp.concatenate([first, segment_ids[:, 1:] != segment_ids[:, :-1]], axis=1)

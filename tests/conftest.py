@@ -79,7 +79,7 @@ def preset(request) -> Config:
     """Every preset, shrunk, in float32 (tolerances must not hide a leak)."""
     config = shrink(presets()[request.param])
     return dataclasses.replace(
-        config, train=dataclasses.replace(config.train, compute_dtype="float32")
+        config, execution=dataclasses.replace(config.execution, compute_dtype="float32")
     )
 
 

@@ -49,6 +49,8 @@ def shrink(config):
             changes[field.name] = tuple(shrink(stage) for stage in value)
         elif field.name in SMALL and value is not None:
             changes[field.name] = min(value, SMALL[field.name])
+            if field.name == "layers":  # a whole pattern of mixers
+                changes["layers"] = min(value, max(SMALL["layers"], len(config.mixers)))
     return dataclasses.replace(config, **changes)
 
 

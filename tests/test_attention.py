@@ -143,4 +143,4 @@ def test_what_cannot_be_honoured_raises():
     with pytest.raises(ValueError, match="multiples of 8 up to 128, not 20"):
         attention(*(x[..., :20] for x in half), MaskSpec(), "cudnn")
     with pytest.raises(ValueError, match="splash_interpret cannot serve: .*extra positions"):
-        attention(q, k, v, MaskSpec(asides=(8, 1, True)), "splash_interpret")
+        attention(q, k, v, MaskSpec(extra=(8, 1, True)), "splash_interpret")

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
         (["--data.length", "70000"], "data.length is at most 65535"),
         (["--optimizer.learning-rate", "-1"], "optimizer.learning_rate must be above 0"),
         (["--model.embedding", "one_hot"], "one_hot needs model.width of at least 256"),
-        (["--model.attention", "splash"], "splash runs on tpu, not on cpu; use auto"),
+        (["--execution.attention", "splash"], "splash runs on tpu, not on cpu; use auto"),
         (["--data.source", "nowhere"], "nowhere is not a prepared corpus: make one with"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

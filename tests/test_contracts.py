@@ -37,6 +37,11 @@ def with_model(config, **changes):
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
 
 
+def computed(config, **changes):
+    how = dataclasses.replace(config.execution, **changes)
+    return dataclasses.replace(config, execution=how)
+
+
 def check_causality(definition, params, text, changed, before=b""):
     """Predictions of bytes up to t are equal for texts that differ from t on; changed: by t.
 
@@ -359,7 +364,7 @@ def test_sharded_equals_unsharded(preset):
     """Losses and parameters after some steps: on eight devices, nothing computed twice, and on one
     device as configured."""
     expected, params = losses(preset, MeshConfig(), 1)
-    plain = with_model(preset, remat="none")
+    plain = computed(preset, remat="none")
     found, sharded = losses(plain, MeshConfig(2, 2, 2), 8)
     check_equal(found, expected, preset)
     # Adam's first steps are sign-like: parameters are compared where gradients are not noise.
@@ -398,5 +403,5 @@ def test_a_start_is_the_same_on_any_mesh():
 def test_any_mesh_and_any_order_of_work(mesh, changes):
     flat = shrink(Config())
     devices = 1 if changes else 8
-    found, _ = losses(with_model(flat, **changes), mesh, devices)
+    found, _ = losses(computed(flat, **changes), mesh, devices)
     check_equal(found, losses(flat, MeshConfig(), 1)[0], flat)

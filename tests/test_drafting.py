@@ -28,6 +28,7 @@ from octavo.decoding.drafting import (
 from octavo.decoding.sampling import Acceptance, Loop, Sampling, filtered, generate
 from octavo.evaluation.marks import NoMarks
 from octavo.model.lm import Output
+from octavo.model.mtp import uses_extra
 from octavo.tokenizers.bytes import BOS, ByteTokenizer
 
 OWN = (
@@ -158,14 +159,14 @@ def ahead_of(name):
     def run(batch, ahead):
         model = definition.bind(params)
         output = model(batch, None, ahead)
-        return model.further(batch, output, ahead, lambda k, places, logits: logits)
+        return model.predict_ahead(batch, output, ahead, lambda k, places, logits: logits)
 
     run = jax.jit(run)
 
     def of(batch, at):
-        if not config.model.mtp.aside:
+        if not uses_extra(config.model):
             return [(np.asarray(x), np.arange(128)) for x in run(batch, None)]
-        # Asides stand at fixed places: shift the text so that one stands at the position.
+        # Extra positions stand at fixed places: shift the text so that one stands at the position.
         every, count = config.model.mtp.every, config.model.mtp.count
         pad = (every - 1 - at) % every
         batch = jax.tree.map(lambda x: np.roll(x, pad, axis=1), batch)

@@ -8,6 +8,7 @@ import pytest
 from helpers import batch_of, random_text
 from octavo.configs import presets
 from octavo.configs.learned import STAGES
+from octavo.configs.schema import ExecutionConfig
 from octavo.model.flops import forward_flops, peak_flops, training_flops
 from octavo.tokenizers.words import WORDS
 from octavo.training.state import define
@@ -17,11 +18,10 @@ def test_of_every_preset(preset):
     model = dataclasses.replace(
         preset.model,
         width=256,
-        scan_layers=False,
-        remat="none",
         stages=tuple(dataclasses.replace(s, width=128, max_unit=8) for s in preset.model.stages),
     )
-    config = dataclasses.replace(preset, model=model)
+    how = ExecutionConfig(scan_layers=False, remat="none")
+    config = dataclasses.replace(preset, model=model, execution=how)
     definition = define(config, WORDS, "cpu")
     # Rows so short that attention, of which the compiler counts the hidden half too, is little.
     batch = batch_of([random_text(0, 63), random_text(1, 63)], 64)

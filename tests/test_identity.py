@@ -95,8 +95,8 @@ def test_another_run_is_refused_untouched(saved, tmp_path, sections, said):
 @pytest.mark.parametrize(
     "sections",
     [
-        {"model": {"remat": "none", "attention": "reference", "scan_layers": False}},
-        {"train": {"compute_dtype": "bfloat16", "accumulation": 2, "log_every": 1, "steps": 9}},
+        {"execution": {"remat": "none", "attention": "reference", "scan_layers": False}},
+        {"train": {"accumulation": 2, "log_every": 1, "steps": 9}},
         {"mesh": {"tensor": 2}},
         {"data": {"workers": 3}},
     ],
@@ -189,7 +189,7 @@ def test_what_is_not_identity_is_known():
     same = identity(Config())
     everything = to_json(Config())
     assert set(everything["optimizer"]) == set(same["optimizer"])
-    assert set(everything["model"]) - set(same["model"]) == {"scan_layers", "remat", "attention"}
+    assert set(everything["model"]) == set(same["model"])
 
 
 # The learning rate of a run that goes on for longer.
@@ -298,10 +298,10 @@ def test_changed_settings_at_the_command_line(tiny, finished):
         assert content(finished) == before
     done = run(
         "train.py", "flat", *arguments_of(tiny, finished), "--train.steps", "33",
-        "--model.remat", "none",
+        "--execution.remat", "none",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "model.remat: saved 'full', asked for 'none'" in done.stdout
+    assert "execution.remat: saved 'full', asked for 'none'" in done.stdout
     assert "learning rate laid out anew over 33 steps: from 0 at step 30" in done.stdout
     assert json.loads((finished / "results.json").read_text())["step"] == 33
     assert list(metrics_of(finished)) == list(range(1, 34))

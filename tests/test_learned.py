@@ -12,19 +12,18 @@ from flax import nnx
 from helpers import batch_of, defined, forward, of_preset, random_text, shrink
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
-from octavo.configs.model import StageConfig
+from octavo.configs.model import ModelConfig, StageConfig
+from octavo.model.check import check
 from octavo.model.kernels import MaskSpec, attention
-from octavo.model.pooling import SoftPool, Unpool, mean_by_unit
-from octavo.model.segmenters import (
-    UNIT,
-    DeleteGate,
-    Frontier,
-    Predictor,
-    Router,
-    membership,
-    passing,
-)
+from octavo.model.units.learning import UNIT, membership, passing
+from octavo.model.units.pools.soft import SoftSums
+from octavo.model.units.reductions import mean_by_unit
 from octavo.model.units.segmentation import Layout, segment
+from octavo.model.units.segmenters.deletion import DeleteGate
+from octavo.model.units.segmenters.frontier import Frontier
+from octavo.model.units.segmenters.predicted import Predictor
+from octavo.model.units.segmenters.routing import Router
+from octavo.model.units.unpools.smooth import Smooth
 from octavo.tokenizers.scripts import names, scripts_of
 from octavo.training.objective import binomial_nats, deletion_weight, rates, ratio_loss
 
@@ -219,11 +218,11 @@ def test_ratio_loss():
 def test_smoothing():
     """The scan is the published recursion, from whatever was there before."""
     stage = presets()["hnet"].model.stages[0]
-    unpool = Unpool(stage, stage.width, jnp.float32, nnx.Rngs(params=0))
+    unpool = Smooth(stage, stage.width, jnp.float32, nnx.Rngs(params=0))
     made, before = states(0, (2, 9, 1, 4)), states(1, (2, 1, 4))
     p = jnp.asarray(np.random.default_rng(2).uniform(0.01, 0.99, (2, 9)), jnp.float32)
     p = p.at[0, 4].set(1)  # a document begins
-    found, current = unpool.smoothed(made, p, before), before
+    found, current = unpool.averaged(made, p, before), before
     for k in range(9):
         share = p[:, k, None, None]
         current = share * made[:, k] + (1 - share) * current
@@ -234,7 +233,7 @@ def test_confidence_is_worth_one():
     """The straight-through multiplier changes no value, and has the probability's slope: up where
     an end was decided, down elsewhere."""
     stage = dataclasses.replace(presets()["hnet"].model.stages[0], width=4, heads=2)
-    unpool = Unpool(stage, 4, jnp.float32, nnx.Rngs(params=0))
+    unpool = Smooth(stage, 4, jnp.float32, nnx.Rngs(params=0))
     memory, x = states(0, (1, 3, 1, 4)), states(1, (1, 2, 4))
     boundary, reads = jnp.array([[True, False]]), jnp.array([[1, 2]])
 
@@ -257,7 +256,7 @@ def frontier(seed=0, scale=3.0):
 @pytest.mark.parametrize("layout", [ONE_ROW, TWO_DOCUMENTS], ids=["one", "packed"])
 def test_soft_pool(layout):
     """Ends, places and pooled units against the formulas, unit by unit."""
-    segmenter, pool, x = frontier(), SoftPool(8), states(3, (1, 24, 8))
+    segmenter, pool, x = frontier(), SoftSums(8), states(3, (1, 24, 8))
     pool.mix[...] = states(4, (3, 8))
     decision, _ = segmenter.decide(x, layout, segmenter.init_carry(1))
     p = np.round(np.asarray(decision.probability[0], np.float64) * UNIT) / UNIT
@@ -293,7 +292,7 @@ def test_soft_pool(layout):
 def test_gradient_of_the_soft_pool():
     """Slopes of the frontier probabilities through membership, against finite differences in
     double precision of the same formula."""
-    segmenter, pool, x = frontier(), SoftPool(8), states(3, (1, 24, 8))
+    segmenter, pool, x = frontier(), SoftSums(8), states(3, (1, 24, 8))
     decision, _ = segmenter.decide(x, ONE_ROW, segmenter.init_carry(1))
     units = segment(decision.ends, ONE_ROW.segment_ids, 16)
     G = states(6, (1, 16, 8))
@@ -424,5 +423,6 @@ def test_noise(name):
     ],
 )  # fmt: skip
 def test_impossible_stages(changes, message):
+    stage = StageConfig(segmenter="predicted", supervision="binomial")
     with pytest.raises(ConfigError, match=message):
-        dataclasses.replace(StageConfig(segmenter="predicted", supervision="binomial"), **changes)
+        check(ModelConfig(stages=(dataclasses.replace(stage, **changes),)), 256)

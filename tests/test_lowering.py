@@ -13,10 +13,11 @@ from helpers import of_preset, shrink
 from octavo.batch import Batch
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
+from octavo.configs.kinds import kinds
 from octavo.configs.schema import MeshConfig
-from octavo.model.hourglass import Foreseer
-from octavo.model.segmenters import SEGMENTERS
+from octavo.model.units.end_predictor import EndPredictor
 from octavo.model.units.segmentation import Layout
+from octavo.model.units.segmenters import segmenter as kind_of
 from octavo.tokenizers.words import WORDS
 from octavo.training.optimizer import make_optimizer
 from octavo.training.sharding import batch_sharding, make_mesh
@@ -28,7 +29,7 @@ CASES = [
     for name, config in presets().items()
     for platform in ("cuda", "tpu")
     # On a GPU, another type may have other kernels; what has a large sister is asked there.
-    for dtype in {config.train.compute_dtype: 0}
+    for dtype in {config.execution.compute_dtype: 0}
     | ({"bfloat16": 0} if platform == "cuda" and f"{name}-100m" not in presets() else {})
 ]
 
@@ -61,9 +62,10 @@ def lowered(config, platform: str):
 
 def with_settings(name: str, dtype: str, **changes):
     config = presets()[name]
+    how = {"compute_dtype": dtype} | {k: changes.pop(k) for k in ("attention",) if k in changes}
     return dataclasses.replace(
         config, model=dataclasses.replace(config.model, **changes),
-        train=dataclasses.replace(config.train, compute_dtype=dtype),
+        execution=dataclasses.replace(config.execution, **how),
     )  # fmt: skip
 
 
@@ -107,7 +109,7 @@ def test_what_a_gpu_gets(name, dtype, chosen):
     ],
 )
 def test_a_kernel_that_cannot_serve_says_why(name, dtype, kernel, platform, why):
-    with pytest.raises(ConfigError, match=f"^model.attention {kernel} .*{why}.*use auto"):
+    with pytest.raises(ConfigError, match=f"^execution.attention {kernel} .*{why}.*use auto"):
         define(with_settings(name, dtype, attention=kernel), WORDS, platform)
 
 
@@ -139,9 +141,10 @@ DECIDING = {presets()[name].model.stages[0].segmenter: name
 @pytest.mark.parametrize("name", DECIDING.values())
 def test_decisions_multiply_float32_on_tpu(name):
     """By default, a TPU rounds to bfloat16 what it multiplies, gradients too."""
-    assert DECIDING.keys() == SEGMENTERS.keys()
+    learned = {k for k in kinds("units/segmenters") if kind_of(k).supervisions}
+    assert DECIDING.keys() == learned
     stage = shrink(presets()[name].model.stages[0])
-    segmenter = SEGMENTERS[stage.segmenter](stage, nnx.Rngs(params=0))
+    segmenter = kind_of(stage.segmenter)(stage, nnx.Rngs(params=0))
     nothing = jnp.zeros((1, 8), jnp.int32)
     layout = Layout(nothing, nothing + 1, nothing > 0, nothing)
 
@@ -155,7 +158,7 @@ def test_decisions_multiply_float32_on_tpu(name):
 
 def test_foreseen_ends_multiply_float32_on_tpu():
     stage = shrink(presets()["toucan"].model.stages[0])
-    foreseer = Foreseer(stage, nnx.Rngs(params=0))
+    foreseer = EndPredictor(stage, nnx.Rngs(params=0))
     x = jnp.ones((1, 8, stage.width), jnp.bfloat16)
     lines = products(foreseer, x, x)
     assert len(lines) == 3 and all("precision = [HIGHEST, HIGHEST]" in line for line in lines)

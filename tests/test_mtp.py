@@ -12,8 +12,9 @@ from helpers import batch_of, defined, forward, random_text, shrink
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig, MTPConfig
-from octavo.configs.schema import Config, DataConfig
-from octavo.model.mtp import aheads, targets_ahead
+from octavo.configs.schema import Config
+from octavo.model.check import check
+from octavo.model.mtp import distances, targets_ahead, uses_extra
 from octavo.training.metrics import of_parts
 from octavo.training.objective import cross_entropy, nats_ahead, objective
 
@@ -29,10 +30,10 @@ def predicting(trunk: str, kind: str, **changes) -> Config:
 
 
 def offsets(config: Config) -> list:
-    """What ``aheads`` may draw."""
+    """What ``distances`` may draw."""
     if config.model.mtp.kind == "registers":
         return [jnp.array([k]) for k in range(COUNT)]
-    return [aheads(config.model, jax.random.key(0))]
+    return [distances(config.model, jax.random.key(0))]
 
 
 @functools.cache
@@ -42,7 +43,7 @@ def _logits_ahead(config):
     def run(batch, ahead):
         model = definition.bind(params)
         output = model(batch, None, ahead)
-        return model.further(batch, output, ahead, lambda k, places, logits: (k, logits))
+        return model.predict_ahead(batch, output, ahead, lambda k, places, logits: (k, logits))
 
     return jax.jit(run)
 
@@ -54,11 +55,11 @@ def logits_ahead(config, batch, ahead):
 
 def places_of(config) -> np.ndarray:
     """Where further ids are predicted, ``[P]``."""
-    every = config.model.mtp.every if config.model.mtp.aside else 1
+    every = config.model.mtp.every if uses_extra(config.model) else 1
     return np.arange(every - 1, LENGTH, every)
 
 
-# Asides go through each trunk in its own way; the others only read its states.
+# Extra positions go through each trunk in its own way; the others only read its states.
 COMBINATIONS = [
     (kind, trunk)
     for kind in KINDS
@@ -90,8 +91,8 @@ def test_causality(kind, trunk):
 
 @pytest.mark.parametrize("trunk", ["flat", "hnet-2stage"])
 @pytest.mark.parametrize("kind", ["registers", "lookahead"])
-def test_asides_change_nothing(kind, trunk):
-    """Ordinary predictions are those of a model without, and owe asides no gradient."""
+def test_extra_positions_change_nothing(kind, trunk):
+    """Ordinary predictions are those of a model without, and owe extra positions no gradient."""
     config = predicting(trunk, kind)
     definition, params = defined(config)
     batch = batch_of([random_text(5, 30), random_text(6, LENGTH - 32)], LENGTH)
@@ -136,19 +137,19 @@ def test_losses_are_the_sum_of_all_heads(kind, trunk):
     def lean(params):
         model = definition.bind(params)
         output = model(batch, None, ahead)
-        further = model.further(batch, output, ahead, functools.partial(nats_ahead, batch))
+        further = model.predict_ahead(batch, output, ahead, functools.partial(nats_ahead, batch))
         return objective(output, batch, sizes, config, further=further)
 
     def at_once(params):
         model = definition.bind(params)
         output = model(batch, None, ahead)
-        aheads, logits = model.further(batch, output, ahead, lambda k, _, logits: (k, logits))
-        places = np.arange(3, LENGTH, 4) if config.model.mtp.aside else None
+        aheads, logits = model.predict_ahead(batch, output, ahead, lambda k, _, logits: (k, logits))
+        places = np.arange(3, LENGTH, 4) if uses_extra(config.model) else None
         total = objective(output, batch, sizes, config)[0]
         for k, own in zip(aheads, logits, strict=True):
             targets, weights = targets_ahead(batch, k, places)
             nats = jnp.sum(cross_entropy(own, targets)[0] * weights)
-            total += 0.7 * (4 if config.model.mtp.aside else 1) * nats
+            total += 0.7 * (4 if uses_extra(config.model) else 1) * nats
         return total
 
     (loss, sums), gradient = jax.jit(jax.value_and_grad(lean, has_aux=True))(params)
@@ -170,7 +171,7 @@ def test_modules_by_the_formula():
     h, rms = model(batch).states, lambda x: x / jnp.sqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-6)
     logits = [logits for _, logits in logits_ahead(config, batch, None)]
     embedded, joins = model.embedding(batch.tokens, batch.positions), params["mtp"]["joins"]
-    apply, layers = model.mtp.stack.applied(batch.positions, batch.segment_ids)
+    ((apply, layers),) = model.mtp.stack.applied(batch.positions, batch.segment_ids)
     for k in range(1, COUNT):
         own = jax.tree.map(lambda leaf, k=k: leaf[k - 1], joins)
         following = jnp.roll(embedded, -k, axis=1)
@@ -187,7 +188,7 @@ def test_modules_by_the_formula():
 
 def test_registers_draw_every_distance():
     model = predicting("flat", "registers").model
-    drawn = [int(aheads(model, jax.random.key(i))[0]) for i in range(400)]
+    drawn = [int(distances(model, jax.random.key(i))[0]) for i in range(400)]
     counts = np.bincount(drawn, minlength=COUNT)
     assert len(counts) == COUNT and (np.abs(counts - 100) < 5 * np.sqrt(75)).all()
 
@@ -205,7 +206,7 @@ def test_a_register_one_ahead_predicts_the_next_id_from_the_same_text():
     params = params | {"mtp": {"vectors": vector[None]}}
     output = definition.bind(params)(batch, None, jnp.array([0]))
     # It sees that position besides itself: one key more, of the same value, for each.
-    q = np.asarray(model.logits(output.beside)[0])
+    q = np.asarray(model.logits(output.extra_states)[0])
     assert q.shape == output.logits.shape[1:]
     assert np.corrcoef(q[5:].ravel(), np.asarray(output.logits[0, 5:]).ravel())[0, 1] > 0.99
 
@@ -222,11 +223,11 @@ def test_wrong_settings(model, message):
     with pytest.raises(ConfigError, match=message):
         mtp = model["mtp"]
         mtp = MTPConfig(**mtp) if isinstance(mtp, dict) else mtp
-        Config(model=ModelConfig(mtp=mtp), data=DataConfig(length=256))
+        check(ModelConfig(mtp=mtp), 256)
 
 
 @pytest.mark.parametrize("changes", [{"decoder_layers": 0}, {"slots": 2}], ids=str)
-def test_asides_need_a_decoder(changes):
+def test_extra_positions_need_a_decoder(changes):
     stage = dataclasses.replace(presets()["words"].model.stages[0], **changes)
     with pytest.raises(ConfigError, match="mtp.kind lookahead needs"):
-        ModelConfig(stages=(stage,), mtp=MTPConfig("lookahead"))
+        check(ModelConfig(stages=(stage,), mtp=MTPConfig("lookahead")), 256)

@@ -13,8 +13,9 @@ from octavo.batch import FIELDS, Room
 from octavo.configs import presets
 from octavo.configs.model import ModelConfig, StageConfig
 from octavo.evaluation.rows import packed_rows
-from octavo.model.units.room import room_of
-from octavo.model.units.segmentation import bounded, segment, starts_of
+from octavo.model.layers import starts_of
+from octavo.model.units.room import most_units, room_of, row_units
+from octavo.model.units.segmentation import bounded, segment
 from octavo.tokenizers.bytes import ByteTokenizer
 
 LENGTH = 64
@@ -41,8 +42,8 @@ def test_the_most_units_of_a_document(longest):
     ends = np.array(list(itertools.product([False, True], repeat=11)))
     for capacity in (0.2, 0.25, 1 / 3, 0.4, 0.75, 0.999999, 1.0, 1.5):
         stage = StageConfig(capacity=capacity, max_unit=longest)
-        assert most_found(ends, stage) == [stage.most_units(n) for n in range(1, 12)]
-        assert stage.most_units(0) == 0
+        assert most_found(ends, stage) == [most_units(stage, n) for n in range(1, 12)]
+        assert most_units(stage, 0) == 0
 
 
 @pytest.mark.parametrize("longest", [1, 2, 3, 5, 64])
@@ -51,7 +52,7 @@ def test_the_most_units_of_a_stride(longest):
     stage = StageConfig(segmenter="stride", max_unit=longest)
     ends = np.zeros((2, 40), bool)
     ends[0, 0] = True
-    assert most_found(ends, stage) == [stage.most_units(n) for n in range(1, 41)]
+    assert most_found(ends, stage) == [most_units(stage, n) for n in range(1, 41)]
 
 
 def test_shares_are_rounded_as_on_the_device():
@@ -60,7 +61,7 @@ def test_shares_are_rounded_as_on_the_device():
     for capacity in (0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.9):
         stage = StageConfig(capacity=capacity, max_unit=2**30)
         granted = 2 + np.floor(jnp.float32(capacity) * lengths.astype(np.float32)).astype(int)
-        most = np.array([stage.most_units(n) for n in lengths.tolist()])
+        most = np.array([most_units(stage, n) for n in lengths.tolist()])
         # All that is granted before the last position, and a unit that holds it.
         assert (most[1:] >= np.minimum(granted[:-1] + 1, lengths[1:])).all()
         assert (most >= np.minimum(granted, lengths)).all()
@@ -72,7 +73,7 @@ def test_a_stage_that_may_end_units_everywhere():
     segment_ids = np.repeat([[1, 2]], LENGTH // 2, axis=1)
     positions = np.tile(np.arange(LENGTH // 2), (1, 2))
     boundary = cut(np.ones((1, LENGTH), bool), positions, segment_ids, stage)
-    units = segment(boundary, jnp.asarray(segment_ids), stage.units(LENGTH))
+    units = segment(boundary, jnp.asarray(segment_ids), row_units(stage, LENGTH))
     assert units.boundary.all() and units.available.tolist() == [list(range(1, LENGTH + 1))]
     assert room_of(ModelConfig(stages=(stage,)), LENGTH).most.tolist() == [LENGTH]
 
@@ -86,7 +87,7 @@ def levels(ends, positions, segment_ids, stages):
         if stage.segmenter == "stride":
             ends = (positions == 0) & (not found)
         boundary = cut(ends, positions, segment_ids, stage) & (segment_ids > 0)
-        units = segment(boundary, segment_ids, stage.units(segment_ids.shape[1]))
+        units = segment(boundary, segment_ids, row_units(stage, segment_ids.shape[1]))
         found.append((units.boundary, units.since, units.available > 0, segment_ids))
         positions, segment_ids = units.layout.positions, units.layout.segment_ids
         ends = jnp.ones_like(segment_ids, bool)

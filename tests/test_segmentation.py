@@ -13,8 +13,14 @@ from octavo.batch import Batch
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig, StageConfig
-from octavo.model import pooling
-from octavo.model.units.segmentation import bounded, rule_ends, segment, starts_of
+from octavo.model.check import check
+from octavo.model.layers import starts_of, take
+from octavo.model.units.pools import pool as pool_of
+from octavo.model.units.reductions import interleave
+from octavo.model.units.room import row_units
+from octavo.model.units.segmentation import bounded, segment
+from octavo.model.units.segmenters import segmenter
+from octavo.model.units.unpools import unpool as unpool_of
 from octavo.tokenizers.bytes import BOS
 from octavo.tokenizers.interface import Vocabulary
 from octavo.tokenizers.words import MARK, WORDS
@@ -103,9 +109,10 @@ def test_rules():
     ids = np.frombuffer(text, np.uint8).astype(np.int64)
     before = np.append(-1, ids[:-1])
 
-    def ended(segmenter):
-        ends = rule_ends(segmenter, ids, before, WORDS)
-        np.testing.assert_array_equal(rule_ends(segmenter, jnp.asarray(ids), before, WORDS), ends)
+    def ended(kind):
+        rule = segmenter(kind).rule
+        ends = rule(ids, before, WORDS)
+        np.testing.assert_array_equal(rule(jnp.asarray(ids), before, WORDS), ends)
         cuts = [0, *(np.flatnonzero(ends) + 1).tolist(), len(text)]
         return [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
 
@@ -160,7 +167,7 @@ def test_pools(kind):
         unpool="cross" if kind == "cross" else "repeat",
         encoder_layers=0,
     )  # fmt: skip
-    pool = pooling.Pool(stage, 16, jnp.float32, nnx.Rngs(params=0))
+    pool = pool_of(stage.pool)(stage, 16, jnp.float32, nnx.Rngs(params=0))
     x, units = example(stage)
     found = pool(jnp.asarray(x), units)
     for row in range(2):
@@ -201,7 +208,7 @@ def test_unpools(kind):
         width=8, heads=2, max_unit=4, segmenter="stride", unpool=kind, encoder_layers=0,
         pool="concat",
     )  # fmt: skip
-    unpool = pooling.Unpool(stage, 16, jnp.float32, nnx.Rngs(params=1))
+    unpool = unpool_of(stage.unpool)(stage, 16, jnp.float32, nnx.Rngs(params=1))
     x, units = example(stage, seed=2)
     z = np.random.default_rng(3).normal(size=(2, units.last.shape[1], 1, 16)).astype(np.float32)
     memory = jnp.concatenate([unpool.before_any(2), unpool.memory(jnp.asarray(z))], axis=1)
@@ -228,24 +235,22 @@ def test_unpools(kind):
 def test_padding_widens_and_cuts():
     """SpaceByte adds zeros in front, and reads the last coordinates."""
     stage = StageConfig(width=8, heads=2, projection="pad", unpool="at_end")
-    pool = pooling.Pool(stage, 12, jnp.float32, nnx.Rngs(params=0))
+    pool = pool_of(stage.pool)(stage, 12, jnp.float32, nnx.Rngs(params=0))
     x, units = example(stage)
     wide = pool(jnp.asarray(x), units)
     assert wide.shape[-1] == 12 and not wide[..., :4].any()
-    unpool = pooling.Unpool(stage, 12, jnp.float32, nnx.Rngs(params=0))
-    np.testing.assert_array_equal(unpool.memory(wide)[:, :, 0], pooling.take(x, units.last))
+    unpool = unpool_of(stage.unpool)(stage, 12, jnp.float32, nnx.Rngs(params=0))
+    np.testing.assert_array_equal(unpool.memory(wide)[:, :, 0], take(x, units.last))
 
 
 def test_interleaving():
     x = jnp.arange(6.0).reshape(1, 6, 1)
     group = jnp.array([[0, 0, 1, 1, 1, 3]])
     extra = 100 + jnp.arange(8.0).reshape(1, 4, 2, 1)
-    both, x_at, extra_at = pooling.interleave(x, group, extra)
+    both, x_at, extra_at = interleave(x, group, extra)
     assert both[0, :, 0].tolist() == [0, 1, 100, 101, 2, 3, 4, 102, 103, 104, 105, 5, 106, 107]
-    np.testing.assert_array_equal(pooling.take(both, x_at), x)
-    np.testing.assert_array_equal(
-        pooling.take(both, extra_at.reshape(1, -1))[0, :, 0], extra.flatten()
-    )
+    np.testing.assert_array_equal(take(both, x_at), x)
+    np.testing.assert_array_equal(take(both, extra_at.reshape(1, -1))[0, :, 0], extra.flatten())
 
 
 @pytest.mark.parametrize(
@@ -267,30 +272,30 @@ def test_interleaving():
 )
 def test_parts_that_do_not_fit(changes, message):
     with pytest.raises(ConfigError, match=message):
-        StageConfig(**changes)
+        check(ModelConfig(stages=(StageConfig(**changes),)), 256)
 
 
 def test_levels_that_do_not_fit():
     stage = StageConfig()
     with pytest.raises(ConfigError, match="only the first of model.stages reads bytes"):
-        ModelConfig(stages=(stage, stage))
+        check(ModelConfig(stages=(stage, stage)), 256)
     wide = dataclasses.replace(stage, width=256, projection="pad")
     with pytest.raises(ConfigError, match="widen inwards"):
-        ModelConfig(stages=(wide,))
+        check(ModelConfig(stages=(wide,)), 256)
     split = StageConfig(segmenter="stride", max_unit=3, unpool="split")
     with pytest.raises(
         ConfigError, match="max_unit 3 to divide the inner width 128; nearest: 2 or 4"
     ):
-        ModelConfig(stages=(split,))
+        check(ModelConfig(stages=(split,)), 256)
 
 
 def test_rows_have_room():
     """A whole row of text at the share a stage allows fits its units."""
     for length in (64, 256, 512, 4096):
         stage = StageConfig(capacity=0.25, max_unit=16)
-        assert stage.units(length) % 8 == 0
+        assert row_units(stage, length) % 8 == 0
         ends = jnp.asarray(np.frombuffer(random_text(0, length), np.uint8) % 2 == 0)[None]
         none = jnp.zeros(1, jnp.int32)
         fresh = jnp.zeros((1, length), bool).at[0, 0].set(True)
         boundary, _ = bounded(ends, stage, jnp.arange(length)[None], none, none, fresh)
-        assert int(boundary.sum()) <= stage.units(length) - 2
+        assert int(boundary.sum()) <= row_units(stage, length) - 2

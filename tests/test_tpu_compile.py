@@ -13,6 +13,7 @@ from octavo.configs.model import MTPConfig
 
 pytest.importorskip("libtpu", reason="libtpu is not installed: pip install -e '.[tpu-compile]'")
 from octavo.launch.compile import compile_step, topology_of
+from octavo.model.units.room import row_units
 
 # One process at a time may load the compiler.
 pytestmark = pytest.mark.xdist_group("libtpu")
@@ -59,8 +60,10 @@ def test_collectives_are_those_of_fsdp(compiled):
 
 def test_too_big_is_one_sentence():
     config = presets()["flat-100m"]
-    model = dataclasses.replace(config.model, remat="none", layers=48)
-    config = with_data(dataclasses.replace(config, model=model), batch_size=1024)
+    model = dataclasses.replace(config.model, layers=48)
+    how = dataclasses.replace(config.execution, remat="none")
+    config = dataclasses.replace(config, model=model, execution=how)
+    config = with_data(config, batch_size=1024)
     with pytest.raises(ConfigError, match="does not fit a chip of v5e-16"):
         compile_step(config, "v5e-16")
 
@@ -94,7 +97,7 @@ def test_an_hourglass():
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, width=160))
     found = compile_step(config, "v5e-4")
     assert "tpu_custom_call" in found.text
-    for length in (config.data.length, config.model.stages[0].units(config.data.length)):
+    for length in (config.data.length, row_units(config.model.stages[0], config.data.length)):
         assert not re.search(rf"\[(\d+,)*{length},{length}(,\d+)*\]", found.text)
 
 

@@ -16,13 +16,14 @@ from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig, MTPConfig
 from octavo.configs.schema import (  # fmt: skip
     Config,
+    ExecutionConfig,
     MeshConfig,
     OptimizerConfig,
     from_json,
     to_json,
 )
 from octavo.model import flops
-from octavo.model.embedding import BITS
+from octavo.model.embeddings.bit_biased import BITS
 from octavo.model.lm import Output
 from octavo.tokenizers.bytes import BYTES, ByteTokenizer
 from octavo.training.objective import boundary_nats, cross_entropy, entropy_spikes, objective
@@ -230,7 +231,8 @@ def test_flops_agree_with_the_compiler(model):
     """The formula against XLA's count of an unscanned forward pass, where attention is dense
     in blocks of 128 (so the causal half and the window are approximate)."""
     length = 512
-    config = Config(model=dataclasses.replace(model, scan_layers=False, layers=2))
+    model = dataclasses.replace(model, layers=2)
+    config = Config(model=model, execution=ExecutionConfig(scan_layers=False))
     definition = define(config, BYTES, "cpu")
     shape = jax.ShapeDtypeStruct((1, length), jnp.int32)
     batch = Batch(*(shape,) * 6)
@@ -272,7 +274,7 @@ def test_config_survives_json():
 def test_bfloat16_is_close():
     """Same losses as float32 to bfloat16's precision; parameters and moments stay float32."""
     exact = Trainer(SMALL)
-    rough = Trainer(change(SMALL, train={"compute_dtype": "bfloat16"}))
+    rough = Trainer(change(SMALL, execution={"compute_dtype": "bfloat16"}))
     for seed in range(5):
         a, b = exact.run(rows(seed)), rough.run(rows(seed))
         assert math.isclose(a["loss"], b["loss"], rel_tol=1e-2)

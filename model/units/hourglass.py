@@ -19,14 +19,14 @@ from jax import lax
 
 from octavo.configs.model import ModelConfig
 from octavo.model.extra import ExtraPositions
-from octavo.model.layers import Execution, constrain, take
+from octavo.model.layers import Execution, constrain, starts_of, take
 from octavo.model.transformer import Transformer
 from octavo.model.trunk import Slots, Trunk, first_seen
 from octavo.model.units.end_predictor import EndPredictor
 from octavo.model.units.pools import New, pool
 from octavo.model.units.room import row_units
 from octavo.model.units.scopes import decode_units, extend_units
-from octavo.model.units.segmentation import Layout, Segmentation, bounded, segment, starts_of
+from octavo.model.units.segmentation import Layout, Segmentation, bounded, segment
 from octavo.model.units.segmenters import Decision, segmenter
 from octavo.model.units.unpools import unpool
 

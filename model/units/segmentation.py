@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from octavo.configs.model import StageConfig
-from octavo.model.layers import take
+from octavo.model.layers import starts_of, take
 
 
 @jax.tree_util.register_dataclass
@@ -87,12 +87,6 @@ def bounded(
     start = jnp.concatenate([-open_since[:, None], start[:, :-1]], axis=1)
     start = lax.cummax(jnp.where(fresh, t, start), axis=1)
     return granted | ((t - start) % stage.max_unit == stage.max_unit - 1), granted
-
-
-def starts_of(segment_ids: jax.Array) -> jax.Array:
-    """Booleans ``[B, T]``: the first position of each document, the row's first included."""
-    first = jnp.ones_like(segment_ids[:, :1], bool)
-    return jnp.concatenate([first, segment_ids[:, 1:] != segment_ids[:, :-1]], axis=1)
 
 
 def segment(boundary: jax.Array, segment_ids: jax.Array, units: int) -> Segmentation:

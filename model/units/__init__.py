@@ -1,0 +1,1 @@
+"""Units: where they end, how they are pooled, and how they reach the positions after them."""
