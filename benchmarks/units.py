@@ -17,8 +17,8 @@ from rich.table import Table
 from octavo import cli
 from octavo.data.sources import stdlib_documents
 from octavo.model.segmentation import rule_ends
-from octavo.tokenizers.bytes import BOS
-from octavo.tokenizers.unicode_words import hat_ends, word_ends
+from octavo.tokenizers.bytes import BYTES
+from octavo.tokenizers.unicode.words import hat_ends, word_ends
 
 OTHER = "Съешь же ещё этих мягких булок. 日本語の文章です。 नमस्ते दुनिया، مرحبا بالعالم! "
 ROUNDS = 7
@@ -32,7 +32,7 @@ def main() -> None:
     ids = np.frombuffer(text, np.uint8)
     before = np.append(np.uint8(0), ids[:-1])
     rules = {
-        name: lambda name=name: rule_ends(name, ids, before, BOS)
+        name: lambda name=name: rule_ends(name, ids, before, BYTES)
         for name in ("whitespace", "spacelike", "unit_mark", "stride")
     } | {
         "Unicode words (UAX 29)": lambda: word_ends(ids),

@@ -16,8 +16,8 @@ from octavo.model.layers import Linear, RMSNorm, constrain
 from octavo.model.mtp import MTP, Heads
 from octavo.model.segmentation import Layout, rule_ends, take
 from octavo.model.trunk import first_seen
-from octavo.tokenizers import scripts
 from octavo.tokenizers.interface import Vocabulary
+from octavo.tokenizers.unicode import scripts
 
 
 @jax.tree_util.register_dataclass

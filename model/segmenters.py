@@ -17,7 +17,7 @@ from jax import lax
 
 from octavo.configs.schema import ConfigError, StageConfig
 from octavo.model.layers import EXACT, ExactLinear, RMSNorm, parameter
-from octavo.tokenizers import scripts
+from octavo.tokenizers.unicode import scripts
 
 TEMPERATURE = 0.5
 """Of the relaxed Bernoulli (dynamic pooling, 2211.09761)."""

@@ -24,7 +24,7 @@ from octavo.model.segmenters import (
     membership,
     passing,
 )
-from octavo.tokenizers.scripts import names, scripts_of
+from octavo.tokenizers.unicode.scripts import names, scripts_of
 from octavo.training.objective import binomial_nats, deletion_weight, rates, ratio_loss
 
 LEARNED = ["pooling-gumbel", "magnet", "manta", "hnet", "hnet-2stage", "mrt5", "toucan"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.interface import Vocabulary, fingerprint_of
-from octavo.tokenizers.unicode_words import hat_ends, word_ends
+from octavo.tokenizers.unicode.words import hat_ends, word_ends
 
 MARK = 0x17
 MOST_BYTES = 64
