@@ -18,6 +18,11 @@ import tyro
 
 from octavo import cli
 from octavo.configs.checks import ConfigError
+from octavo.tokenizers import load
+
+_USAGES = load.usages()
+_TRAINED = " or ".join(usage for usage in _USAGES if usage.endswith(":SIZE"))
+_SCHEMES = "\n".join(f"{usage}: {line};" for usage, line in _USAGES.items())
 
 
 @dataclass(frozen=True)
@@ -26,13 +31,20 @@ class Arguments:
     """Where the text is."""
     out: str
     """Folder for the shards and the manifest."""
-    tokenizer: str = "bytes"
-    """bytes; words (bytes, and an id that marks the ends of words) or words:unicode (by UAX 29
-    alone); bpe:SIZE or unigram:SIZE to train one of SIZE ids on these sources first; or a
-    tokenizer.json (of another corpus or a run)."""
-    marks: str | None = None
-    """Mark beside the ids where units end: RUN, a byte model, after whose bytes the next is hard to
-    foresee; unigram:SIZE or a tokenizer.json, where its subwords end."""
+    tokenizer: Annotated[
+        str,
+        tyro.conf.arg(
+            help=f"How text becomes ids:\n{_SCHEMES}\n"
+            "or a tokenizer.json (of another corpus or a run)."
+        ),
+    ] = "bytes"
+    marks: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help="Mark beside the ids where units end: RUN, a byte model, after whose bytes the "
+            f"next is hard to foresee; {_TRAINED} or a tokenizer.json, where its subwords end."
+        ),
+    ] = None
     unit_bytes: float = 4.5
     """Mean bytes between the marks of a RUN: decides its threshold of entropy."""
     text_field: str = "text"
@@ -167,41 +179,48 @@ def _training_text(arguments: Arguments, units: list, most_bytes: int):
 
 
 def _tokenizer(arguments: Arguments, name: str, kept_as: str, units: list, console):
-    from octavo.tokenizers import load
-    from octavo.tokenizers.bytes import ByteTokenizer
-    from octavo.tokenizers.words import WordTokenizer
+    """The tokenizer that the command line names: SCHEME, SCHEME:ARGUMENT or a file."""
+    from octavo.tokenizers.interface import SubwordTokenizer
 
-    plain = {"bytes": ByteTokenizer, "words": WordTokenizer}
-    if name in plain:
-        return plain[name]()
-    if name == "words:unicode":
-        return WordTokenizer("unicode")
-    if name.partition(":")[0] in ("bpe", "unigram"):
-        return _trained(arguments, name, Path(arguments.out) / kept_as, units, console)
+    if scheme := _scheme(name):
+        _, colon, argument = name.partition(":")
+        if issubclass(scheme, SubwordTokenizer):
+            kept = Path(arguments.out) / kept_as
+            return _trained(arguments, scheme, argument, kept, units, console)
+        try:
+            return scheme.from_argument(argument if colon else None)
+        except ValueError as error:
+            raise ConfigError(f"{name} names no tokenizer: {error}.") from error
     try:
         if not Path(name).is_file():  # a pipe would be waited for
             raise ValueError("there is no such file")
         return load.load(Path(name))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{name} is neither bytes, words, words:unicode, bpe:SIZE or unigram:SIZE, nor a "
-            f"tokenizer file: {error}."
+            f"{name} is neither {', '.join(_USAGES)}, nor a tokenizer file: {error}."
         ) from error
 
 
-def _trained(arguments: Arguments, name: str, kept: Path, units: list, console):
-    """The tokenizer ``name`` (bpe:SIZE or unigram:SIZE), trained on the sources; or the one that an
-    earlier call kept."""
-    from octavo.data.manifest import MANIFEST, RECIPE
-    from octavo.tokenizers import load
-    from octavo.tokenizers.bpe import BPETokenizer
-    from octavo.tokenizers.unigram import UnigramTokenizer
+def _scheme(name: str):
+    """The class of the scheme that SCHEME or SCHEME:ARGUMENT names; None if there is none."""
+    scheme = name.partition(":")[0]
+    if scheme not in load.names():
+        return None
+    try:
+        return load.scheme(scheme)
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from error
 
-    scheme, _, digits = name.partition(":")
+
+def _trained(arguments: Arguments, scheme, digits: str, kept: Path, units: list, console):
+    """A subword tokenizer of a scheme, trained on the sources; or the one that an earlier call
+    kept."""
+    from octavo.data.manifest import MANIFEST, RECIPE
+
     size = int(digits) if re.fullmatch("[0-9]{1,9}", digits) else 0
     if not 257 <= size <= _MOST_IDS:
         raise ConfigError(
-            f"{scheme}:SIZE takes a size of at least 257 and at most {_MOST_IDS:,}, not "
+            f"{scheme.scheme}:SIZE takes a size of at least 257 and at most {_MOST_IDS:,}, not "
             f"{digits!r:.40}."
         )
     before = None
@@ -210,19 +229,19 @@ def _trained(arguments: Arguments, name: str, kept: Path, units: list, console):
             before = load.load(kept)
         except ValueError as error:
             raise ConfigError(f"{error}. Delete it: the same command trains it again.") from error
-        if before.name.partition("-")[0] == scheme and before.vocab_size == size:
+        if isinstance(before, scheme) and before.vocab_size == size:
             return before
-    console.print(f"training {scheme} of {size} ids ...")
+    console.print(f"training {scheme.scheme} of {size} ids ...")
     text = _training_text(arguments, units, arguments.training_bytes)
     try:
-        tokenizer = {"bpe": BPETokenizer, "unigram": UnigramTokenizer}[scheme].train(text, size)
+        tokenizer = scheme.train(text, size)
     except ValueError as error:
         raise ConfigError(f"{error}.") from error
     if before and before.fingerprint != tokenizer.fingerprint:
         if any((kept.parent / file).exists() for file in (MANIFEST, RECIPE)):
             raise ConfigError(
                 f"{kept.parent} holds a corpus of {before.name} of {before.vocab_size} ids, not of "
-                f"{name}. Choose another --out."
+                f"{scheme.scheme}:{size}. Choose another --out."
             )
     kept.parent.mkdir(parents=True, exist_ok=True)
     load.save(tokenizer, kept)
@@ -235,14 +254,15 @@ _MOST_IDS = 1 << 24
 def _marks(arguments: Arguments, tokenizer, units: list, console):
     """What gives documents their marks."""
     from octavo.data.marks import SubwordMarks
+    from octavo.tokenizers.interface import SubwordTokenizer
 
     name = arguments.marks
     if not (Path(name) / "config.json").is_file():
-        scheme = name.partition(":")[0]
-        if not (scheme in ("bpe", "unigram") or Path(name).is_file()):
+        scheme = _scheme(name)
+        if not (scheme and issubclass(scheme, SubwordTokenizer) or Path(name).is_file()):
             raise ConfigError(
                 f"--marks {name} is neither a run directory (it has no config.json), nor "
-                "unigram:SIZE, nor a tokenizer file."
+                f"{_TRAINED}, nor a tokenizer file."
             )
         subwords = _tokenizer(arguments, name, "subwords.json", units, console)
         return SubwordMarks(subwords, tokenizer)

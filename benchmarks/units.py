@@ -17,7 +17,7 @@ from rich.table import Table
 from octavo import cli
 from octavo.data.sources import stdlib_documents
 from octavo.model.units.segmenters import segmenter
-from octavo.tokenizers.unicode_words import hat_ends, word_ends
+from octavo.tokenizers.unicode.words import hat_ends, word_ends
 from octavo.tokenizers.words import WORDS
 
 OTHER = "Съешь же ещё этих мягких булок. 日本語の文章です。 नमस्ते दुनिया، مرحبا بالعالم! "

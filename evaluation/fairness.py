@@ -10,9 +10,9 @@ from octavo import files
 from octavo.configs.checks import ConfigError
 from octavo.evaluation.score import predictions
 from octavo.model.units.segmenters.whitespace import WhiteSpace
-from octavo.tokenizers import scripts
 from octavo.tokenizers.bytes import BYTES
 from octavo.tokenizers.interface import Tokenizer
+from octavo.tokenizers.unicode import scripts
 
 
 def units_of(run, documents: list[bytes], settings: dict) -> tuple[np.ndarray, np.ndarray]:

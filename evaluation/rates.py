@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import lsq_linear
 
 from octavo.configs.checks import ConfigError
-from octavo.tokenizers import scripts
+from octavo.tokenizers.unicode import scripts
 
 LEAST, MOST = 0.01, 0.5
 """Rates that may come out."""

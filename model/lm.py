@@ -17,8 +17,8 @@ from octavo.model.trunk import first_seen
 from octavo.model.units.hourglass import Level, make_trunk
 from octavo.model.units.segmentation import Layout
 from octavo.model.units.segmenters import segmenter
-from octavo.tokenizers import scripts
 from octavo.tokenizers.interface import Vocabulary
+from octavo.tokenizers.unicode import scripts
 
 
 @jax.tree_util.register_dataclass

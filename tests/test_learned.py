@@ -24,7 +24,7 @@ from octavo.model.units.segmenters.frontier import Frontier
 from octavo.model.units.segmenters.predicted import Predictor
 from octavo.model.units.segmenters.routing import Router
 from octavo.model.units.unpools.smooth import Smooth
-from octavo.tokenizers.scripts import names, scripts_of
+from octavo.tokenizers.unicode.scripts import names, scripts_of
 from octavo.training.objective import binomial_nats, deletion_weight, rates, ratio_loss
 
 LEARNED = ["pooling-gumbel", "magnet", "manta", "hnet", "hnet-2stage", "mrt5", "toucan"]

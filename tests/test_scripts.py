@@ -11,7 +11,7 @@ from helpers import random_text, run
 from octavo.configs.checks import ConfigError
 from octavo.evaluation.parallel import read_parallel
 from octavo.evaluation.rates import fair_rates, written_in
-from octavo.tokenizers import scripts
+from octavo.tokenizers.unicode import scripts
 
 SAMPLES = {
     "latin": "Alle Menschen", "greek": "Όλοι οι άνθρωποι", "cyrillic": "Все люди",

@@ -3,7 +3,12 @@
 import base64
 import json
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 import tempfile
+import types
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import random_text, words
+from helpers import ROOT, random_text, words
 from octavo.tokenizers import load
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ByteTokenizer
@@ -22,10 +27,23 @@ from octavo.tokenizers.words import WordTokenizer
 PLAIN = r"[a-z]+| +|[^a-z ]+"
 BPE = BPETokenizer.train([words(i, 2000) for i in range(5)] + [random_text(0, 4000)], 400)
 UNIGRAM = UnigramTokenizer.train([words(i, 2000) for i in range(5)] + [random_text(0, 4000)], 320)
-SCHEMES = [ByteTokenizer(), WordTokenizer(), WordTokenizer("unicode"), BPE, UNIGRAM]
+PAGE = (ROOT / "docs" / "extending" / "tokenizer.md").read_text()
+ADDED = dict(re.findall(r"`tokenizers/(\w+)\.py`[^`]*```python\n(.*?)```", PAGE, re.DOTALL))
+"""The files that the page adds, by scheme."""
+
+
+def added(name: str) -> type:
+    """The class of a file of the page."""
+    module = types.ModuleType(name)
+    exec(ADDED[name], vars(module))
+    return vars(module)[f"{name.capitalize()}Tokenizer"]
+
+
+OURS = [ByteTokenizer(), WordTokenizer(), WordTokenizer("unicode"), BPE, UNIGRAM]
+SCHEMES = [*OURS, added("capitals")(), added("pairs").train([random_text(0, 4000)], 300)]
 
 TRAPS = [b"\x02", b"\x03", b"\x10", b"\x17", b"\x00", b"C", b"\xe2\x96\x81", b"\r\n", b"  ",
-         b"the ", b"\xe6\x97", b"\n"]  # fmt: skip
+         b"the ", b"THE", b"\xe6\x97", b"\n"]  # fmt: skip
 
 texts = st.one_of(
     st.binary(max_size=200),
@@ -51,8 +69,20 @@ def test_round_trip(tokenizer, data):
 
 
 @pytest.mark.parametrize("tokenizer", SCHEMES, ids=lambda t: t.name)
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_any_ids_decode(tokenizer, data):
+    """A model draws what it likes."""
+    ids = st.integers(0, tokenizer.vocab_size - 1)
+    assert isinstance(tokenizer.decode(np.array(data.draw(st.lists(ids)), int)), bytes)
+
+
+@pytest.mark.parametrize("tokenizer", OURS, ids=lambda t: t.name)
 def test_interface(tokenizer, tmp_path):
     assert isinstance(tokenizer, Tokenizer)
+    assert tokenizer.to_json().keys() == {"scheme", *tokenizer.fields}
+    assert type(tokenizer) is load.scheme(tokenizer.scheme)
+    assert tokenizer.usage.items() <= load.usages().items()
     assert tokenizer.bytes_per_id().shape == (tokenizer.vocab_size,)
     assert re.fullmatch("[0-9a-f]{16}", tokenizer.fingerprint)
     load.save(tokenizer, tmp_path / "t.json")
@@ -150,7 +180,7 @@ def test_a_file_that_is_no_tokenizer(content, tmp_path):
 @given(data=st.data())
 def test_mutilated_tokenizer_files(data):
     """Cut, or with bytes changed: the tokenizer that was, another one, or ValueError."""
-    tokenizer = data.draw(st.sampled_from(SCHEMES))
+    tokenizer = data.draw(st.sampled_from(OURS))
     content = bytearray(json.dumps(tokenizer.to_json()).encode())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -174,7 +204,7 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", LONG)
-@pytest.mark.parametrize("tokenizer", SCHEMES, ids=lambda t: t.name)
+@pytest.mark.parametrize("tokenizer", OURS, ids=lambda t: t.name)
 def test_long_runs(tokenizer, name):
     """Encoding neither crashes nor takes the square of the length (it would not end here)."""
     ids = tokenizer.encode(LONG[name])
@@ -213,6 +243,99 @@ def test_panics_are_errors():
     piling = BPETokenizer(BPE.pieces, r"(?:a|b)+(?!c)|.")
     with pytest.raises(ValueError, match="the splitting pattern cannot split this text"):
         piling.encode(b"ab" * 1_000_000 + b"c")
+
+
+TINY = (
+    "--model.width 32 --model.layers 2 --model.heads 2 --data.length 64 --data.batch-size 8 "
+    "--optimizer.warmup-steps 4 --train.steps 5 --train.evaluation-bytes 2000 "
+    "--train.sample-bytes 20"
+).split()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of what a person runs, to add files to, and a way to run it."""
+    home = tmp_path / "checkout"
+    for package in ("configs", "data", "decoding", "evaluation", "model", "tokenizers", "training"):
+        shutil.copytree(ROOT / package, home / package)
+    for file in ROOT.glob("*.py"):
+        shutil.copy(file, home)
+    (home / "octavo").symlink_to(".")
+    (home / "my-texts").mkdir()
+    for i in range(300):
+        (home / "my-texts" / f"{i}.txt").write_bytes(words(i, 200).title())
+
+    def run(*command):
+        return subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=300)
+
+    return home, run
+
+
+def test_the_page_on_adding_a_tokenizer(checkout):
+    """Its files and its commands, word for word; training only shorter."""
+    home, run = checkout
+    for name, code in ADDED.items():
+        (home / "tokenizers" / f"{name}.py").write_text(code)
+    commands = re.findall("^python (.*)$", PAGE, re.MULTILINE)
+    assert len(ADDED) == 2 and len(commands) == 5
+    for command in commands:
+        done = run(sys.executable, *shlex.split(command), *(TINY if "train.py" in command else []))
+        assert done.returncode == 0, done.stderr
+        if command.startswith("evaluate.py"):
+            assert "bits_per_byte" in done.stdout
+    saved = json.loads((home / "runs" / "capitals" / "tokenizer.json").read_text())
+    assert saved == {"scheme": "capitals"}
+    capitals, pairs, marked = (
+        json.loads((home / "corpora" / name / "manifest.json").read_text())
+        for name in ("capitals", "pairs", "marked")
+    )
+    assert [corpus["tokenizer"]["scheme"] for corpus in (capitals, pairs)] == ["capitals", "pairs"]
+    sizes = [corpus["splits"]["heldout"]["utf8_bytes"] for corpus in (capitals, pairs, marked)]
+    assert sizes[0] == sizes[1] == sizes[2] > 0
+    assert marked["marks"]["tokenizer"] == "pairs"
+    done = run(sys.executable, "prepare.py", "--help")
+    for name in ADDED:
+        assert next(iter(added(name).usage)) + ": bytes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def", "tokenizers/broken.py cannot be used: SyntaxError"),
+        ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("SIZE = 3", "tokenizers/broken.py has no Tokenizer with scheme 'broken'"),
+        (ADDED["capitals"], "tokenizers/broken.py has no Tokenizer with scheme 'broken'"),
+        (
+            ADDED["capitals"].replace('"capitals"', '"broken"').replace("def decode", "def other"),
+            "tokenizers/broken.py lacks decode",
+        ),
+    ],
+    ids=["syntax", "library", "no-class", "another-name", "half"],
+)
+def test_a_broken_scheme_breaks_itself(checkout, code, said):
+    home, run = checkout
+    (home / "tokenizers" / "broken.py").write_text(code)
+    prepare = [sys.executable, "prepare.py"]
+    done = run(*prepare, "--help")
+    assert done.returncode == 0 and "bpe:SIZE" in done.stdout and "broken" in done.stdout
+    done = run(*prepare, "my-texts", "--out", "fine", "--processes", "1")
+    assert done.returncode == 0, done.stderr
+    done = run(*prepare, "my-texts", "--out", "bad", "--tokenizer", "broken")
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not (home / "bad").exists()
+
+
+def test_help_imports_no_library():
+    """Nor does finding the schemes."""
+    code = (
+        "import sys, octavo.prepare\n"
+        "heavy = {'numpy', 'numba', 'jax', 'tiktoken', 'rustbpe', 'sentencepiece'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "from octavo.tokenizers import load\n"
+        "assert [load.scheme(name).scheme for name in load.names()] == load.names()\n"
+        "assert heavy & set(sys.modules) == {'numpy'}, heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_dtypes():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octavo.tokenizers.unicode_words import hat_ends, word_ends
+from octavo.tokenizers.unicode.words import hat_ends, word_ends
 from octavo.tokenizers.words import MARK, MOST_BYTES, WordTokenizer
 
 CASES = Path(__file__).parent / "data" / "WordBreakTest-15.0.0.txt.gz"

@@ -1,20 +1,20 @@
 """Byte-level BPE: trained with ``rustbpe``, encoded with ``tiktoken``.
 
-The vocabulary is a list of byte strings in merge order; ids are its indices. The first 256 are the
-single bytes, so every byte string can be encoded. One more id after the last marks the edge of a
-document (it is both the first input and the last target).
+The pieces are byte strings in merge order. The first 256 are the single bytes, so every byte string
+can be encoded.
 
 Encoding merges any adjacent pair whose concatenation is in the vocabulary, lowest id first
 ("string-rank" semantics); for a vocabulary made by plain BPE that equals replaying the merges.
 """
 
 import base64
+import functools
 import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from octavo.tokenizers.interface import Vocabulary, base64_bytes, dtype_for, fingerprint_of, native
+from octavo.tokenizers.interface import SubwordTokenizer, base64_bytes, fingerprint_of, native
 
 # Words with their leading space, runs of up to three digits, punctuation runs, line breaks, spaces.
 # The shape of OpenAI's cl100k_base splitter.
@@ -30,14 +30,16 @@ _LONG_SPACE = re.compile(r"\s{100000}")
 are full: it is cut here first."""
 
 
-class BPETokenizer:
+class BPETokenizer(SubwordTokenizer):
     """Ids from a trained list of byte strings; see the module docstring.
 
     Raises ValueError if the first 256 entries are not the 256 single bytes, an entry is empty or
     repeats, or the pattern is no regular expression.
     """
 
-    name = "bpe"
+    scheme = "bpe"
+    usage = {"bpe:SIZE": "byte-level BPE of SIZE ids, trained on these sources first"}
+    fields = ("pattern", "vocabulary")
 
     def __init__(self, vocabulary: list[bytes], pattern: str = PATTERN):
         import tiktoken
@@ -48,14 +50,10 @@ class BPETokenizer:
             raise ValueError("the vocabulary holds the same byte string twice")
         if b"" in vocabulary:
             raise ValueError("the vocabulary holds an empty byte string")
-        self.pieces = vocabulary
+        super().__init__(vocabulary)
         self.pattern = pattern
-        self.vocab_size = len(vocabulary) + 1
-        self.bos_id = self.eos_id = len(vocabulary)
-        self.dtype = dtype_for(self.vocab_size)
         self._single = np.empty(256, self.dtype)
         self._single[[token[0] for token in vocabulary[:256]]] = np.arange(256)
-        self.fingerprint = fingerprint_of(b"bpe string-rank", pattern.encode(), *vocabulary)
         with native("the splitting pattern cannot be used"):
             self._encoding = tiktoken.Encoding(
                 name="octavo-bpe",
@@ -63,6 +61,10 @@ class BPETokenizer:
                 mergeable_ranks={token: rank for rank, token in enumerate(vocabulary)},
                 special_tokens={_EDGE: self.eos_id},
             )
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return fingerprint_of(b"bpe string-rank", self.pattern.encode(), *self.pieces)
 
     @classmethod
     def train(
@@ -105,22 +107,9 @@ class BPETokenizer:
             with native("the splitting pattern cannot split this text"):
                 yield np.asarray(self._encoding.encode_ordinary(stretch), self.dtype)
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return Vocabulary(self.vocab_size, self.bos_id, self.eos_id)
-
-    def decode(self, ids: np.ndarray) -> bytes:
-        ids = np.asarray(ids)
-        if ids.size and (ids.min() < 0 or ids.max() >= self.vocab_size):
-            raise ValueError(f"an id lies below {self.vocab_size}, found {ids.min()}..{ids.max()}")
-        return b"".join(self.pieces[i] for i in ids.tolist() if i != self.eos_id)
-
-    def bytes_per_id(self) -> np.ndarray:
-        return np.array([len(token) for token in self.pieces] + [0], np.int32)
-
     def to_json(self) -> dict:
         return {
-            "scheme": self.name,
+            "scheme": self.scheme,
             "pattern": self.pattern,
             "vocabulary": [base64.b64encode(token).decode() for token in self.pieces],
         }

@@ -15,20 +15,20 @@ the score. (UTF8Tokenizer, the paper's code, forbids them instead.)
 
 import numpy as np
 
-from octavo.tokenizers.interface import Vocabulary, fingerprint_of
+from octavo.tokenizers.interface import Tokenizer, Vocabulary, fingerprint_of
 
 BOS, EOS, ESCAPE = 0x02, 0x03, 0x10
 _FLIP = 0x40
 
 
-class ByteTokenizer:
+class ByteTokenizer(Tokenizer):
     """Every id is a byte, no id is above 255. See the module docstring."""
 
-    name = "bytes"
+    scheme = "bytes"
+    usage = {"bytes": "UTF-8 bytes themselves"}
     vocab_size = 256
     bos_id = BOS
     eos_id = EOS
-    dtype = np.dtype(np.uint8)
     special = (BOS, EOS, ESCAPE)
     """Ids that stand for no byte."""
 
@@ -74,9 +74,6 @@ class ByteTokenizer:
         sizes = np.ones(256, np.int32)
         sizes[list(self.special)] = 0
         return sizes
-
-    def to_json(self) -> dict:
-        return {"scheme": self.name}
 
 
 BYTES = ByteTokenizer().vocabulary

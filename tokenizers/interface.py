@@ -4,13 +4,14 @@ This folder has no ``__init__.py`` on purpose. A folder without one never shadow
 ``tokenizers`` package, even when the repository root comes first on ``sys.path``.
 """
 
+import abc
 import base64
 import binascii
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -29,50 +30,103 @@ class Vocabulary:
     """The id that says that a unit ended before it, if the scheme has one."""
 
 
-@runtime_checkable
-class Tokenizer(Protocol):
-    """A lossless segmentation of byte strings into ids.
+class Tokenizer(abc.ABC):
+    """A lossless segmentation of byte strings into ids, and the record of its scheme.
 
     ``decode(encode(data)) == data`` holds for every byte string, UTF-8 or not.
+
+    A scheme is a file of this folder with a subclass that has the file's name as its ``scheme``.
+    Libraries that take long to import are imported where they are used.
     """
 
-    name: str
+    scheme: ClassVar[str]
+    usage: ClassVar[dict[str, str]]
+    """What prepare.py takes for it on the command line, ``SCHEME`` or ``SCHEME:ARGUMENT``, each
+    with a line of help. Literals: they are read without running the file."""
+    fields: ClassVar[tuple[str, ...]] = ()
+    """What ``to_json`` has beside ``scheme``."""
+
     vocab_size: int
     bos_id: int
     """The input before the first id of a document."""
     eos_id: int
     """The id that ends a document. It stands for no byte, and it is predicted and paid for."""
 
+    @classmethod
+    def from_argument(cls, argument: str | None) -> Self:
+        """What ``SCHEME:argument`` names on the command line, ``SCHEME`` if it is None. Raises
+        ValueError if there is no such tokenizer."""
+        if argument is not None:
+            raise ValueError(f"{cls.scheme} takes no argument, found {argument!r:.40}")
+        return cls()
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return self.scheme
+
     @property
     def vocabulary(self) -> Vocabulary:
         """What a model knows of the ids."""
-        ...
+        return Vocabulary(self.vocab_size, self.bos_id, self.eos_id)
 
     @property
     def dtype(self) -> np.dtype:
         """The narrowest unsigned integer type that holds every id; shards are stored in it."""
-        ...
+        return dtype_for(self.vocab_size)
 
     @property
+    @abc.abstractmethod
     def fingerprint(self) -> str:
         """16 hex digits that change whenever any id would mean other bytes."""
-        ...
 
+    @abc.abstractmethod
     def encode(self, data: bytes) -> np.ndarray:
         """Ids of ``data``, ``[tokens]`` of ``dtype``, without the end of document."""
-        ...
 
+    @abc.abstractmethod
     def decode(self, ids: np.ndarray) -> bytes:
         """The bytes that ``ids`` stand for. Raises ValueError for an id that stands for none."""
-        ...
 
+    @abc.abstractmethod
     def bytes_per_id(self) -> np.ndarray:
         """``[vocab_size]`` int32: how many bytes each id stands for (0 for special ids)."""
-        ...
 
     def to_json(self) -> dict:
-        """Everything needed to build the same tokenizer again."""
-        ...
+        """Everything needed to build the same tokenizer again: ``scheme`` and its ``fields``."""
+        return {"scheme": self.scheme}
+
+    @classmethod
+    def from_json(cls, data: dict) -> Self:
+        """The tokenizer that wrote ``data``, which has exactly its fields. Raises ValueError if
+        none did."""
+        return cls()
+
+
+class SubwordTokenizer(Tokenizer):
+    """A scheme that is trained, ``SCHEME:SIZE`` on the command line. Ids are indices into
+    ``pieces``, byte strings among which are the 256 single bytes; one more, after the last, marks
+    the edge of a document (it is both the first input and the last target)."""
+
+    def __init__(self, pieces: list[bytes]):
+        self.pieces = pieces
+        self.vocab_size = len(pieces) + 1
+        self.bos_id = self.eos_id = len(pieces)
+
+    @classmethod
+    @abc.abstractmethod
+    def train(cls, documents: Iterable[bytes], vocab_size: int) -> Self:
+        """Learn ``vocab_size`` ids (at least 257, the document edge included) from documents.
+        Raises ValueError if that cannot be."""
+
+    def decode(self, ids: np.ndarray) -> bytes:
+        ids = np.asarray(ids)
+        if ids.size and (ids.min() < 0 or ids.max() >= self.vocab_size):
+            raise ValueError(f"an id lies below {self.vocab_size}, found {ids.min()}..{ids.max()}")
+        return b"".join(self.pieces[i] for i in ids.tolist() if i != self.eos_id)
+
+    def bytes_per_id(self) -> np.ndarray:
+        return np.array([len(piece) for piece in self.pieces] + [0], np.int32)
 
 
 def dtype_for(vocab_size: int) -> np.dtype:

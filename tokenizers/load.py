@@ -1,38 +1,93 @@
-"""Tokenizers by name, from a file, and back to a file."""
+"""Tokenization schemes by name, and tokenizers from a file and back to a file.
 
+Every file beside this one but ``NONE`` is a scheme of its name; a new one is found. One that is
+broken is in the way of nothing but itself.
+"""
+
+import ast
+import importlib
+import inspect
+import pkgutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octavo import files
-from octavo.tokenizers.bpe import BPETokenizer
-from octavo.tokenizers.bytes import ByteTokenizer
-from octavo.tokenizers.interface import Tokenizer
-from octavo.tokenizers.unigram import UnigramTokenizer
-from octavo.tokenizers.words import WordTokenizer
 
-_SCHEMES = {
-    "bytes": (lambda data: ByteTokenizer(), set()),
-    "words": (lambda data: WordTokenizer(data["rule"]), {"rule"}),
-    "bpe": (BPETokenizer.from_json, {"pattern", "vocabulary"}),
-    "unigram": (UnigramTokenizer.from_json, {"model"}),
-}
-"""By name: what makes one, and the fields it is made of."""
+if TYPE_CHECKING:  # what shows a help text has no use for numpy
+    from octavo.tokenizers.interface import Tokenizer
+
+NONE = ("interface", "load")
+_FOLDER = Path(__file__).parent
 
 
-def from_json(data: dict) -> Tokenizer:
+def names() -> list[str]:
+    """All schemes."""
+    return sorted(m.name for m in pkgutil.iter_modules([str(_FOLDER)]) if m.name not in NONE)
+
+
+def usages() -> dict[str, str]:
+    """What the command line takes, ``SCHEME`` or ``SCHEME:ARGUMENT``, each with a line of help.
+
+    Read without running the files, so that no library of theirs is imported for it."""
+    found: dict[str, str] = {}
+    for name in names():
+        try:
+            found |= _usage(name)
+        except Exception as error:
+            found[name] = f"cannot be used: {error}"
+    return found
+
+
+def _usage(name: str) -> dict[str, str]:
+    """``usage`` of the class in a file whose ``scheme`` is the file's name."""
+    path = _FOLDER / f"{name}.py"
+    for node in ast.parse(path.read_bytes(), path.name).body:
+        record = {
+            ast.unparse(target): line.value
+            for line in getattr(node, "body", [])
+            if isinstance(line, ast.Assign)
+            for target in line.targets
+        }
+        if {"scheme", "usage"} <= set(record) and ast.literal_eval(record["scheme"]) == name:
+            usage = ast.literal_eval(record["usage"])
+            return {str(spec): str(line) for spec, line in usage.items()}
+    raise ValueError(f"tokenizers/{name}.py has no Tokenizer with scheme {name!r} and its usage")
+
+
+def scheme(name: str) -> "type[Tokenizer]":
+    """The class of a scheme. Raises ValueError if there is none, or its file is broken."""
+    from octavo.tokenizers.interface import Tokenizer
+
+    if name not in names():
+        known = ", ".join(names())
+        raise ValueError(f"unknown tokenization scheme {name!r:.40}; known: {known}")
+    try:
+        module = importlib.import_module(f"octavo.tokenizers.{name}")
+    except Exception as error:
+        why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        raise ValueError(f"tokenizers/{name}.py cannot be used: {why}") from error
+    for found in vars(module).values():
+        if isinstance(found, type) and issubclass(found, Tokenizer):
+            if getattr(found, "scheme", None) == name:
+                if inspect.isabstract(found):
+                    lacking = ", ".join(sorted(found.__abstractmethods__))
+                    raise ValueError(f"tokenizers/{name}.py lacks {lacking}")
+                return found
+    raise ValueError(f"tokenizers/{name}.py has no Tokenizer with scheme {name!r}")
+
+
+def from_json(data: dict) -> "Tokenizer":
     """The tokenizer that wrote ``data`` with ``to_json``. Raises ValueError if none did."""
-    scheme = data.get("scheme") if isinstance(data, dict) else None
-    if not isinstance(scheme, str) or scheme not in _SCHEMES:
-        known = ", ".join(_SCHEMES)
-        raise ValueError(f"unknown tokenization scheme {scheme!r:.40}; known: {known}")
-    make, fields = _SCHEMES[scheme]
-    if (found := set(data) - {"scheme"}) != fields:
-        wanted = ", ".join(sorted(fields)) or "no other field"
-        raise ValueError(f"a tokenizer {scheme} has {wanted}, found {', '.join(sorted(found))}")
-    return make(data)
+    name = data.get("scheme") if isinstance(data, dict) else None
+    found = scheme(name)
+    if set(data) - {"scheme"} != set(found.fields):
+        wanted = ", ".join(found.fields) or "no other field"
+        given = ", ".join(sorted(set(data) - {"scheme"}))
+        raise ValueError(f"a tokenizer {name} has {wanted}, found {given}")
+    return found.from_json(data)
 
 
-def load(path: Path) -> Tokenizer:
+def load(path: Path) -> "Tokenizer":
     """Read a tokenizer file. Raises ValueError if it is not one, OSError if it cannot be read."""
     try:
         return from_json(files.read_json(path, dict[str, Any], error=ValueError))
@@ -41,6 +96,6 @@ def load(path: Path) -> Tokenizer:
         raise ValueError(f"{path} is not a tokenizer file: {what}") from error
 
 
-def save(tokenizer: Tokenizer, path: Path) -> None:
+def save(tokenizer: "Tokenizer", path: Path) -> None:
     """Write a tokenizer file that ``load`` reads."""
     files.write(path, files.json_text(tokenizer.to_json()))

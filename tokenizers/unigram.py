@@ -6,13 +6,14 @@ that any byte string comes back.
 """
 
 import base64
+import functools
 import io
 import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from octavo.tokenizers.interface import Vocabulary, base64_bytes, dtype_for, fingerprint_of
+from octavo.tokenizers.interface import SubwordTokenizer, base64_bytes, fingerprint_of
 
 _SPACE = "\u2581"
 _SPELLED = re.compile("[\udc80-\udcff\x00" + _SPACE + "]+")
@@ -22,11 +23,15 @@ _LONGEST = 4000
 """Bytes of a training sentence; sentencepiece drops longer ones."""
 
 
-class UnigramTokenizer:
-    """Ids from a trained sentencepiece model; one more stands for the edge of a document.
+class UnigramTokenizer(SubwordTokenizer):
+    """Ids from a trained sentencepiece model.
 
     Raises ValueError if ``model`` is no such model, or lacks the 256 single bytes.
     """
+
+    scheme = "unigram"
+    usage = {"unigram:SIZE": "Unigram subwords of SIZE ids, trained on these sources first"}
+    fields = ("model",)
 
     def __init__(self, model: bytes):
         import sentencepiece
@@ -39,7 +44,7 @@ class UnigramTokenizer:
             raise ValueError("this is no sentencepiece model") from error
         count = self._processor.get_piece_size()
         try:
-            self.pieces = [self._bytes_of(i) for i in range(count)]
+            super().__init__([self._bytes_of(i) for i in range(count)])
         except ValueError as error:  # a piece that is no UTF-8, or a byte that is no number
             raise ValueError("a piece of this sentencepiece model is damaged") from error
         self._spelling = {
@@ -47,11 +52,14 @@ class UnigramTokenizer:
         }
         if len(self._spelling) != 256:
             raise ValueError("a lossless Unigram vocabulary holds the 256 single bytes")
-        self.vocab_size = count + 1
-        self.name = f"unigram-{self.vocab_size}"
-        self.bos_id = self.eos_id = count
-        self.dtype = dtype_for(self.vocab_size)
-        self.fingerprint = fingerprint_of(b"unigram", model)
+
+    @property
+    def name(self) -> str:
+        return f"unigram-{self.vocab_size}"
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return fingerprint_of(b"unigram", self.model)
 
     def _bytes_of(self, i: int) -> bytes:
         if self._processor.is_byte(i):
@@ -110,21 +118,8 @@ class UnigramTokenizer:
         ids += self._processor.encode(text[at:]) if at < len(text) else []
         return np.array(ids, self.dtype)
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return Vocabulary(self.vocab_size, self.bos_id, self.eos_id)
-
-    def decode(self, ids: np.ndarray) -> bytes:
-        ids = np.asarray(ids)
-        if ids.size and (ids.min() < 0 or ids.max() >= self.vocab_size):
-            raise ValueError(f"an id lies below {self.vocab_size}, found {ids.min()}..{ids.max()}")
-        return b"".join(self.pieces[i] for i in ids.tolist() if i != self.eos_id)
-
-    def bytes_per_id(self) -> np.ndarray:
-        return np.array([len(piece) for piece in self.pieces] + [0], np.int32)
-
     def to_json(self) -> dict:
-        return {"scheme": "unigram", "model": base64.b64encode(self.model).decode()}
+        return {"scheme": self.scheme, "model": base64.b64encode(self.model).decode()}
 
     @classmethod
     def from_json(cls, data: dict) -> "UnigramTokenizer":

@@ -12,7 +12,6 @@ import numpy as np
 
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.interface import Vocabulary, fingerprint_of
-from octavo.tokenizers.unicode_words import hat_ends, word_ends
 
 MARK = 0x17
 MOST_BYTES = 64
@@ -25,13 +24,26 @@ class WordTokenizer(ByteTokenizer):
     rule: "hat" (words with a leading space and trailing punctuation) or "unicode" (UAX 29).
     """
 
+    scheme = "words"
+    usage = {
+        "words": "bytes, and an id that marks the ends of words",
+        "words:unicode": "the same, of words by Unicode (UAX 29) alone",
+    }
+    fields = ("rule",)
     special = (*ByteTokenizer.special, MARK)
 
     def __init__(self, rule: str = "hat"):
         if rule not in ("hat", "unicode"):
             raise ValueError(f"words are split by hat or unicode, not {rule!r:.40}")
         self.rule = rule
-        self.name = f"words-{rule}"
+
+    @classmethod
+    def from_argument(cls, argument: str | None) -> "WordTokenizer":
+        return cls() if argument is None else cls(argument)
+
+    @property
+    def name(self) -> str:
+        return f"words-{self.rule}"
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -42,6 +54,8 @@ class WordTokenizer(ByteTokenizer):
         return fingerprint_of(super().fingerprint.encode(), bytes([MOST_BYTES]))
 
     def encode(self, data: bytes) -> np.ndarray:
+        from octavo.tokenizers.unicode.words import hat_ends, word_ends
+
         text = np.frombuffer(data, np.uint8)
         ends = hat_ends(text, MOST_BYTES) if self.rule == "hat" else word_ends(text)
         escaped = super().encode(data)
@@ -60,7 +74,11 @@ class WordTokenizer(ByteTokenizer):
         return out
 
     def to_json(self) -> dict:
-        return {"scheme": "words", "rule": self.rule}
+        return {"scheme": self.scheme, "rule": self.rule}
+
+    @classmethod
+    def from_json(cls, data: dict) -> "WordTokenizer":
+        return cls(data["rule"])
 
 
 WORDS = WordTokenizer().vocabulary

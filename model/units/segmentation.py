@@ -29,7 +29,8 @@ class Layout:
     ends: jax.Array
     """Booleans: a rule says that a unit of the first stage ends here."""
     scripts: jax.Array
-    """The newest writing system so far (tokenizers/scripts.py), 0 for none, or if nothing asks."""
+    """The newest writing system so far (tokenizers/unicode/scripts.py), 0 for none, or if nothing
+    asks."""
 
 
 @jax.tree_util.register_dataclass

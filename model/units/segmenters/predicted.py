@@ -12,7 +12,7 @@ from octavo.configs.model import StageConfig
 from octavo.model.layers import EXACT, ExactLinear, RMSNorm, parameter
 from octavo.model.units.learning import passing
 from octavo.model.units.segmenters import Decision, Segmenter
-from octavo.tokenizers import scripts
+from octavo.tokenizers.unicode import scripts
 
 TEMPERATURE = 0.5
 """Of the relaxed Bernoulli (dynamic pooling, 2211.09761)."""

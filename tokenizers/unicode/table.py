@@ -1,6 +1,6 @@
 """The table behind Unicode words and scripts, made from the Unicode Character Database:
 
-    python -m octavo.tokenizers.unicode_table FOLDER
+    python -m octavo.tokenizers.unicode.table FOLDER
 
 FOLDER holds auxiliary/WordBreakProperty.txt, emoji/emoji-data.txt, PropList.txt, Scripts.txt and
 UnicodeData.txt, of version 15.0. Writes ``unicode_15_0.npz`` beside this file.

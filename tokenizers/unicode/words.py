@@ -8,8 +8,7 @@ import functools
 import numba
 import numpy as np
 
-from octavo.tokenizers import unicode_table
-from octavo.tokenizers.unicode_table import CLASSES, KINDS
+from octavo.tokenizers.unicode.table import CLASSES, KINDS, load
 
 (
     _OTHER, _CR, _LF, _NEWLINE, _EXTEND, _FORMAT, _ZWJ, _FLAG, _KATAKANA, _HEBREW, _LETTER, _SINGLE,
@@ -33,7 +32,7 @@ def _joins() -> np.ndarray:
 
 
 _JOINED = _joins()
-_table = functools.cache(unicode_table.load)
+_table = functools.cache(load)
 
 
 def word_ends(data: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 
-from octavo.tokenizers.unicode_table import TABLE
+from octavo.tokenizers.unicode.table import TABLE
 
 PAGE = 128
 
