@@ -23,7 +23,8 @@ from octavo.configs.schema import Config, ConfigError
 from octavo.data.errors import DataError, WorkerError
 from octavo.files import FileError
 from octavo.process import DONE, FAILED, PREEMPTED, WRONG_USE, Preempted
-from octavo.training.errors import CheckpointError, HostsError, StorageError
+from octavo.run.errors import CheckpointError, StorageError
+from octavo.training.errors import HostsError
 
 
 class RunError(Exception):

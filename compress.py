@@ -37,8 +37,8 @@ def compress(arguments: Arguments) -> None:
 
     from rich.progress import Progress
 
-    from octavo.evaluation import codec
-    from octavo.evaluation.run import open_run
+    from octavo.run import codec
+    from octavo.run.opened import open_run
 
     run = open_run(arguments.run)
     errors = cli.console(stderr=True)

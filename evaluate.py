@@ -73,8 +73,8 @@ def evaluate(arguments: Arguments) -> dict:
     from octavo.data.pipeline import parse_source
     from octavo.data.shards import Corpus, heldout_documents
     from octavo.evaluation.parallel import read_parallel
-    from octavo.evaluation.run import open_run
     from octavo.evaluation.table import show
+    from octavo.run.opened import open_run
 
     run = open_run(arguments.run)
     length = run.config.data.length
@@ -154,7 +154,7 @@ def _plot(arguments: Arguments) -> Path:
 
 
 def _bits(run, documents: list[bytes], settings: dict, arguments=None) -> list[dict]:
-    from octavo.evaluation.score import score
+    from octavo.run.score import score
 
     result = score(
         run.definition.bind, run.params, documents, run.tokenizer, run.marker, run.mesh, **settings
@@ -175,8 +175,8 @@ def _words(run, documents: list[bytes], settings: dict, arguments=None) -> list[
 
     from octavo.data.pipeline import parse_source
     from octavo.data.shards import Corpus
-    from octavo.evaluation.score import predictions
     from octavo.evaluation.words import by_band, frequencies, word_hits
+    from octavo.run.score import predictions
 
     encoded = [run.tokenizer.encode(document) for document in documents]
     found = predictions(

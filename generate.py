@@ -73,7 +73,7 @@ def generate(arguments: Arguments) -> None:
         raise ConfigError(f"--{error}") from error
     prompt = _prompt(arguments)
 
-    from octavo.evaluation.run import open_run
+    from octavo.run.opened import open_run
     from octavo.tokenizers.words import WordTokenizer
 
     run = open_run(arguments.run)
@@ -139,8 +139,8 @@ def drafter_for(arguments: Arguments, run):
     """The drafter that --speculative names, or None. Raises ConfigError if there is none such, or
     it does not go with the run."""
     from octavo.decoding import drafting
-    from octavo.evaluation.marks import NoMarks
-    from octavo.evaluation.run import open_run
+    from octavo.run.marks import NoMarks
+    from octavo.run.opened import open_run
 
     name, colon, number = arguments.speculative.partition(":")
     own = drafting.own_drafter(run.config.model)

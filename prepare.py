@@ -246,9 +246,9 @@ def _marks(arguments: Arguments, tokenizer, units: list, console):
             )
         subwords = _tokenizer(arguments, name, "subwords.json", units, console)
         return SubwordMarks(subwords, tokenizer)
-    from octavo.evaluation.marks import EntropyMarks
-    from octavo.evaluation.run import keep_marker, open_run
     from octavo.files import read_json
+    from octavo.run.marks import EntropyMarks
+    from octavo.run.opened import keep_marker, open_run
 
     run = open_run(arguments.marks)
     if run.tokenizer.fingerprint != tokenizer.fingerprint:

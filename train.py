@@ -44,15 +44,19 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     from octavo.data.plan import Plan
     from octavo.data.shards import heldout_documents
     from octavo.decoding.sampling import Sampling, generate, plain_text
-    from octavo.evaluation.run import MARKER, check_marks, keep_marker, marker_for
-    from octavo.evaluation.score import score
     from octavo.model import flops
-    from octavo.training import folder, sharding
-    from octavo.training.checkpoint import Checkpoints, all_finite, changes, newest_record
+    from octavo.run import sharding
+    from octavo.run.checkpoint import Checkpoints, all_finite, newest_record
+    from octavo.run.definition import define
+    from octavo.run.directory import CONFIG, MARKER
+    from octavo.run.identity import changes
+    from octavo.run.opened import check_marks, keep_marker, marker_for
+    from octavo.run.score import score
+    from octavo.training import folder
     from octavo.training.hosts import start_hosts
     from octavo.training.metrics import MetricsLog, Progress, human, of_parts
     from octavo.training.optimizer import make_optimizer, replan
-    from octavo.training.state import abstract_state, define, fresh_state
+    from octavo.training.state import abstract_state, fresh_state
     from octavo.training.step import make_step
 
     start_hosts(config.train.distributed)
@@ -108,7 +112,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
         state = fresh_state(definition, optimizer, abstract, config.train.seed)
     first_step = int(state["step"])
     if leader:
-        write_json(workdir / folder.CONFIG, to_json(config))
+        write_json(workdir / CONFIG, to_json(config))
         write_json(workdir / "tokenizer.json", tokenizer.to_json())
         if (marked_by / MARKER).is_dir():
             keep_marker(marked_by / MARKER, None, workdir)
@@ -121,7 +125,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     if record is not None:
         told = f" (continues at step {first_step})"
     for line in (
-        *(f"changed    {change}" for change in changes(record, config)),
+        *(f"changed    {change}" for change in changes(record and record.config, config)),
         *([f"schedule   {replanned.told(config)}"] if replanned else ()),
         f"run        {workdir}{told}",
         f"model      {preset}, {human(definition.parameters)}parameters, "

@@ -48,7 +48,7 @@ def view(arguments: Arguments) -> None:
     from octavo.data.pipeline import parse_source
     from octavo.data.shards import Corpus, heldout_documents
     from octavo.evaluation import viewer
-    from octavo.evaluation.run import open_run
+    from octavo.run.opened import open_run
 
     views = []
     for folder, path in zip(arguments.runs, paths, strict=True):

@@ -31,14 +31,15 @@ from octavo.configs.schema import (
     OptimizerConfig,
     TrainConfig,
 )
-from octavo.evaluation.marks import NoMarks
-from octavo.evaluation.rows import packed_rows
-from octavo.evaluation.score import predictions
 from octavo.model import flops
+from octavo.run.definition import define
+from octavo.run.marks import NoMarks
+from octavo.run.rows import packed_rows
+from octavo.run.score import predictions
+from octavo.run.sharding import make_mesh
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.training.optimizer import make_optimizer
-from octavo.training.sharding import make_mesh
-from octavo.training.state import abstract_state, define, fresh_state
+from octavo.training.state import abstract_state, fresh_state
 from octavo.training.step import make_step
 
 COMMON = b"""

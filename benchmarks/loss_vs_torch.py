@@ -16,10 +16,11 @@ import numpy as np
 from octavo import cli
 from octavo.configs import presets
 from octavo.data.pipeline import batches, make_plan
+from octavo.run.definition import define
+from octavo.run.sharding import make_mesh
 from octavo.tokenizers.bytes import BYTES
 from octavo.training.optimizer import learning_rate, make_optimizer
-from octavo.training.sharding import make_mesh
-from octavo.training.state import abstract_state, define, fresh_state
+from octavo.training.state import abstract_state, fresh_state
 from octavo.training.step import make_step
 
 

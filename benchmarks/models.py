@@ -20,9 +20,10 @@ from octavo.configs import presets
 from octavo.configs.schema import ConfigError
 from octavo.data.pipeline import batches, make_plan
 from octavo.model import flops
+from octavo.run.definition import define
+from octavo.run.sharding import batch_sharding, make_mesh, place_batch
 from octavo.training.optimizer import make_optimizer
-from octavo.training.sharding import batch_sharding, make_mesh, place_batch
-from octavo.training.state import abstract_state, define, fresh_state
+from octavo.training.state import abstract_state, fresh_state
 from octavo.training.step import make_step
 
 PRESETS = ("flat", "words", "hat", "megabyte", "spacebyte", "pooling-space", "aunet", "lobef")

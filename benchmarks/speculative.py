@@ -23,8 +23,8 @@ from octavo.data.pipeline import parse_source
 from octavo.data.shards import Corpus, heldout_documents
 from octavo.decoding.drafting import Plain
 from octavo.decoding.sampling import Loop, Sampling
-from octavo.evaluation.run import open_run
 from octavo.generate import drafter_for
+from octavo.run.opened import open_run
 
 PROMPT = 200
 """Bytes of each document that are read."""

@@ -143,7 +143,7 @@ def generate(
     """Continue each prompt (1-d ids) by ``count`` ids, in pieces ``[rows, <= chunk]`` int32.
 
     bind: ``bind(params)`` is the model. A row that ended its document goes on with ``eos_id``;
-    when all have, this stops early. marker: gives each id its stored mark (evaluation/marks.py).
+    when all have, this stops early. marker: gives each id its stored mark (run/marks.py).
     context: see no further back than this many positions. drafter: guesses ids ahead; acceptance:
     is told how that goes.
     """

@@ -8,8 +8,8 @@ import numpy as np
 
 from octavo import files
 from octavo.configs.schema import ConfigError
-from octavo.evaluation.score import predictions
 from octavo.model.segmentation import rule_ends
+from octavo.run.score import predictions
 from octavo.tokenizers import scripts
 from octavo.tokenizers.bytes import BYTES
 from octavo.tokenizers.interface import Tokenizer

@@ -11,7 +11,7 @@ from string import Template
 import numpy as np
 
 from octavo import files
-from octavo.evaluation.score import predictions
+from octavo.run.score import predictions
 from octavo.tokenizers.interface import Tokenizer
 
 PAGE = Path(__file__).with_name("viewer.html")

@@ -33,7 +33,7 @@ def word_hits(
 ) -> tuple[list[bytes], np.ndarray]:
     """The words of a document, and whether each was predicted.
 
-    correct: booleans of the ids and the document's end (evaluation/score.py). A word's ids are all
+    correct: booleans of the ids and the document's end (run/score.py). A word's ids are all
     that hold one of its bytes, marks inside and right behind it, and the id of the white space that
     ends it if that id is nothing else (or the document's end).
     """

@@ -75,11 +75,12 @@ def compile_step(config: Config, topology: str, vocabulary: Vocabulary | None = 
     from jax.experimental import topologies
 
     from octavo.batch import Batch
+    from octavo.run.definition import define
+    from octavo.run.sharding import batch_sharding, check_fits, make_mesh
     from octavo.tokenizers.interface import dtype_for
     from octavo.tokenizers.words import WORDS
     from octavo.training.optimizer import make_optimizer
-    from octavo.training.sharding import batch_sharding, check_fits, make_mesh
-    from octavo.training.state import abstract_state, define
+    from octavo.training.state import abstract_state
     from octavo.training.step import make_step
 
     vocabulary = vocabulary or WORDS

@@ -29,9 +29,9 @@ import tyro
 
 from octavo import cli
 from octavo.configs.schema import Config, MeshConfig
-from octavo.evaluation import codec
-from octavo.evaluation import run as runs
-from octavo.training.sharding import make_mesh
+from octavo.run import codec
+from octavo.run import opened as runs
+from octavo.run.sharding import make_mesh
 
 SECONDS = 60
 """A command that takes longer hangs."""

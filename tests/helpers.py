@@ -15,14 +15,14 @@ import pytest
 
 from octavo.batch import FIELDS, Batch
 from octavo.configs.schema import Config, MeshConfig
-from octavo.evaluation.marks import NoMarks
-from octavo.evaluation.rows import packed_rows
+from octavo.run.checkpoint import load_params
+from octavo.run.definition import Definition, abstract_params, define
+from octavo.run.marks import NoMarks
+from octavo.run.rows import packed_rows
+from octavo.run.sharding import make_mesh
 from octavo.tokenizers.bytes import BYTES, ByteTokenizer
 from octavo.tokenizers.interface import Vocabulary
 from octavo.tokenizers.words import WORDS
-from octavo.training.checkpoint import load_params
-from octavo.training.sharding import make_mesh
-from octavo.training.state import Definition, abstract_params, define
 
 ROOT = Path(__file__).parents[1]
 

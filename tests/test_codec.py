@@ -8,12 +8,12 @@ import pytest
 
 from helpers import SomeMarks, defined, random_text, run, words
 from octavo.configs.schema import MeshConfig
-from octavo.evaluation import codec
-from octavo.evaluation.run import Run
-from octavo.evaluation.score import score
+from octavo.run import codec
+from octavo.run.opened import Run
+from octavo.run.score import score
+from octavo.run.sharding import make_mesh
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.words import WordTokenizer
-from octavo.training.sharding import make_mesh
 
 
 def opened(config) -> Run:

@@ -20,13 +20,13 @@ from octavo.data.plan import Plan
 from octavo.data.prepare import prepare
 from octavo.data.shards import Corpus
 from octavo.data.sources import find_units
-from octavo.evaluation.rows import packed_rows
-from octavo.evaluation.score import score
+from octavo.model.entropy import cross_entropy
+from octavo.run.checkpoint import Checkpoints
+from octavo.run.rows import packed_rows
+from octavo.run.score import score
+from octavo.run.sharding import batch_sharding, make_mesh, place_batch
 from octavo.tokenizers.bytes import ByteTokenizer
-from octavo.training.checkpoint import Checkpoints
-from octavo.training.objective import cross_entropy
 from octavo.training.optimizer import make_optimizer
-from octavo.training.sharding import batch_sharding, make_mesh, place_batch
 from octavo.training.state import abstract_state, fresh_state, state_of
 from octavo.training.step import make_step
 

@@ -24,8 +24,8 @@ from octavo.decoding.drafting import (
     own_drafter,
 )
 from octavo.decoding.sampling import Acceptance, Loop, Sampling, filtered, generate
-from octavo.evaluation.marks import NoMarks
 from octavo.model.lm import Output
+from octavo.run.marks import NoMarks
 from octavo.tokenizers.bytes import BOS, ByteTokenizer
 
 OWN = (

@@ -15,11 +15,12 @@ import pytest
 from helpers import ROOT, arguments_of, metrics_of, run, start
 from octavo.configs.schema import Config, ConfigError, MeshConfig, identity, to_json
 from octavo.files import FileError, read_json, write_json
-from octavo.training import checkpoint, folder
-from octavo.training.checkpoint import Checkpoints, newest_record
-from octavo.training.errors import CheckpointError, StorageError
+from octavo.run import checkpoint
+from octavo.run.checkpoint import Checkpoints, newest_record
+from octavo.run.errors import CheckpointError, StorageError
+from octavo.run.sharding import make_mesh
+from octavo.training import folder
 from octavo.training.optimizer import Replanned, learning_rate, replan
-from octavo.training.sharding import make_mesh
 
 pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
 
@@ -308,7 +309,7 @@ def test_changed_settings_at_the_command_line(tiny, finished):
 
 @pytest.mark.parametrize("name", ["rope_base", "activation", "window"])
 def test_an_edited_config_is_not_scored(finished, name):
-    from octavo.evaluation.run import open_run
+    from octavo.run.opened import open_run
 
     path = finished / "config.json"
     edited = json.loads(path.read_text())

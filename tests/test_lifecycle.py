@@ -328,7 +328,7 @@ def test_scoring_cannot_lose_the_training(tiny, tmp_path, monkeypatch):
     def fails(*arguments, **options):
         raise MemoryError("a very long document")
 
-    monkeypatch.setattr("octavo.evaluation.score.score", fails)
+    monkeypatch.setattr("octavo.run.score.score", fails)
     steps = dataclasses.replace(tiny.train, steps=2)
     config = dataclasses.replace(tiny, train=steps, workdir=str(tmp_path / "run"))
     with jax.set_mesh(None), pytest.raises(RunError) as raised:

@@ -16,10 +16,11 @@ from octavo.configs.schema import ConfigError, MeshConfig
 from octavo.model.hourglass import Foreseer
 from octavo.model.segmentation import Layout
 from octavo.model.segmenters import SEGMENTERS
+from octavo.run.definition import define
+from octavo.run.sharding import batch_sharding, make_mesh
 from octavo.tokenizers.words import WORDS
 from octavo.training.optimizer import make_optimizer
-from octavo.training.sharding import batch_sharding, make_mesh
-from octavo.training.state import abstract_state, define
+from octavo.training.state import abstract_state
 from octavo.training.step import make_step
 
 CASES = [

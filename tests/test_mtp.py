@@ -11,9 +11,10 @@ import pytest
 from helpers import batch_of, defined, forward, random_text, shrink
 from octavo.configs import presets
 from octavo.configs.schema import Config, ConfigError, DataConfig, ModelConfig, MTPConfig
+from octavo.model.entropy import cross_entropy
 from octavo.model.mtp import aheads, targets_ahead
 from octavo.training.metrics import of_parts
-from octavo.training.objective import cross_entropy, nats_ahead, objective
+from octavo.training.objective import nats_ahead, objective
 
 LENGTH, COUNT = 64, 4
 KINDS = ("heads", "linear", "modules", "registers", "lookahead")

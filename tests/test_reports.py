@@ -17,8 +17,8 @@ from rich.console import Console
 
 from helpers import arguments_of, run, words
 from octavo.evaluation import fairness, table
-from octavo.evaluation.score import Predictions
 from octavo.evaluation.viewer import View, beginning, characters, over_bytes, page
+from octavo.run.score import Predictions
 from octavo.tokenizers.words import WordTokenizer
 
 pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from helpers import arguments_of, metrics_of, run, saved_params, start
-from octavo.training.errors import CheckpointError
+from octavo.run.errors import CheckpointError
 
 pytestmark = pytest.mark.xdist_group("resume")  # one worker, one run to compare with
 

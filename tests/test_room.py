@@ -13,8 +13,8 @@ from octavo.batch import FIELDS
 from octavo.configs import presets
 from octavo.configs.room import Room, room_of
 from octavo.configs.schema import ModelConfig, StageConfig
-from octavo.evaluation.rows import packed_rows
 from octavo.model.segmentation import bounded, segment, starts_of
+from octavo.run.rows import packed_rows
 from octavo.tokenizers.bytes import ByteTokenizer
 
 LENGTH = 64

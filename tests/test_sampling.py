@@ -11,7 +11,7 @@ from helpers import defined
 from octavo.batch import Batch
 from octavo.configs.schema import Config, ModelConfig
 from octavo.decoding.sampling import Sampling, draw, filtered, generate, plain_text
-from octavo.evaluation.marks import NoMarks
+from octavo.run.marks import NoMarks
 from octavo.tokenizers.bytes import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()

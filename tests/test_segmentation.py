@@ -14,10 +14,10 @@ from octavo.configs import presets
 from octavo.configs.schema import ConfigError, ModelConfig, StageConfig
 from octavo.model import pooling
 from octavo.model.segmentation import bounded, rule_ends, segment, starts_of
+from octavo.run.definition import define
 from octavo.tokenizers.bytes import BOS
 from octavo.tokenizers.interface import Vocabulary
 from octavo.tokenizers.words import MARK, WORDS
-from octavo.training.state import define
 
 
 def test_a_worked_example():

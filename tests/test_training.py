@@ -24,12 +24,14 @@ from octavo.configs.schema import (
 )  # fmt: skip
 from octavo.model import flops
 from octavo.model.embedding import BITS
+from octavo.model.entropy import cross_entropy
 from octavo.model.lm import Output
+from octavo.run.definition import define
+from octavo.run.sharding import check_fits, make_mesh
 from octavo.tokenizers.bytes import BYTES, ByteTokenizer
-from octavo.training.objective import boundary_nats, cross_entropy, entropy_spikes, objective
+from octavo.training.objective import boundary_nats, entropy_spikes, objective
 from octavo.training.optimizer import learning_rate, make_optimizer
-from octavo.training.sharding import check_fits, make_mesh
-from octavo.training.state import abstract_state, define, fresh_state
+from octavo.training.state import abstract_state, fresh_state
 from octavo.training.step import make_step
 
 SMALL = Config(model=ModelConfig(width=32, layers=2, heads=2))

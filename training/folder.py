@@ -16,17 +16,16 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from octavo.configs.schema import Config, ConfigError, from_json, to_json
+from octavo.configs.schema import Config, ConfigError, to_json
 from octavo.files import json_text, read_json, write_json
-from octavo.training.checkpoint import Checkpoints, check_identity, differences, saved_steps
-from octavo.training.errors import CheckpointError
+from octavo.run.checkpoint import Checkpoints, saved_steps
+from octavo.run.directory import CONFIG, read_config
+from octavo.run.errors import CheckpointError
+from octavo.run.identity import check_identity, differences
 
 LOCK = "lock"
-CONFIG = "config.json"
 DIVERGED = "diverged.json"
 """Says that the run gave up, after which step, and at which learning rate."""
-
-_REWRITTEN = "Continue the run with its own command, which writes the file anew."
 
 
 def new_folder(preset: str, root: Path = Path("runs")) -> Path:
@@ -148,13 +147,6 @@ def unsaved_start(folder: Path, config: Config, allowed: tuple[str, ...]) -> boo
             "choose another --workdir, or clear this one."
         )
     return True
-
-
-def read_config(folder: Path, advice: str = _REWRITTEN) -> Config:
-    """The config of a run directory. Raises CheckpointError if it is damaged, ConfigError if it is
-    of another version."""
-    path = folder / CONFIG
-    return from_json(read_json(path, dict, error=CheckpointError, advice=advice), str(path))
 
 
 def last_logged(folder: Path) -> int:

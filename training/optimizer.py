@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from octavo.configs.schema import Config, ConfigError, OptimizerConfig
-from octavo.training.checkpoint import Record
+from octavo.run.checkpoint import Record
 
 
 @dataclass(frozen=True)

@@ -1,97 +1,15 @@
-"""The model as the trainer sees it: a definition and a plain pytree.
+"""What a training step takes and gives: a plain pytree.
 
 ``state = {"step", "params", "opt", "skipped"}`` of dicts and arrays, and "integral" for a model
-whose delete gate a controller steers. Flax's modules describe the parameters and run the forward
-pass; per-variable bookkeeping in a step costs ten times a dict's.
+whose delete gate a controller steers.
 """
-
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from octavo.configs.schema import Config
-from octavo.model.lm import ByteLM
-from octavo.model.transformer import Attention
-from octavo.tokenizers.interface import Vocabulary
-from octavo.training.sharding import ShardingRules
-
-
-@dataclass(frozen=True)
-class Definition:
-    """A model without its parameters."""
-
-    graph: nnx.GraphDef
-    abstract: dict
-    """Shapes and dtypes of the parameters."""
-    names: dict
-    """Logical axis names of the parameters: tuples, "layers" first where stacked."""
-    init: object
-    """``init(key)`` gives fresh parameters; jit it."""
-    backend: str
-    """The attention kernels that were chosen, joined by "+"."""
-    controlled: bool
-    """Whether a controller steers a delete gate."""
-
-    def bind(self, params: dict) -> ByteLM:
-        """The callable module with these parameters."""
-        return nnx.merge(self.graph, params)
-
-    @property
-    def parameters(self) -> int:
-        return sum(leaf.size for leaf in jax.tree.leaves(self.abstract))
-
-    def shardings(self, mesh: Mesh, rules: ShardingRules) -> dict:
-        return jax.tree.map(
-            lambda names: NamedSharding(mesh, rules.spec(names)),
-            self.names,
-            is_leaf=lambda leaf: isinstance(leaf, tuple),
-        )
-
-
-def define(config: Config, vocabulary: Vocabulary, platform: str) -> Definition:
-    """Build the model abstractly, for a tokenizer's vocabulary: nothing is allocated. Raises
-    ConfigError if it cannot be."""
-    dtype = jnp.dtype(config.train.compute_dtype)
-
-    def make(key):
-        return ByteLM(config.model, vocabulary, platform, dtype, nnx.Rngs(params=key))
-
-    # eval_shape on a typed key: the very function that init runs.
-    model = nnx.eval_shape(lambda: make(jax.random.key(0)))
-    graph, state = nnx.split(model)
-    kernels = {part.backend for _, part in nnx.iter_modules(model) if isinstance(part, Attention)}
-
-    def axis_names(variable: nnx.Param) -> tuple:
-        names = variable.get_metadata("names")
-        return ("layers",) * (len(variable.shape) - len(names)) + tuple(names)
-
-    return Definition(
-        graph=graph,
-        abstract=nnx.to_pure_dict(state),
-        names=nnx.to_pure_dict(
-            jax.tree.map(axis_names, state, is_leaf=lambda x: isinstance(x, nnx.Variable))
-        ),
-        init=lambda key: nnx.to_pure_dict(nnx.state(make(key))),
-        backend="+".join(sorted(kernels, key=lambda name: (name == "reference", name))) or "no",
-        controlled=any(stage.supervision == "controller" for stage in config.model.stages),
-    )
-
-
-def _described(tree: dict, shardings: dict) -> dict:
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
-        shardings,
-    )
-
-
-def abstract_params(definition: Definition, mesh: Mesh) -> dict:
-    """Shapes, dtypes and shardings of the parameters."""
-    return _described(definition.abstract, definition.shardings(mesh, ShardingRules()))
+from octavo.run.definition import Definition, abstract_params, described
 
 
 def abstract_state(
@@ -113,7 +31,7 @@ def abstract_state(
     return ({"integral": integral} if definition.controlled else {}) | {
         "step": counter,
         "params": params,
-        "opt": _described(opt, jax.tree.map_with_path(opt_sharding, opt)),
+        "opt": described(opt, jax.tree.map_with_path(opt_sharding, opt)),
         "skipped": counter,
     }
 

@@ -13,8 +13,8 @@ from octavo.batch import Batch
 from octavo.configs.schema import Config
 from octavo.model.layers import constrain
 from octavo.model.mtp import aheads
+from octavo.run.definition import Definition
 from octavo.training.objective import INTEGRAL, nats_ahead, objective
-from octavo.training.state import Definition
 
 
 def make_step(

@@ -1,6 +1,6 @@
 """A checkpoint as a compressor: its predictions drive an arithmetic coder, and drive it back.
 
-What a score says must come true here. The windows are those of the score (evaluation/rows.py); the
+What a score says must come true here. The windows are those of the score (run/rows.py); the
 model is stepped id by id with its caches, so the decoder, which has read only what it decoded,
 gives the very same probabilities. That holds on the same machine with the same library versions:
 another may round differently, which the checksum of the text then tells.
@@ -15,15 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from octavo.evaluation.run import Run
+from octavo.run.errors import CodecError
+from octavo.run.opened import Run
 
 MAGIC = b"OCT2"
 HEADER = 16
 """Bytes before the coder's: magic, checksums of the parameters and of the text, number of ids."""
-
-
-class CodecError(Exception):
-    """A file that cannot be decompressed. The message says why."""
 
 
 class Predictor:

@@ -16,10 +16,10 @@ from jax.sharding import Mesh, NamedSharding
 
 from octavo.batch import FIELDS, Batch
 from octavo.configs.room import Room
-from octavo.evaluation.rows import over_documents, packed_rows
+from octavo.model.entropy import cross_entropy
+from octavo.run.rows import over_documents, packed_rows
+from octavo.run.sharding import batch_sharding, place_batch
 from octavo.tokenizers.interface import Tokenizer
-from octavo.training.objective import cross_entropy
-from octavo.training.sharding import batch_sharding, place_batch
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def predictions(
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Predictions]:
     """Predict every id of documents with rows of ``length``; ``bind(params)`` is the model, marker
-    gives the ids their stored marks (evaluation/marks.py), room is that of the model's rows (see
+    gives the ids their stored marks (run/marks.py), room is that of the model's rows (see
     ``packed_rows``).
 
     Raises ValueError unless ``0 <= overlap < length``.

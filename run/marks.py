@@ -14,10 +14,10 @@ import numpy as np
 
 from octavo.batch import FIELDS, Batch
 from octavo.configs.room import Room, room_of
-from octavo.evaluation.rows import over_documents, packed_rows
+from octavo.model.entropy import entropy
 from octavo.model.segmentation import take
+from octavo.run.rows import over_documents, packed_rows
 from octavo.tokenizers.interface import Tokenizer
-from octavo.training.objective import entropy
 
 
 class NoMarks:

@@ -9,23 +9,23 @@ from jax.sharding import Mesh
 
 from octavo.configs.schema import Config, ConfigError, MeshConfig, ModelConfig
 from octavo.data.shards import Corpus
-from octavo.evaluation.marks import EntropyMarks, NoMarks
 from octavo.files import read_json, write_json
-from octavo.tokenizers import load as tokenizers
-from octavo.tokenizers.bytes import ByteTokenizer
-from octavo.tokenizers.interface import Tokenizer
-from octavo.tokenizers.words import WordTokenizer
-from octavo.training.checkpoint import (
+from octavo.run.checkpoint import (
     Record,
-    check_identity,
     load_params,
     newest_record,
     saved_steps,
 )
-from octavo.training.errors import CheckpointError
-from octavo.training.folder import CONFIG, read_config
-from octavo.training.sharding import make_mesh
-from octavo.training.state import Definition, abstract_params, define
+from octavo.run.definition import Definition, abstract_params, define
+from octavo.run.directory import CONFIG, MARKER, read_config
+from octavo.run.errors import CheckpointError
+from octavo.run.identity import check_identity
+from octavo.run.marks import EntropyMarks, NoMarks
+from octavo.run.sharding import make_mesh
+from octavo.tokenizers import load as tokenizers
+from octavo.tokenizers.bytes import ByteTokenizer
+from octavo.tokenizers.interface import Tokenizer
+from octavo.tokenizers.words import WordTokenizer
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,6 @@ class Run:
     step: int
     mesh: Mesh
     marker: NoMarks | EntropyMarks
-
-
-MARKER = "marker"
-"""Folder, in a corpus or a run, of the small model whose entropy marks the ends of units."""
 
 
 def marker_for(model: ModelConfig, tokenizer: Tokenizer, folder: Path) -> NoMarks | EntropyMarks:

@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax import lax
 
-from octavo.configs.schema import Config, ConfigError, from_json, identity, to_json
+from octavo.configs.schema import Config, ConfigError, from_json
 from octavo.files import read_json
-from octavo.training.errors import CheckpointError, StorageError
+from octavo.run.errors import CheckpointError, StorageError
+from octavo.run.identity import SAME, check_identity, differences
 
 FORMAT = 2
 """Of checkpoints. Format 1 had one checksum for all."""
@@ -311,24 +312,6 @@ def _rest(state: dict) -> dict:
     return {name: value for name, value in state.items() if name not in ("step", "params")}
 
 
-def differences(
-    saved: dict, asked: dict, prefix: str = "", words: tuple[str, str] = ("saved", "asked for")
-) -> list[str]:
-    """Every value of two nested dicts that is not the same, as text."""
-    found = []
-    for key in saved | asked:
-        old, new = saved.get(key, "nothing"), asked.get(key, "nothing")
-        if all(isinstance(value, list) and value for value in (old, new)):
-            # Lists of parts, as of stages, are compared part by part.
-            if all(isinstance(item, dict) for item in (*old, *new)):
-                old, new = (dict(enumerate(value)) for value in (old, new))
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{prefix}{key}.", words)
-        elif old != new:
-            found.append(f"{prefix}{key}: {words[0]} {old!r}, {words[1]} {new!r}")
-    return found
-
-
 def check_settings(record: Record, meta: dict, folder: Path, allowed: tuple[str, ...] = ()) -> None:
     """Raise ConfigError unless the settings that make a run what it is are those of the record."""
     saved = record.config
@@ -339,41 +322,11 @@ def check_settings(record: Record, meta: dict, folder: Path, allowed: tuple[str,
     check_identity(saved, from_json(meta["config"]), who, allowed=allowed)
 
 
-_SAME = "Ask for the same, or choose another --workdir."
-
-
-def check_identity(
-    saved: Config,
-    asked: Config,
-    who: str,
-    advice: str = _SAME,
-    allowed: tuple[str, ...] = (),
-) -> None:
-    """Raise ConfigError, a sentence from ``who`` to ``advice``, unless both configs make the same
-    run but for the settings ``allowed``."""
-    before, now = identity(saved), identity(asked)
-    for section in before:
-        prefix = "" if section == "model" else f"{section}."
-        found = differences(before[section], now[section], prefix)
-        found = [text for text in found if text.partition(":")[0] not in allowed]
-        if found:
-            what = {"train": "seed or objective"}.get(section, section)
-            raise ConfigError(f"{who} with another {what} ({'; '.join(found)}). {advice}")
-
-
-def changes(record: Record | None, asked: Config) -> list[str]:
-    """Every setting that is not that of the record, as text."""
-    saved = record and record.config
-    if saved is None:
-        return []
-    return differences(*(to_json(config) | {"workdir": None} for config in (saved, asked)))
-
-
 def _agree(saved: dict, asked: dict, what: str, folder: Path) -> None:
     if found := differences(saved, asked):
         raise ConfigError(
             f"the checkpoints in {folder} were made with another {what} ({'; '.join(found)}). "
-            f"{_SAME}"
+            f"{SAME}"
         )
 
 
