@@ -15,15 +15,17 @@ from octavo.run.definition import Definition, abstract_params, described
 def abstract_state(
     definition: Definition, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> dict:
-    """Shapes, dtypes and shardings of the whole state. Optimizer statistics lie like their
-    parameters, counters on every device."""
+    """Shapes, dtypes and shardings of the whole state. Optimizer statistics of a parameter's shape
+    lie like it; every device has all of the others (counters, factored statistics)."""
     params, everywhere = abstract_params(definition, mesh), NamedSharding(mesh, jax.P())
     # A statistic's path ends in its parameter's, whatever wraps it.
-    by_path = {path: leaf.sharding for path, leaf in jax.tree.leaves_with_path(params)}
+    by_path = dict(jax.tree.leaves_with_path(params))
 
     def opt_sharding(path, leaf):
         endings = (path[i:] for i in range(len(path)))
-        return next((by_path[end] for end in endings if end in by_path), everywhere)
+        parameter = next((by_path[end] for end in endings if end in by_path), None)
+        alike = parameter is not None and parameter.shape == leaf.shape
+        return parameter.sharding if alike else everywhere
 
     opt = jax.eval_shape(optimizer.init, definition.abstract)
     counter = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
