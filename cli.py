@@ -76,9 +76,9 @@ _elsewhere = ""
 
 
 def continue_with(workdir: Path) -> None:
-    """From here on, what was done lies in ``workdir``: messages say how to go on there."""
+    """From here on, what was done lies in ``workdir``: messages say how a command goes on there."""
     global _elsewhere
-    if not any(argument.startswith("--workdir") for argument in sys.argv):
+    if _STARTED and not any(argument.startswith("--workdir") for argument in sys.argv):
         _elsewhere = f"{shlex.join(['python', *sys.argv])} --workdir {shlex.quote(str(workdir))}"
         process.kept = f"What was finished is kept; {again()}."
 

@@ -247,8 +247,9 @@ def _marks(arguments: Arguments, tokenizer, units: list, console):
         subwords = _tokenizer(arguments, name, "subwords.json", units, console)
         return SubwordMarks(subwords, tokenizer)
     from octavo.files import read_json
-    from octavo.run.marks import EntropyMarks
-    from octavo.run.opened import keep_marker, open_run
+    from octavo.run.directory import THRESHOLD
+    from octavo.run.marks import EntropyMarks, keep_marker
+    from octavo.run.opened import open_run
 
     run = open_run(arguments.marks)
     if run.tokenizer.fingerprint != tokenizer.fingerprint:
@@ -256,7 +257,7 @@ def _marks(arguments: Arguments, tokenizer, units: list, console):
             f"{arguments.marks} reads {run.tokenizer.name}, the corpus is of {tokenizer.name}; "
             "give both the same tokenizer."
         )
-    chosen = Path(arguments.marks) / "threshold.json"
+    chosen = Path(arguments.marks) / THRESHOLD
     if chosen.is_file():  # the marker of another corpus: marks as there
         mark = EntropyMarks.of_run(run, read_json(chosen, float, error=ConfigError))
     else:

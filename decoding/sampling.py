@@ -1,12 +1,13 @@
 """Drawing text from a model: filters over logits, and a jitted loop with a cache.
 
-The loop is that of speculative decoding (decoding/drafting.py): an id is drawn, a drafter guesses what
-follows, one pass of the model reads all of it, and the guesses that prove right stay. What comes
-out is what would come without a drafter: the same ids, or under rejection sampling the same
+The loop is that of speculative decoding (decoding/drafting.py): an id is drawn, a drafter guesses
+what follows, one pass of the model reads all of it, and the guesses that prove right stay. What
+comes out is what would come without a drafter: the same ids, or under rejection sampling the same
 distribution.
 """
 
 import codecs
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from octavo.decoding.drafting import Drafter, Now, Plain, Seen, put
 from octavo.model.segmentation import take
 
 HIDDEN = -jnp.inf
+PLAIN = Plain()
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def generate(
     """
     rows = len(prompts)
     lengths = np.array([len(p) + 1 for p in prompts], np.int32)
-    drafter = Plain() if drafter is None else drafter
+    drafter = PLAIN if drafter is None else drafter
     # Power-of-two shapes, so that prompts of many lengths share few compilations.
     width = 1 << int(lengths.max() - 1).bit_length()
     longest = int(lengths.max()) + count + drafter.size + 1
@@ -157,7 +159,7 @@ def generate(
     tokens = np.full((rows, width), bos_id, np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
         row[1 : len(prompt) + 1] = prompt
-    loop = Loop(bind, marker, drafter, sampling, eos_id, context, count, slots)
+    loop = _loop(bind, marker, drafter, sampling, eos_id, context, count, slots)
     params = (params, marker.params, drafter.params)
     state = loop.start(params, tokens, lengths, jax.random.key(seed))
     for begin in range(0, count, chunk):
@@ -308,6 +310,12 @@ class Loop:
 
         valid = jnp.where(live, 1 + guessed, 0)
         return self._read(params, state, tokens, valid, verify, guessed=D > 0)
+
+
+@functools.lru_cache(maxsize=8)
+def _loop(*about) -> Loop:
+    """Compiled once for calls that differ in prompt and seed alone."""
+    return Loop(*about)
 
 
 def plain_text(

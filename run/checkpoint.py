@@ -90,13 +90,14 @@ def saved_steps(workdir: Path) -> list[int]:
     return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
 
 
-def newest_record(workdir: Path) -> Record | None:
-    """The record of the newest checkpoint that has a readable one; nothing is written.
+def record_of(workdir: Path, step: int | None = None) -> Record | None:
+    """The record of a step's checkpoint (None: the newest that has a readable one), or None if it
+    cannot be read; nothing is written.
 
     Raises StorageError if the storage cannot be read.
     """
-    for step in saved_steps(workdir):
-        folder = Path(workdir) / "checkpoints" / str(step)
+    for each in saved_steps(workdir) if step is None else [step]:
+        folder = Path(workdir) / "checkpoints" / str(each)
         try:
             with _reading(folder):
                 return _read_record(folder)
@@ -338,8 +339,9 @@ def _check_format(meta: dict, folder: Path) -> None:
         )
 
 
-def load_params(run: Path, abstract: dict) -> tuple[dict, int]:
-    """The newest parameters of a run, laid out like ``abstract``, and their step.
+def load_params(run: Path, abstract: dict, step: int | None = None) -> tuple[dict, int]:
+    """The parameters of a run at a step (None: the newest), laid out like ``abstract``, and their
+    step.
 
     Raises CheckpointError if the run has none that can be read, ConfigError if they have another
     format.
@@ -350,7 +352,7 @@ def load_params(run: Path, abstract: dict) -> tuple[dict, int]:
     steps = saved_steps(run)
     if not steps:
         raise CheckpointError(f"{run} has no complete checkpoint yet.")
-    folder = run / "checkpoints" / str(steps[0])
+    folder = run / "checkpoints" / str(steps[0] if step is None else step)
     _quiet()
     options = ocp.CheckpointManagerOptions(read_only=True)
     try:

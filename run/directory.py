@@ -10,6 +10,8 @@ CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 MARKER = "marker"
 """Folder, in a corpus or a run, of the small model whose entropy marks the ends of units."""
+THRESHOLD = "threshold.json"
+"""In a marker: the entropy above which a unit ends, in nats."""
 
 _REWRITTEN = "Continue the run with its own command, which writes the file anew."
 

@@ -1,4 +1,4 @@
-"""Bits per byte of whole documents: every byte and every end of document is predicted and paid.
+"""What a run says of whole documents: every byte and every end of document is predicted and paid.
 
 A document longer than a row is scored in windows that overlap: each begins ``overlap`` ids before
 the first id it scores, so that every id but the first few has at least that much context.
@@ -7,7 +7,8 @@ the first id it scores, so that every id but the first few has at least that muc
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +16,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from octavo.batch import FIELDS, Batch
-from octavo.configs.room import Room
 from octavo.model.entropy import cross_entropy
 from octavo.run.rows import over_documents, packed_rows
 from octavo.run.sharding import batch_sharding, place_batch
 from octavo.tokenizers.interface import Tokenizer
+
+if TYPE_CHECKING:
+    from octavo.run.opened import Run
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,31 @@ class Score:
     documents: int
     ids: int
     """Predictions: one per id, ends of documents included."""
+    surprisal: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
+    """Bits of each byte, float64 ``[bytes]``, of each document; ends of documents are paid besides.
+    What an id stands for shares its bits; those of an id without bytes go to the byte before."""
 
     @property
     def bits_per_byte(self) -> float:
         return self.nats / math.log(2) / self.bytes
+
+
+@dataclass(frozen=True)
+class Units:
+    """How a model cuts a text at its first level: arrays over the bytes of the text."""
+
+    surprisal: np.ndarray
+    """float64: bits of each byte, as in ``Score``."""
+    ends: np.ndarray
+    """Booleans: a unit ends with this byte; all, of a flat model of bytes."""
+    probability: np.ndarray
+    """float64: what a learned segmenter gave an end here; NaN without one."""
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """First byte of each unit, and the one behind it; what follows the last end is a unit."""
+        edges = np.unique(np.r_[0, np.flatnonzero(self.ends) + 1, len(self.ends)]).tolist()
+        return list(zip(edges, edges[1:], strict=False))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -67,59 +91,97 @@ def _predict(bind: Callable, mesh: Mesh, params: dict, arrays: dict) -> tuple[ja
     return jax.lax.with_sharding_constraint(found, NamedSharding(mesh, jax.P()))
 
 
-def predictions(
-    bind: Callable,
-    params: dict,
-    encoded: list[np.ndarray],
-    tokenizer: Tokenizer,
-    marker,
-    mesh: Mesh,
-    *,
-    length: int,
-    overlap: int,
-    batch_size: int,
-    room: Room | None = None,
-    progress: Callable[[int, int], None] = lambda done, of: None,
-) -> list[Predictions]:
-    """Predict every id of documents with rows of ``length``; ``bind(params)`` is the model, marker
-    gives the ids their stored marks (run/marks.py), room is that of the model's rows (see
-    ``packed_rows``).
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _logits(bind: Callable, mesh: Mesh, params: dict, arrays: dict) -> tuple[jax.Array]:
+    """``[B, T, V]``, whole on every device."""
+    found = bind(params)(Batch(**arrays).widen()).logits
+    return (jax.lax.with_sharding_constraint(found, NamedSharding(mesh, jax.P())),)
 
-    Raises ValueError unless ``0 <= overlap < length``.
+
+def _by_windows(
+    function: Callable,
+    run: "Run",
+    encoded: list[np.ndarray],
+    overlap: int | None = None,
+    batch_size: int = 16,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> list[tuple[np.ndarray, ...]]:
+    """What a ``function`` like ``_predict`` gives for each document: arrays over its ids and its
+    end.
+
+    overlap: None: half a row. batch_size: rows at a time, which never change what comes out. Raises
+    ValueError unless ``0 <= overlap < length``.
     """
+    length = run.length
+    overlap = length // 2 if overlap is None else overlap
     if not 0 <= overlap < length:
         raise ValueError(f"the overlap must lie in [0, {length}), the row length; not {overlap}")
-    marks = marker.of_documents(encoded)
-    rows, places = packed_rows(encoded, tokenizer, length, overlap, marks, room)
-    sharding = batch_sharding(mesh)
+    marks = run.marker.of_documents(encoded)
+    rows, places = packed_rows(encoded, run.tokenizer, length, overlap, marks, run.room)
+    sharding = batch_sharding(run.mesh)
     # Rows are filled up to a batch: no more than a power of two above those there are. A mesh needs
     # rows for each of its devices.
     batch_size = min(batch_size, 1 << (len(rows) - 1).bit_length())
-    devices = mesh.shape["replica"] * mesh.shape["fsdp"]
+    devices = run.mesh.shape["replica"] * run.mesh.shape["fsdp"]
     batch_size = -(-batch_size // devices) * devices
 
     def evaluate(part: np.ndarray):
         arrays = {name: part[:, i] for i, name in enumerate(FIELDS)}
         placed = place_batch(sharding, arrays, np.arange(batch_size), batch_size)
-        return jax.device_get(_predict(bind, mesh, params, placed))
+        return jax.device_get(function(run.definition.bind, run.mesh, run.params, placed))
 
-    found = over_documents(evaluate, rows, places, len(encoded), batch_size, progress)
+    with jax.set_mesh(run.mesh):
+        return over_documents(evaluate, rows, places, len(encoded), batch_size, progress)
+
+
+def predictions(run: "Run", encoded: list[np.ndarray], **how) -> list[Predictions]:
+    """What the run says of documents; ``how`` as in ``_by_windows``."""
     # Position i reads id i - 1: what it says of the cut behind that id stands one further on.
-    return [Predictions(nats, correct, ends[1:], p[1:]) for nats, correct, ends, p in found]
+    return [
+        Predictions(nats, correct, ends[1:], p[1:])
+        for nats, correct, ends, p in _by_windows(_predict, run, encoded, **how)
+    ]
 
 
-def score(
-    bind: Callable, params: dict, documents: list[bytes], tokenizer: Tokenizer, *rest, **settings
-) -> Score:
-    """The score of documents; further arguments as in ``predictions``. Raises ValueError if there
-    are no bytes to score."""
+def logits(run: "Run", ids: np.ndarray) -> np.ndarray:
+    """Float32 ``[ids + 1, V]``: before each id of a document, and before its end."""
+    return _by_windows(_logits, run, [ids])[0][0]
+
+
+def score(run: "Run", documents: list[bytes], **how) -> Score:
+    """The score of documents; ``how`` as in ``_by_windows``. Raises ValueError if there are no
+    bytes to score."""
     if not any(documents):
         raise ValueError("there is no text to score")
-    encoded = [tokenizer.encode(document) for document in documents]
-    found = predictions(bind, params, encoded, tokenizer, *rest, **settings)
+    encoded = [run.tokenizer.encode(document) for document in documents]
+    found = predictions(run, encoded, **how)
+    by_byte = zip(encoded, found, documents, strict=True)
     return Score(
         nats=sum(float(one.nats.sum(dtype=np.float64)) for one in found),
         bytes=sum(map(len, documents)),
         documents=len(documents),
         ids=sum(len(one.nats) for one in found),
+        surprisal=[
+            over_bytes(ids, one, run.tokenizer, len(text)).surprisal for ids, one, text in by_byte
+        ],
     )
+
+
+def over_bytes(ids: np.ndarray, found: Predictions, tokenizer: Tokenizer, size: int) -> Units:
+    """Predictions of ids as bits, ends and probabilities of the ``size`` bytes they stand for. What
+    ids without bytes cost, and the ends they mark, go to the byte before (at first, the one
+    after)."""
+    bits, ends, probability = np.zeros(size), np.zeros(size, bool), np.full(size, np.nan)
+    if size:
+        sizes = tokenizer.bytes_per_id()[ids]
+        # A byte that had to be escaped stands for itself, and the escape for nothing.
+        stops = np.minimum(np.cumsum(sizes), size)
+        last = np.maximum(stops - 1, 0)
+        first = np.minimum(np.minimum(stops - sizes, size - 1), last)
+        counts = last + 1 - first
+        at = np.repeat(last + 1 - np.cumsum(counts), counts) + np.arange(counts.sum())
+        each = found.nats[: len(ids)] / math.log(2) / counts
+        np.add.at(bits, at, np.repeat(each, counts))
+        np.logical_or.at(ends, last, found.ends)
+        np.fmax.at(probability, last, found.probability)
+    return Units(bits, ends, probability)

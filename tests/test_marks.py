@@ -25,8 +25,8 @@ from octavo.decoding import drafting
 from octavo.decoding.sampling import Sampling, generate
 from octavo.run import codec
 from octavo.run.directory import MARKER
-from octavo.run.marks import EntropyMarks
-from octavo.run.opened import Run, check_marks
+from octavo.run.marks import EntropyMarks, check_marks
+from octavo.run.opened import Run
 from octavo.tokenizers.bytes import BOS, ByteTokenizer
 from octavo.tokenizers.unigram import UnigramTokenizer
 

@@ -15,6 +15,7 @@ ROOMS = {
     "files": set(),
     "batch": set(),
     "process": set(),
+    "arguments": {"files", "configs"},
     "configs": {"files"},
     "tokenizers": {"files"},
     "model": _PLAIN,
@@ -23,7 +24,7 @@ ROOMS = {
     "run": {*_PLAIN, "model", "decoding", "data"},
     "training": {*_PLAIN, "model", "data", "run"},
     "launch": {*_PLAIN, "model", "run", "training", "cli"},
-    "evaluation": {*_PLAIN, "model", "decoding", "data", "run"},
+    "evaluation": {*_PLAIN, "model", "decoding", "data", "run", "arguments"},
 }
 SOURCES = sorted(  # of these folders alone: an environment may lie beside them
     path

@@ -19,9 +19,11 @@ from jax.experimental import multihost_utils
 from octavo.configs.schema import Config, ConfigError, to_json
 from octavo.files import json_text, read_json, write_json
 from octavo.run.checkpoint import Checkpoints, saved_steps
-from octavo.run.directory import CONFIG, read_config
+from octavo.run.directory import CONFIG, MARKER, TOKENIZER, read_config
 from octavo.run.errors import CheckpointError
 from octavo.run.identity import check_identity, differences
+from octavo.run.marks import keep_marker
+from octavo.training.trainer import Trainer
 
 LOCK = "lock"
 DIVERGED = "diverged.json"
@@ -147,6 +149,15 @@ def unsaved_start(folder: Path, config: Config, allowed: tuple[str, ...]) -> boo
             "choose another --workdir, or clear this one."
         )
     return True
+
+
+def describe(folder: Path, trainer: Trainer) -> None:
+    """Write what the run is: all that is needed to open a checkpoint of it."""
+    write_json(folder / CONFIG, to_json(trainer.config))
+    write_json(folder / TOKENIZER, trainer.tokenizer.to_json())
+    marked_by = trainer.plan.corpora[0].folder / MARKER
+    if marked_by.is_dir():
+        keep_marker(marked_by, None, folder)
 
 
 def last_logged(folder: Path) -> int:
