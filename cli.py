@@ -24,7 +24,8 @@ from octavo.configs.schema import MOVED, Config
 from octavo.data.errors import DataError, WorkerError
 from octavo.files import FileError
 from octavo.process import DONE, FAILED, PREEMPTED, WRONG_USE, Preempted
-from octavo.training.errors import CheckpointError, HostsError, StorageError
+from octavo.run.errors import CheckpointError, StorageError
+from octavo.training.errors import HostsError
 
 
 class RunError(Exception):
@@ -88,9 +89,9 @@ _elsewhere = ""
 
 
 def continue_with(workdir: Path) -> None:
-    """From here on, what was done lies in ``workdir``: messages say how to go on there."""
+    """From here on, what was done lies in ``workdir``: messages say how a command goes on there."""
     global _elsewhere
-    if not any(argument.startswith("--workdir") for argument in sys.argv):
+    if _STARTED and not any(argument.startswith("--workdir") for argument in sys.argv):
         _elsewhere = f"{shlex.join(['python', *sys.argv])} --workdir {shlex.quote(str(workdir))}"
         process.kept = f"What was finished is kept; {again()}."
 

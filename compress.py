@@ -37,8 +37,8 @@ def compress(arguments: Arguments) -> None:
 
     from rich.progress import Progress
 
-    from octavo.evaluation import codec
-    from octavo.evaluation.run import open_run
+    from octavo.run.errors import CodecError
+    from octavo.run.opened import open_run
 
     run = open_run(arguments.run)
     errors = cli.console(stderr=True)
@@ -50,10 +50,10 @@ def compress(arguments: Arguments) -> None:
             if done % 64 == 0:
                 bar.update(task, completed=done)
 
-        work = codec.decompress if arguments.decompress else codec.compress
+        work = run.decompress if arguments.decompress else run.compress
         try:
-            made = work(codec.Predictor(run), data, progress)
-        except codec.CodecError as error:
+            made = work(data, progress)
+        except CodecError as error:
             verb = "decompressed" if arguments.decompress else "compressed"
             raise ConfigError(f"{arguments.source} cannot be {verb}: {error}.") from error
     files.write(out, made)

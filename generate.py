@@ -73,31 +73,25 @@ def generate(arguments: Arguments) -> None:
         raise ConfigError(f"--{error}") from error
     prompt = _prompt(arguments)
 
-    from octavo.evaluation.run import open_run
-    from octavo.tokenizers.words import WordTokenizer
+    from octavo.run.opened import open_run
 
     run = open_run(arguments.run)
     drafter, acceptance = drafter_for(arguments, run), sampling.Acceptance()
-    ids = run.tokenizer.encode(_newest(prompt, run.config.data.length))
-    # A mark may follow every byte.
-    count = arguments.bytes * (2 if isinstance(run.tokenizer, WordTokenizer) else 1)
-    pieces = sampling.generate(
-        run.definition.bind, run.params, [ids] * arguments.samples,
-        count, sampling=how, seed=arguments.seed, bos_id=run.tokenizer.bos_id,
-        eos_id=run.tokenizer.eos_id, marker=run.marker, context=run.config.data.length,
+    if len(prompt) > run.most_prompt:
+        print(
+            f"of the prompt's {len(prompt):,} bytes, the last {run.most_prompt:,} are read.",
+            file=sys.stderr,
+        )
+    texts = run.continuations(
+        prompt, arguments.bytes, how, samples=arguments.samples, seed=arguments.seed,
         drafter=drafter, acceptance=acceptance,
     )  # fmt: skip
-    if arguments.samples == 1:
-        for text in sampling.plain_text(
-            pieces, run.tokenizer, most_bytes=arguments.bytes, prompt=prompt
-        ):
-            _write(text)
+    for number, pieces in enumerate(texts, 1):
+        if len(texts) > 1:
+            _write(f"--- {number}\n")
+        for piece in pieces:
+            _write(piece)
         _write("\n")
-    else:
-        drawn = list(pieces)
-        for row in range(arguments.samples):
-            text = sampling.plain_text(iter(drawn), run.tokenizer, row, arguments.bytes, prompt)
-            _write(f"--- {row + 1}\n{''.join(text)}\n")
     if drafter is not None:
         print(f"{type(drafter).__name__}: {acceptance}", file=sys.stderr)
 
@@ -116,18 +110,6 @@ def _prompt(arguments: Arguments) -> bytes:
         raise ConfigError(f"standard input cannot be read: {error.strerror}.") from error
 
 
-def _newest(prompt: bytes, length: int) -> bytes:
-    """The part of a prompt that the model is given: two rows of training or 2,048 bytes, whichever
-    is more, from the beginning of a character. One pass reads it, and needs room for its square."""
-    most = max(2 * length, 2048)
-    if len(prompt) <= most:
-        return prompt
-    print(f"of the prompt's {len(prompt):,} bytes, the last {most:,} are read.", file=sys.stderr)
-    newest = prompt[-most:]
-    inside = next((i for i, byte in enumerate(newest[:4]) if byte & 0xC0 != 0x80), 0)
-    return newest[inside:]
-
-
 def _write(text: str) -> None:
     """Print in UTF-8, whatever the locale says."""
     if sys.stdout is not None:
@@ -139,8 +121,8 @@ def drafter_for(arguments: Arguments, run):
     """The drafter that --speculative names, or None. Raises ConfigError if there is none such, or
     it does not go with the run."""
     from octavo.decoding import drafting
-    from octavo.evaluation.marks import NoMarks
-    from octavo.evaluation.run import open_run
+    from octavo.run.marks import NoMarks
+    from octavo.run.opened import open_run
 
     name, colon, number = arguments.speculative.partition(":")
     own = drafting.own_drafter(run.config.model)
@@ -167,9 +149,7 @@ def drafter_for(arguments: Arguments, run):
         raise ConfigError(f"{arguments.speculative} and {arguments.run} have different tokenizers.")
     if not isinstance(small.marker, NoMarks):
         raise ConfigError(f"{arguments.speculative} needs marks of another model: it cannot draft.")
-    return drafting.Smaller(
-        small.definition.bind, small.params, small.config.data.length, arguments.draft
-    )
+    return drafting.Smaller(small.definition.bind, small.params, small.length, arguments.draft)
 
 
 def cli_main() -> None:

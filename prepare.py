@@ -164,7 +164,8 @@ def _check(arguments: Arguments) -> None:
 def _training_text(arguments: Arguments, units: list, most_bytes: int):
     """Documents of the training split, up to ``most_bytes``."""
     from octavo.data.prepare import split_of
-    from octavo.data.sources import Skipped, documents
+    from octavo.data.records import Skipped
+    from octavo.data.sources import documents
 
     read = 0
     for unit in units:
@@ -266,9 +267,10 @@ def _marks(arguments: Arguments, tokenizer, units: list, console):
             )
         subwords = _tokenizer(arguments, name, "subwords.json", units, console)
         return SubwordMarks(subwords, tokenizer)
-    from octavo.evaluation.marks import EntropyMarks
-    from octavo.evaluation.run import keep_marker, open_run
     from octavo.files import read_json
+    from octavo.run.directory import THRESHOLD
+    from octavo.run.marks import EntropyMarks, keep_marker
+    from octavo.run.opened import open_run
 
     run = open_run(arguments.marks)
     if run.tokenizer.fingerprint != tokenizer.fingerprint:
@@ -276,7 +278,7 @@ def _marks(arguments: Arguments, tokenizer, units: list, console):
             f"{arguments.marks} reads {run.tokenizer.name}, the corpus is of {tokenizer.name}; "
             "give both the same tokenizer."
         )
-    chosen = Path(arguments.marks) / "threshold.json"
+    chosen = Path(arguments.marks) / THRESHOLD
     if chosen.is_file():  # the marker of another corpus: marks as there
         mark = EntropyMarks.of_run(run, read_json(chosen, float, error=ConfigError))
     else:

@@ -48,7 +48,7 @@ def view(arguments: Arguments) -> None:
     from octavo.data.pipeline import parse_source
     from octavo.data.shards import Corpus, heldout_documents
     from octavo.evaluation import viewer
-    from octavo.evaluation.run import open_run
+    from octavo.run.opened import open_run
 
     views = []
     for folder, path in zip(arguments.runs, paths, strict=True):
@@ -63,11 +63,10 @@ def view(arguments: Arguments) -> None:
         text = viewer.beginning(text, arguments.most_bytes)
         if not text:
             raise ConfigError("there is no text to show: name a file with --text.")
-        length = run.config.data.length
-        settings = {"length": length, "overlap": length // 2, "batch_size": 4}
         alike = sum(other.name == path.name for other in paths) > 1
-        views.append(viewer.view(run, folder if alike else path.name, text, settings))
-        print(f"{folder}: {views[-1].bits.sum() / len(text):.3f} bits/byte")
+        units = run.units(text)
+        views.append((folder if alike else path.name, units))
+        print(f"{folder}: {units.surprisal.sum() / len(text):.3f} bits/byte")
     files.write(arguments.out, viewer.page(text, views))
     print(f"the page is {arguments.out}")
 

@@ -25,15 +25,10 @@ from octavo import cli
 from octavo.batch import FIELDS
 from octavo.configs.model import ModelConfig, MTPConfig
 from octavo.configs.schema import Config, DataConfig, OptimizerConfig, TrainConfig
-from octavo.evaluation.marks import NoMarks
-from octavo.evaluation.rows import packed_rows
-from octavo.evaluation.score import predictions
 from octavo.model import flops
+from octavo.run.rows import packed_rows
 from octavo.tokenizers.bytes import ByteTokenizer
-from octavo.training.optimizer import make_optimizer
-from octavo.training.sharding import make_mesh
-from octavo.training.state import abstract_state, define, fresh_state
-from octavo.training.step import make_step
+from octavo.training.trainer import Trainer
 
 COMMON = b"""
 the of and to in is was for on that with as it at by from his her they this had not but are or an
@@ -86,40 +81,34 @@ def configuration(heads: int, steps: int) -> Config:
 
 def curves(config: Config, seeds: int, counted: list[int]) -> np.ndarray:
     """Accuracy and bits per byte after ``counted`` steps, ``[seeds, counts, 2]``."""
-    rows, length = config.data.batch_size, config.data.length
-    mesh = make_mesh(config.mesh)
-    jax.set_mesh(mesh)
-    definition = define(config, TOKENIZER.vocabulary, jax.devices()[0].platform)
-    optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names)
-    abstract = abstract_state(definition, optimizer, mesh)
-    step = make_step(config, definition, optimizer, abstract, TOKENIZER.bytes_per_id())
+    trainer = Trainer.of(config, TOKENIZER)
+    rows, length = trainer.shape
     # The end of a document fills its row.
     heldout, told = documents(np.random.default_rng(1000), HELDOUT, length - 1)
 
-    def measure(params: dict) -> tuple[float, float]:
-        found = predictions(
-            definition.bind, params, heldout, TOKENIZER, NoMarks(), mesh,
-            length=length, overlap=0, batch_size=rows,
-        )  # fmt: skip
+    def measure(state: dict) -> tuple[float, float]:
+        found = trainer.run(state).predictions(heldout, overlap=0, batch_size=rows)
         correct = np.concatenate([one.correct[:-1] for one in found])
         nats = sum(float(one.nats.sum(dtype=np.float64)) for one in found)
         return float(correct[told].mean()), nats / math.log(2) / len(told)
 
     def curve(seed: int) -> list[tuple[float, float]]:
         rng = np.random.default_rng(seed)
-        state, found = fresh_state(definition, optimizer, abstract, seed), []
+        state, found = trainer.fresh(seed), []
         for i in range(1, config.train.steps + 1):
             packed, _ = packed_rows(documents(rng, rows, length - 1)[0], TOKENIZER, length, 0)
-            state, _ = step(state, {name: packed[:, f] for f, name in enumerate(FIELDS)})
+            arrays = {name: packed[:, f] for f, name in enumerate(FIELDS)}
+            state, _ = trainer.step(state, arrays)
             if i in counted:
-                found.append(measure(state["params"]))
+                found.append(measure(state))
                 print(
                     f"n {config.model.mtp.count}  seed {seed}  step {i}  "
                     f"accuracy {found[-1][0]:.1%}  {found[-1][1]:.3f} bits/byte", flush=True,
                 )  # fmt: skip
         return found
 
-    return np.array([curve(seed) for seed in range(seeds)])
+    with jax.set_mesh(trainer.mesh):
+        return np.array([curve(seed) for seed in range(seeds)])
 
 
 def main() -> None:

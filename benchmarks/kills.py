@@ -72,7 +72,7 @@ def losses(workdir: Path) -> dict[int, float]:
 def parameters(workdir: Path) -> list[np.ndarray]:
     import jax
 
-    from octavo.evaluation.run import open_run
+    from octavo.run.opened import open_run
 
     return [np.asarray(leaf) for leaf in jax.tree.leaves(open_run(workdir).params)]
 

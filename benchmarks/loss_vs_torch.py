@@ -9,18 +9,15 @@ last tenth of the steps. Needs PyTorch (pip install torch).
 
 import argparse
 import math
+from dataclasses import replace
 
 import jax
 import numpy as np
 
 from octavo import cli
 from octavo.configs import presets
-from octavo.data.pipeline import batches, make_plan
-from octavo.tokenizers.bytes import BYTES
-from octavo.training.optimizer import learning_rate, make_optimizer
-from octavo.training.sharding import make_mesh
-from octavo.training.state import abstract_state, define, fresh_state
-from octavo.training.step import make_step
+from octavo.training.optimizer import learning_rate
+from octavo.training.trainer import Trainer
 
 
 def main() -> None:
@@ -31,22 +28,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
     config = presets()["flat"]
-    plan = make_plan(config.data, a.seed)
-    rows = np.arange(config.data.batch_size)
-    stream = list(batches(plan, rows, first_step=0, steps=a.steps, workers=0))
-
-    mesh = make_mesh(config.mesh)
-    jax.set_mesh(mesh)
-    definition = define(config, BYTES, "cpu")
-    optimizer = make_optimizer(config.optimizer, a.steps, definition.names)
-    abstract = abstract_state(definition, optimizer, mesh)
-    state = fresh_state(definition, optimizer, abstract, a.seed)
-    sizes = plan.corpora[0].tokenizer.bytes_per_id()
-    step = make_step(config, definition, optimizer, abstract, sizes)
+    train = replace(config.train, steps=a.steps, seed=a.seed)
+    trainer = Trainer.of(replace(config, train=train))
+    stream = list(trainer.batches())
+    sizes = trainer.tokenizer.bytes_per_id()
     ours = []
-    for batch in stream:
-        state, metrics = step(state, batch)
-        ours.append((float(metrics["nats"]), float(metrics["bytes"])))
+    with jax.set_mesh(trainer.mesh):
+        state = trainer.fresh()
+        for batch in stream:
+            state, metrics = trainer.step(state, batch)
+            ours.append((float(metrics["nats"]), float(metrics["bytes"])))
 
     torch.manual_seed(a.seed)
     torch.set_num_threads(2)

@@ -11,20 +11,13 @@ import sys
 import time
 
 import jax
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from octavo import cli
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
-from octavo.data.pipeline import batches, make_plan
-from octavo.model import flops
-from octavo.model.check import reads_marks
-from octavo.training.optimizer import make_optimizer
-from octavo.training.sharding import batch_sharding, make_mesh, place_batch
-from octavo.training.state import abstract_state, define, fresh_state
-from octavo.training.step import make_step
+from octavo.training.trainer import Trainer
 
 PRESETS = ("flat", "words", "hat", "megabyte", "spacebyte", "pooling-space", "aunet", "lobef")
 ROUNDS = 10
@@ -35,27 +28,19 @@ def contender(name: str):
     config = presets().get(name)
     if config is None:
         raise ConfigError(f"no preset {name!r}; there are {', '.join(presets())}.")
-    mesh = make_mesh(config.mesh)
-    jax.set_mesh(mesh)
-    plan = make_plan(config.data, 0, reads_marks(config.model))
-    tokenizer = plan.corpora[0].tokenizer
-    definition = define(config, tokenizer.vocabulary, jax.devices()[0].platform)
-    optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names)
-    abstract = abstract_state(definition, optimizer, mesh)
-    state = fresh_state(definition, optimizer, abstract, 0)
-    run = make_step(config, definition, optimizer, abstract, tokenizer.bytes_per_id())
-    rows = np.arange(config.data.batch_size)
-    stream = batches(plan, rows, first_step=0, steps=10**6, workers=0)
+    trainer = Trainer.of(config)
+    stream = trainer.batches(steps=10**6)
+    with jax.set_mesh(trainer.mesh):
+        state = trainer.fresh()
 
     def step() -> float:
         nonlocal state
-        state, metrics = run(
-            state, place_batch(batch_sharding(mesh), next(stream), rows, len(rows))
-        )
-        return float(metrics["bytes"])
+        with jax.set_mesh(trainer.mesh):
+            state, metrics = trainer.step(state, trainer.place(next(stream)))
+            return float(metrics["bytes"])
 
-    per_byte = flops.training_flops(config.model, 256, config.data.length) / plan.bytes_per_id()
-    return step, definition.parameters, per_byte
+    per_byte = trainer.flops_per_id / trainer.bytes_per_id
+    return step, trainer.definition.parameters, per_byte
 
 
 def main() -> None:

@@ -19,9 +19,8 @@ from rich.table import Table
 
 from octavo import cli
 from octavo.configs import presets
-from octavo.data.pipeline import make_plan
 from octavo.model import flops
-from octavo.model.check import reads_marks
+from octavo.training.trainer import plan_of
 
 PRESETS = ("flat", "words", "hat", "megabyte", "spacebyte", "pooling-space", "manta", "hnet")
 TRAIN = Path(__file__).parents[1] / "train.py"
@@ -31,7 +30,7 @@ def cost_of(name: str) -> tuple[float, float]:
     """FLOPs and bytes of one step."""
     config = presets()[name]
     ids = config.data.batch_size * config.data.length
-    plan = make_plan(config.data, 0, reads_marks(config.model))
+    plan = plan_of(config)
     vocab_size = plan.corpora[0].tokenizer.vocab_size
     each = flops.training_flops(config.model, vocab_size, config.data.length)
     return ids * each, ids * plan.bytes_per_id()

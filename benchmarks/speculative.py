@@ -23,8 +23,8 @@ from octavo.data.pipeline import parse_source
 from octavo.data.shards import Corpus, heldout_documents
 from octavo.decoding.drafting import Plain
 from octavo.decoding.sampling import Loop, Sampling
-from octavo.evaluation.run import open_run
 from octavo.generate import drafter_for
+from octavo.run.opened import open_run
 
 PROMPT = 200
 """Bytes of each document that are read."""
@@ -58,7 +58,7 @@ def main() -> None:
         loops[name] = loop, params = (
             Loop(
                 run.definition.bind, run.marker, drafter, Sampling(given.temperature), -1,
-                run.config.data.length, given.bytes, slots,
+                run.length, given.bytes, slots,
             ),
             (run.params, run.marker.params, drafter.params),
         )  # fmt: skip
@@ -67,10 +67,11 @@ def main() -> None:
         tokens = np.full((1, width), run.tokenizer.bos_id, np.int32)
         tokens[0, 1 : PROMPT + 1] = prompt
         lengths = np.array([PROMPT + 1], np.int32)
-        state = jax.block_until_ready(loop.start(params, tokens, lengths, jax.random.key(0)))
-        began = time.perf_counter()
-        state = jax.block_until_ready(loop.proceed(params, state, given.bytes))
-        seconds = time.perf_counter() - began
+        with jax.set_mesh(run.mesh):
+            state = jax.block_until_ready(loop.start(params, tokens, lengths, jax.random.key(0)))
+            began = time.perf_counter()
+            state = jax.block_until_ready(loop.proceed(params, state, given.bytes))
+            seconds = time.perf_counter() - began
         ids = np.asarray(state["ids"][0])[PROMPT + 1 : PROMPT + 1 + given.bytes]
         return seconds, int(state["told"][0]), ids
 

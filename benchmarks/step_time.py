@@ -16,27 +16,21 @@ import numpy as np
 from octavo import cli
 from octavo.batch import Batch
 from octavo.configs.model import ModelConfig
-from octavo.configs.schema import Config, DataConfig, MeshConfig
-from octavo.tokenizers.bytes import BYTES, ByteTokenizer
-from octavo.training.optimizer import make_optimizer
-from octavo.training.sharding import make_mesh
-from octavo.training.state import abstract_state, define, fresh_state
-from octavo.training.step import make_step
+from octavo.configs.schema import Config, DataConfig
+from octavo.tokenizers.bytes import ByteTokenizer
+from octavo.training.trainer import Trainer
 
 
 def ours(config: Config, batch: dict):
-    mesh = make_mesh(MeshConfig())
-    jax.set_mesh(mesh)
-    definition = define(config, BYTES, "cpu")
-    optimizer = make_optimizer(config.optimizer, 1000, definition.names)
-    abstract = abstract_state(definition, optimizer, mesh)
-    state = fresh_state(definition, optimizer, abstract, 0)
-    step = make_step(config, definition, optimizer, abstract, ByteTokenizer().bytes_per_id())
+    trainer = Trainer.of(config, ByteTokenizer())
+    with jax.set_mesh(trainer.mesh):
+        state = trainer.fresh()
 
     def run():
         nonlocal state
-        state, metrics = step(state, batch)
-        jax.block_until_ready(metrics)
+        with jax.set_mesh(trainer.mesh):
+            state, metrics = trainer.step(state, batch)
+            jax.block_until_ready(metrics)
 
     return run
 

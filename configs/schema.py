@@ -70,9 +70,9 @@ class DataConfig:
 class OptimizerConfig:
     """How gradients become updates."""
 
-    name: Literal["adamw", "muon"] = "adamw"
-    """muon: orthogonalized momentum for the matrices of the blocks, AdamW for the rest; both at
-    the same learning rate."""
+    name: str = "adamw"
+    """A file of training/optimizers/. muon: orthogonalized momentum for the matrices of the blocks,
+    AdamW for the rest; both at the same learning rate."""
     learning_rate: float = 3e-3
     """Peak learning rate."""
     schedule: Literal["wsd", "cosine"] = "wsd"

@@ -26,8 +26,9 @@ from octavo.data.manifest import (
     write_manifest,
 )
 from octavo.data.marks import Marks
+from octavo.data.records import Skipped
 from octavo.data.shards import Corpus, ShardWriter
-from octavo.data.sources import UNIT_BYTES, Skipped, Unit, documents
+from octavo.data.sources import UNIT_BYTES, Unit, documents
 from octavo.tokenizers.interface import Tokenizer, fingerprint_of
 
 _WARNINGS = 20

@@ -7,6 +7,7 @@ distribution.
 """
 
 import codecs
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from octavo.decoding.drafting import Drafter, Now, Plain, Seen, put
+from octavo.decoding.drafting import Plain
+from octavo.model.drafter import Drafter, Now, Seen, put
 from octavo.model.layers import take
 
 HIDDEN = -jnp.inf
+PLAIN = Plain()
 
 
 @dataclass(frozen=True)
@@ -143,13 +146,13 @@ def generate(
     """Continue each prompt (1-d ids) by ``count`` ids, in pieces ``[rows, <= chunk]`` int32.
 
     bind: ``bind(params)`` is the model. A row that ended its document goes on with ``eos_id``;
-    when all have, this stops early. marker: gives each id its stored mark (evaluation/marks.py).
+    when all have, this stops early. marker: gives each id its stored mark (run/marks.py).
     context: see no further back than this many positions. drafter: guesses ids ahead; acceptance:
     is told how that goes.
     """
     rows = len(prompts)
     lengths = np.array([len(p) + 1 for p in prompts], np.int32)
-    drafter = Plain() if drafter is None else drafter
+    drafter = PLAIN if drafter is None else drafter
     # Power-of-two shapes, so that prompts of many lengths share few compilations.
     width = 1 << int(lengths.max() - 1).bit_length()
     longest = int(lengths.max()) + count + drafter.size + 1
@@ -157,7 +160,7 @@ def generate(
     tokens = np.full((rows, width), bos_id, np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
         row[1 : len(prompt) + 1] = prompt
-    loop = Loop(bind, marker, drafter, sampling, eos_id, context, count, slots)
+    loop = _loop(bind, marker, drafter, sampling, eos_id, context, count, slots)
     params = (params, marker.params, drafter.params)
     state = loop.start(params, tokens, lengths, jax.random.key(seed))
     for begin in range(0, count, chunk):
@@ -308,6 +311,12 @@ class Loop:
 
         valid = jnp.where(live, 1 + guessed, 0)
         return self._read(params, state, tokens, valid, verify, guessed=D > 0)
+
+
+@functools.lru_cache(maxsize=8)
+def _loop(*about) -> Loop:
+    """Compiled once for calls that differ in prompt and seed alone."""
+    return Loop(*about)
 
 
 def plain_text(

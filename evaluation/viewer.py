@@ -3,61 +3,15 @@ model thought of each byte. One file, no network."""
 
 import codecs
 import html
-import math
-from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
 import numpy as np
 
 from octavo import files
-from octavo.evaluation.score import predictions
-from octavo.tokenizers.interface import Tokenizer
+from octavo.run.score import Units
 
 PAGE = Path(__file__).with_name("viewer.html")
-
-
-@dataclass(frozen=True)
-class View:
-    """One model's reading of a text: arrays over its bytes."""
-
-    name: str
-    bits: np.ndarray
-    """Surprisal of each byte; of an id that stands for several, spread over them."""
-    ends: np.ndarray
-    """Booleans: a unit ends with this byte."""
-    probability: np.ndarray
-    """What a learned segmenter gave an end here; NaN without one."""
-
-
-def view(run, name: str, text: bytes, settings: dict) -> View:
-    """How an opened run reads ``text``."""
-    ids = run.tokenizer.encode(text)
-    (found,) = predictions(
-        run.definition.bind, run.params, [ids], run.tokenizer, run.marker, run.mesh, **settings
-    )
-    return View(name, *over_bytes(ids, found, run.tokenizer, len(text)))
-
-
-def over_bytes(ids, found, tokenizer: Tokenizer, size: int) -> tuple[np.ndarray, ...]:
-    """Predictions of ids as bits, ends and probabilities of the ``size`` bytes they stand for. What
-    ids without bytes cost, and the ends they mark, go to the byte before (at first, the one
-    after)."""
-    sizes = tokenizer.bytes_per_id()[ids]
-    # A byte that had to be escaped stands for itself, and the escape for nothing.
-    stops = np.minimum(np.cumsum(sizes), size)
-    starts = np.minimum(stops - sizes, size - 1)
-    bits, ends = np.zeros(size), np.zeros(size, bool)
-    probability = np.full(size, np.nan)
-    for start, stop, nats, end, p in zip(
-        starts, stops, found.nats, found.ends, found.probability, strict=False
-    ):
-        last = max(stop - 1, 0)
-        first = min(start, last)
-        bits[first : last + 1] += nats / math.log(2) / (last + 1 - first)
-        ends[last] |= end
-        probability[last] = np.fmax(probability[last], p)
-    return bits, ends, probability
 
 
 def characters(text: bytes) -> list[tuple[str, int, int]]:
@@ -96,11 +50,11 @@ def _written(character: str) -> str:
     return html.escape(character)
 
 
-def page(text: bytes, views: list[View]) -> str:
-    """The whole HTML page."""
+def page(text: bytes, views: list[tuple[str, Units]]) -> str:
+    """The whole HTML page: names of models, and how each cuts the text."""
     pieces = characters(text)
     columns = []
-    for number, shown in enumerate(views):
+    for number, (name, shown) in enumerate(views):
         unit_of = np.cumsum(shown.ends) - shown.ends
         units = int(unit_of[-1]) + 1
         spans = []
@@ -110,11 +64,11 @@ def page(text: bytes, views: list[View]) -> str:
             kind = f"u{unit_of[at] % 2}" + (" cut" if inside else "")
             spans.append(f'<span class="{kind}" data-i="{i}">{_written(character)}</span>')
         about = (
-            f"{shown.bits.sum() / len(text):.3f} bits/byte · {len(text) / units:.2f} bytes/unit · "
-            f"{units} units"
+            f"{shown.surprisal.sum() / len(text):.3f} bits/byte · "
+            f"{len(text) / units:.2f} bytes/unit · {units} units"
         )
         # A name of a folder may hold bytes that are no UTF-8.
-        name = html.escape(shown.name.encode(errors="backslashreplace").decode())
+        name = html.escape(name.encode(errors="backslashreplace").decode())
         columns.append(
             f'<section data-model="{number}"><h2>{name}</h2>'
             f"<p>{about}</p><pre>{''.join(spans)}</pre></section>"
@@ -124,13 +78,13 @@ def page(text: bytes, views: list[View]) -> str:
         "characters": [[at, size] for _, at, size in pieces],
         "models": [
             {
-                "bits": np.round(shown.bits, 3).tolist(),
+                "bits": np.round(shown.surprisal, 3).tolist(),
                 "ends": shown.ends.astype(int).tolist(),
                 "probability": [
                     None if np.isnan(p) else round(float(p), 4) for p in shown.probability
                 ],
             }
-            for shown in views
+            for _, shown in views
         ],
     }
     # "<" could end the script early, or begin a comment in it.

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from octavo import cli
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config
-from octavo.tokenizers.interface import Vocabulary
 
 # Cloud names (by TensorCores for v4 and v5p, by chips for the rest) to what libtpu calls them:
 # topology, and accelerator type for its environment.
@@ -54,9 +53,9 @@ def check_topology(topology: str) -> None:
         raise ConfigError(f"no topology {topology!r}; known: {', '.join(TOPOLOGIES)}.")
 
 
-def compile_step(config: Config, topology: str, vocabulary: Vocabulary | None = None) -> Compiled:
-    """Compile the real training step of ``config`` ahead of time for a TPU topology.
-    vocabulary: of the data; None: bytes, and marks of words.
+def compile_step(config: Config, topology: str) -> Compiled:
+    """Compile the real training step of ``config`` ahead of time for a TPU topology, for data of
+    bytes and marks of words.
 
     Raises ConfigError if the topology is unknown, libtpu is missing, the mesh does not fit, or the
     step needs more memory than a chip has, RunError if the compiler fails.
@@ -72,18 +71,11 @@ def compile_step(config: Config, topology: str, vocabulary: Vocabulary | None = 
         "TPU_WORKER_HOSTNAMES": "localhost",
     }
     import jax
-    import numpy as np
     from jax.experimental import topologies
 
-    from octavo.batch import Batch
-    from octavo.tokenizers.interface import dtype_for
-    from octavo.tokenizers.words import WORDS
-    from octavo.training.optimizer import make_optimizer
-    from octavo.training.sharding import batch_sharding, check_fits, make_mesh
-    from octavo.training.state import abstract_state, define
-    from octavo.training.step import make_step
+    from octavo.tokenizers.words import WordTokenizer
+    from octavo.training.trainer import Trainer
 
-    vocabulary = vocabulary or WORDS
     try:
         import libtpu  # noqa: F401
     except ImportError as error:
@@ -94,20 +86,10 @@ def compile_step(config: Config, topology: str, vocabulary: Vocabulary | None = 
         devices = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
     except jax.errors.JaxRuntimeError as error:
         raise cli.RunError(f"libtpu does not describe {topology}: {_first_line(error)}") from error
-    mesh = make_mesh(config.mesh, list(devices))
-    check_fits(mesh, config.model, config.data.batch_size // config.train.accumulation)
-    with jax.set_mesh(mesh):
-        definition = define(config, vocabulary, "tpu")
-        optimizer = make_optimizer(config.optimizer, config.train.steps, definition.names)
-        state = abstract_state(definition, optimizer, mesh)
-        shape = (config.data.batch_size, config.data.length)
-        batch = {
-            field: jax.ShapeDtypeStruct(shape, kind, sharding=batch_sharding(mesh))
-            for field, kind in Batch.dtypes(dtype_for(vocabulary.size)).items()
-        }
-        step = make_step(config, definition, optimizer, state, np.ones(vocabulary.size, np.int32))
+    trainer = Trainer.of(config, WordTokenizer(), devices=list(devices))
+    with jax.set_mesh(trainer.mesh):
         try:
-            compiled = step.lower(state, batch).compile()
+            compiled = trainer.step.lower(trainer.abstract, trainer.abstract_batch()).compile()
             memory = compiled.memory_analysis()
             with _without_stacks():
                 text = compiled.as_text()

@@ -24,14 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import jax
 import tyro
 
 from octavo import cli
-from octavo.configs.schema import Config, MeshConfig
-from octavo.evaluation import codec
-from octavo.evaluation import run as runs
-from octavo.training.sharding import make_mesh
+from octavo.configs.schema import Config
+from octavo.run import opened
 
 SECONDS = 60
 """A command that takes longer hangs."""
@@ -124,17 +121,13 @@ def at(folder: Path) -> Iterator[None]:
     """Work in a folder, and change nothing of this process. The run in it is opened once."""
     before, handlers = os.getcwd(), {n: signal.getsignal(n) for n in (1, 2, 15)}
     os.chdir(folder)
-    really = runs.open_run
+    really = opened.open_run
 
     def open_run(name):
         return _opened(really, folder) if name == "run" else really(name)
 
     try:
-        with (
-            jax.set_mesh(make_mesh(MeshConfig())),
-            mock.patch.object(runs, "open_run", open_run),
-            mock.patch.object(codec, "Predictor", _predictor),
-        ):
+        with mock.patch.object(opened, "open_run", open_run):
             yield
     finally:
         os.chdir(before)
@@ -143,17 +136,8 @@ def at(folder: Path) -> Iterator[None]:
 
 
 @functools.cache
-def _opened(open_run: Callable, folder: Path) -> runs.Run:
+def _opened(open_run: Callable, folder: Path) -> opened.Run:
     return open_run(folder / "run")
-
-
-_PREDICTORS: dict[int, codec.Predictor] = {}
-
-
-def _predictor(run: runs.Run, make=codec.Predictor) -> codec.Predictor:
-    if id(run) not in _PREDICTORS:
-        _PREDICTORS[id(run)] = make(run)
-    return _PREDICTORS[id(run)]
 
 
 class Hangs(BaseException):

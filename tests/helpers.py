@@ -15,14 +15,15 @@ import pytest
 
 from octavo.batch import FIELDS, Batch
 from octavo.configs.schema import Config, MeshConfig
-from octavo.evaluation.marks import NoMarks
-from octavo.evaluation.rows import packed_rows
-from octavo.tokenizers.bytes import BYTES, ByteTokenizer
+from octavo.run.definition import Definition, define
+from octavo.run.marks import NoMarks
+from octavo.run.opened import Run
+from octavo.run.rows import packed_rows
+from octavo.run.saved import load
+from octavo.run.sharding import make_mesh
+from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.interface import Vocabulary
-from octavo.tokenizers.words import WORDS
-from octavo.training.checkpoint import load_params
-from octavo.training.sharding import make_mesh
-from octavo.training.state import Definition, abstract_params, define
+from octavo.tokenizers.words import WORDS, WordTokenizer
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,6 +93,15 @@ class SomeMarks(NoMarks):
     @staticmethod
     def rule(ids):
         return (ids * 7 % 11 < 3) * 1
+
+
+def opened(config: Config, tokenizer=None) -> Run:
+    """The model that ``defined`` gives, on one device, as if it had been opened."""
+    definition, params = defined(config)
+    of_words = config.model.stages and config.model.stages[0].segmenter == "unit_mark"
+    tokenizer = tokenizer or (WordTokenizer() if of_words else ByteTokenizer())
+    mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
+    return Run(config, tokenizer, definition, params, 0, mesh, SomeMarks())
 
 
 def forward(definition: Definition):
@@ -192,9 +202,6 @@ def run(
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def saved_params(workdir, config: Config) -> list[np.ndarray]:
+def saved_params(workdir) -> list[np.ndarray]:
     """The newest parameters of a run."""
-    definition = define(config, BYTES, "cpu")
-    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    params, _ = load_params(Path(workdir), abstract_params(definition, mesh))
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(load(workdir).params)]

@@ -13,8 +13,9 @@ from octavo.configs.checks import ConfigError
 from octavo.configs.schema import DataConfig
 from octavo.data.errors import DataError
 from octavo.data.pipeline import BatchSource, make_plan
+from octavo.data.records import Skipped
 from octavo.data.shards import Corpus, verify
-from octavo.data.sources import Skipped, documents, find_units
+from octavo.data.sources import documents, find_units
 
 
 def read_all(name, **settings):

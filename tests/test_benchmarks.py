@@ -4,7 +4,6 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 from octavo import cli
@@ -12,12 +11,6 @@ from octavo.configs.checks import ConfigError
 from octavo.data.errors import DataError
 
 BENCHMARKS = {path.stem: path for path in (Path(__file__).parents[1] / "benchmarks").glob("*.py")}
-
-
-@pytest.fixture(autouse=True)
-def no_mesh(monkeypatch):
-    """None that would stay for the tests behind."""
-    monkeypatch.setattr(jax, "set_mesh", lambda mesh: None)
 
 
 def loaded(name: str, monkeypatch):

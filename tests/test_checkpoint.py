@@ -12,10 +12,10 @@ import pytest
 from helpers import arguments_of, metrics_of, run
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import MeshConfig
-from octavo.training import checkpoint
-from octavo.training.checkpoint import Checkpoints, checksum, load_params
-from octavo.training.errors import CheckpointError
-from octavo.training.sharding import make_mesh
+from octavo.run import checkpoint
+from octavo.run.checkpoint import Checkpoints, checksum, load_params
+from octavo.run.errors import CheckpointError
+from octavo.run.sharding import make_mesh
 
 
 def state_of(step: int, size: int = 8) -> dict:

@@ -6,37 +6,17 @@ import jax
 import numpy as np
 import pytest
 
-from helpers import SomeMarks, defined, random_text, run, words
-from octavo.configs.schema import MeshConfig
-from octavo.evaluation import codec
-from octavo.evaluation.run import Run
-from octavo.evaluation.score import score
-from octavo.tokenizers.bytes import ByteTokenizer
-from octavo.tokenizers.words import WordTokenizer
-from octavo.training.sharding import make_mesh
-
-
-def opened(config) -> Run:
-    definition, params = defined(config)
-    of_words = config.model.stages and config.model.stages[0].segmenter == "unit_mark"
-    tokenizer = WordTokenizer() if of_words else ByteTokenizer()
-    mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
-    return Run(config, tokenizer, definition, params, 0, mesh, SomeMarks())
+from helpers import opened, random_text, run, words
+from octavo.run import codec
 
 
 def test_round_trip(preset):
     """For every preset: the same bytes, and the size that the score says, within a hundredth."""
     it = opened(preset)
-    length = it.config.data.length
-    text = random_text(0, 3 * length // 2) + b"\x02\x03\x10\x17\xff\x00"
-    model = codec.Predictor(it)
-    packed = codec.compress(model, text)
-    assert codec.decompress(model, packed) == text
-    with jax.set_mesh(it.mesh):
-        promised = score(
-            it.definition.bind, it.params, [text], it.tokenizer, it.marker, it.mesh,
-            length=length, overlap=length // 2, batch_size=4,
-        )  # fmt: skip
+    text = random_text(0, 3 * it.length // 2) + b"\x02\x03\x10\x17\xff\x00"
+    packed = it.compress(text)
+    assert it.decompress(packed) == text
+    promised = it.score(text)
     size = promised.bits_per_byte * promised.bytes / 8
     # The coder writes whole words of four bytes.
     assert abs(len(packed) - codec.HEADER - size) <= 0.01 * size + 4

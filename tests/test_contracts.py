@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from helpers import SomeMarks, batch_of, defined, forward, initial, of_preset, random_text, shrink
+from helpers import (
+    SomeMarks,
+    batch_of,
+    defined,
+    forward,
+    initial,
+    of_preset,
+    opened,
+    random_text,
+    shrink,
+)
 from octavo.batch import FIELDS, Batch
 from octavo.configs import presets
 from octavo.configs.schema import Config, MeshConfig
@@ -19,16 +29,14 @@ from octavo.data.plan import Plan
 from octavo.data.prepare import prepare
 from octavo.data.shards import Corpus
 from octavo.data.sources import find_units
-from octavo.evaluation.rows import packed_rows
-from octavo.evaluation.score import score
+from octavo.model.entropy import cross_entropy
 from octavo.model.units.room import room_of
+from octavo.run.checkpoint import Checkpoints
+from octavo.run.rows import packed_rows
 from octavo.tokenizers.bytes import ByteTokenizer
-from octavo.training.checkpoint import Checkpoints
-from octavo.training.objective import cross_entropy
-from octavo.training.optimizer import make_optimizer
-from octavo.training.sharding import batch_sharding, make_mesh, place_batch
-from octavo.training.state import abstract_state, fresh_state, state_of
-from octavo.training.step import make_step
+from octavo.tokenizers.words import WordTokenizer
+from octavo.training.state import state_of
+from octavo.training.trainer import Trainer
 
 LENGTH = 64
 
@@ -226,13 +234,7 @@ def test_a_distribution(preset):
     logits = forward(definition)(params, batch_of(documents, LENGTH))
     nats = np.asarray(nats_of_each(logits))
     np.testing.assert_allclose(np.exp(-nats).sum(0), 1, rtol=1e-5)
-    tokenizer = ByteTokenizer()
-    mesh = make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])
-    with jax.set_mesh(mesh):
-        scored = score(
-            definition.bind, params, documents, tokenizer, SomeMarks(), mesh,
-            length=LENGTH, overlap=0, batch_size=4,
-        )  # fmt: skip
+    scored = opened(preset, ByteTokenizer()).score(documents)
     # 40 control bytes hold three that must be escaped, and are paid for.
     assert scored.ids == sum(map(len, documents)) + 3 + len(documents)
     assert scored.bytes == sum(map(len, documents))
@@ -242,16 +244,12 @@ def test_a_distribution(preset):
 
 def test_windows_score_every_byte_once():
     """However a long document is cut into windows, all of it is paid for."""
-    definition, params = defined(shrink(Config()))
-    documents = [random_text(4, 150), random_text(5, 10)]
-    mesh = make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])
-    with jax.set_mesh(mesh):
-        for overlap in (0, 10, 63):
-            scored = score(
-                definition.bind, params, documents, ByteTokenizer(), SomeMarks(), mesh,
-                length=64, overlap=overlap, batch_size=3,
-            )  # fmt: skip
-            assert scored.ids == 162 and math.isfinite(scored.bits_per_byte)
+    documents, it = [random_text(4, 150), random_text(5, 10)], opened(shrink(Config()))
+    for overlap in (0, 10, 63):
+        scored = it.score(documents, overlap=overlap, batch_size=3)
+        assert scored.ids == 162 and math.isfinite(scored.bits_per_byte)
+        by_byte = sum(map(np.sum, scored.surprisal))
+        assert by_byte < scored.nats / math.log(2) < by_byte + 2 * 16  # and two ends
 
 
 def test_stepwise_equals_parallel(preset):
@@ -298,32 +296,30 @@ def test_several_vectors_per_word(check):
 def trainer(config, mesh_config, devices):
     """``fresh() -> state``, its description, and ``advance(state, steps) -> (state, losses)``."""
     # Before the mesh is current: what is drawn on it would be compiled for it.
-    definition, params = initial(config)
-    optimizer = make_optimizer(config.optimizer, 100, definition.names)
-    make = functools.partial(state_of, definition, optimizer)
+    _, params = initial(config)
+    train = dataclasses.replace(config.train, steps=100)
+    config = dataclasses.replace(config, mesh=mesh_config, train=train)
+    it = Trainer.of(config, WordTokenizer(), devices=jax.devices()[:devices])
+    make = functools.partial(state_of, it.definition, it.optimizer)
     start = jax.device_get(make(params))
-    described = jax.eval_shape(make, definition.abstract)
+    described = jax.eval_shape(make, it.definition.abstract)
     # A weak type would turn strong in the first update, and compile the step again.
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(described))
-    mesh = make_mesh(mesh_config, jax.devices()[:devices])
-    abstract = abstract_state(definition, optimizer, mesh)
-    step = make_step(config, definition, optimizer, abstract, ByteTokenizer().bytes_per_id())
-    rows = np.arange(8)
 
     def fresh():
-        return jax.device_put(start, jax.tree.map(lambda leaf: leaf.sharding, abstract))
+        return jax.device_put(start, jax.tree.map(lambda leaf: leaf.sharding, it.abstract))
 
     def advance(state, steps):
         found = []
         for i in range(int(state["step"]), int(state["step"]) + steps):
             batch = batch_of([random_text(10 * i + k, LENGTH - 1) for k in range(8)], LENGTH)
             host = {name: np.asarray(field) for name, field in batch._asdict().items()}
-            with jax.set_mesh(mesh):
-                state, metrics = step(state, place_batch(batch_sharding(mesh), host, rows, 8))
+            with jax.set_mesh(it.mesh):
+                state, metrics = it.step(state, it.place(host))
             found.append(float(metrics["loss"]))
         return state, found
 
-    return fresh, abstract, advance
+    return fresh, it.abstract, advance
 
 
 @functools.cache
@@ -373,16 +369,11 @@ def test_sharded_equals_unsharded(preset):
 
 
 def test_a_start_is_the_same_on_any_mesh():
-    definition, _ = initial(shrink(Config()))
-    optimizer = make_optimizer(Config().optimizer, 100, definition.names)
-
     def start(mesh_config, devices):
-        mesh = make_mesh(mesh_config, jax.devices()[:devices])
-        with jax.set_mesh(mesh):
-            state = fresh_state(
-                definition, optimizer, abstract_state(definition, optimizer, mesh), 3
-            )
-            return jax.tree.leaves(jax.device_get(state))
+        config = dataclasses.replace(shrink(Config()), mesh=mesh_config)
+        it = Trainer.of(config, ByteTokenizer(), devices=jax.devices()[:devices])
+        with jax.set_mesh(it.mesh):
+            return jax.tree.leaves(jax.device_get(it.fresh(3)))
 
     for a, b in zip(start(MeshConfig(), 1), start(MeshConfig(2, 2, 2), 8), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -13,22 +13,14 @@ from octavo.configs import presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig
 from octavo.configs.schema import Config
-from octavo.decoding.drafting import (
-    EarlyExit,
-    FromModules,
-    Lookup,
-    Mixed,
-    Now,
-    Recycling,
-    Seen,
-    Smaller,
-    WithinUnit,
-    own_drafter,
-)
+from octavo.decoding.drafting import EarlyExit, Lookup, Mixed, Recycling, Smaller, own_drafter
 from octavo.decoding.sampling import Acceptance, Loop, Sampling, filtered, generate
-from octavo.evaluation.marks import NoMarks
+from octavo.model.drafter import Now, Seen
 from octavo.model.lm import Output
 from octavo.model.mtp import uses_extra
+from octavo.model.mtp.modules import FromModules
+from octavo.model.units.end_predictor import WithinUnit
+from octavo.run.marks import NoMarks
 from octavo.tokenizers.bytes import BOS, ByteTokenizer
 
 OWN = (

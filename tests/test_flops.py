@@ -10,8 +10,8 @@ from octavo.configs import presets
 from octavo.configs.learned import STAGES
 from octavo.configs.schema import ExecutionConfig
 from octavo.model.flops import forward_flops, peak_flops, training_flops
+from octavo.run.definition import define
 from octavo.tokenizers.words import WORDS
-from octavo.training.state import define
 
 
 def test_of_every_preset(preset):

@@ -4,7 +4,7 @@ changed. benchmarks/fuzz.py does the same for as long as one likes."""
 import fuzzing
 import pytest
 
-from octavo.training import state
+from octavo.training.trainer import Trainer
 
 pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
 
@@ -30,7 +30,7 @@ def folder(trained, corpus, tmp_path_factory):
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,
 )
 def test_documented_exits_only(scripts, mutilations, count, folder, monkeypatch):
-    monkeypatch.setattr(state, "fresh_state", fuzzing.accepted)
+    monkeypatch.setattr(Trainer, "fresh", fuzzing.accepted)
     case_of = fuzzing.cases(0, scripts, mutilations)
     failures = []
     for number in range(count):

@@ -16,11 +16,13 @@ from helpers import ROOT, arguments_of, metrics_of, run, start
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, MeshConfig, identity, to_json
 from octavo.files import FileError, read_json, write_json
-from octavo.training import checkpoint, folder
-from octavo.training.checkpoint import Checkpoints, newest_record
-from octavo.training.errors import CheckpointError, StorageError
+from octavo.run import checkpoint
+from octavo.run.checkpoint import Checkpoints, record_of
+from octavo.run.errors import CheckpointError, StorageError
+from octavo.run.identity import changes
+from octavo.run.sharding import make_mesh
+from octavo.training import folder
 from octavo.training.optimizer import Replanned, learning_rate, replan
-from octavo.training.sharding import make_mesh
 
 pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
 
@@ -106,7 +108,7 @@ def test_how_it_is_computed_may_change(saved, sections):
     assert restored(saved, config) is not None
     name = next(iter(sections))
     field, value = next(iter(sections[name].items()))
-    said = checkpoint.changes(newest_record(saved.folder.parent), config)
+    said = changes(record_of(saved.folder.parent).config, config)
     assert any(line.startswith(f"{name}.{field}: saved") and str(value) in line for line in said)
 
 
@@ -144,7 +146,7 @@ def test_a_flipped_bit_in_the_record_is_damage(saved, tmp_path):
     """And no other run: the record carries a checksum."""
     path = saved.folder / "3" / "meta" / "metadata"
     path.write_text(path.read_text().replace('"heads": 4', '"heads": 2'))
-    assert newest_record(tmp_path) is None
+    assert record_of(tmp_path) is None
     said = []
     abstract = jax.eval_shape(lambda: state_at(0))
     with pytest.raises(CheckpointError, match="none of the checkpoints"):
@@ -200,7 +202,7 @@ def rate(config, replanned, step):
 
 
 def test_more_steps_never_jump(saved, tmp_path):
-    record = dataclasses.replace(newest_record(tmp_path), step=1000)
+    record = dataclasses.replace(record_of(tmp_path), step=1000)
     assert replan(Config(), record) is None
     longer = changed(Config(), train={"steps": 2000})
     replanned = replan(longer, record)
@@ -309,7 +311,7 @@ def test_changed_settings_at_the_command_line(tiny, finished):
 
 @pytest.mark.parametrize("name", ["rope_base", "activation", "window"])
 def test_an_edited_config_is_not_scored(finished, name):
-    from octavo.evaluation.run import open_run
+    from octavo.run.opened import open_run
 
     path = finished / "config.json"
     edited = json.loads(path.read_text())

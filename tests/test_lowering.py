@@ -4,25 +4,20 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import nnx
 from jax._src.cudnn import fused_attention_stablehlo
 
 from helpers import of_preset, shrink
-from octavo.batch import Batch
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.kinds import kinds
-from octavo.configs.schema import MeshConfig
 from octavo.model.units.end_predictor import EndPredictor
 from octavo.model.units.segmentation import Layout
 from octavo.model.units.segmenters import segmenter as kind_of
-from octavo.tokenizers.words import WORDS
-from octavo.training.optimizer import make_optimizer
-from octavo.training.sharding import batch_sharding, make_mesh
-from octavo.training.state import abstract_state, define
-from octavo.training.step import make_step
+from octavo.run.definition import define
+from octavo.tokenizers.words import WORDS, WordTokenizer
+from octavo.training.trainer import Trainer
 
 CASES = [
     of_preset(name, dtype, platform)
@@ -46,18 +41,14 @@ def lowered(config, platform: str):
     short rows."""
     data = dataclasses.replace(config.data, length=128, batch_size=2)
     config = dataclasses.replace(config, data=data)
-    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    with jax.set_mesh(mesh):
-        definition = define(config, WORDS, "gpu" if platform == "cuda" else platform)
-        optimizer = make_optimizer(config.optimizer, 10, definition.names)
-        state = abstract_state(definition, optimizer, mesh)
-        batch = {
-            field: jax.ShapeDtypeStruct((2, 128), kind, sharding=batch_sharding(mesh))
-            for field, kind in Batch.dtypes(np.uint8).items()
-        }
-        step = make_step(config, definition, optimizer, state, np.ones(256, np.int32))
-        program = step.trace(state, batch).lower(lowering_platforms=(platform,))
-    return definition, program.as_text()
+    trainer = Trainer.of(
+        config, WordTokenizer(), devices=jax.devices()[:1],
+        platform="gpu" if platform == "cuda" else platform,
+    )  # fmt: skip
+    with jax.set_mesh(trainer.mesh):
+        traced = trainer.step.trace(trainer.abstract, trainer.abstract_batch())
+        program = traced.lower(lowering_platforms=(platform,))
+    return trainer.definition, program.as_text()
 
 
 def with_settings(name: str, dtype: str, **changes):

@@ -25,9 +25,10 @@ from octavo.data.shards import Corpus
 from octavo.data.sources import find_units
 from octavo.decoding import drafting
 from octavo.decoding.sampling import Sampling, generate
-from octavo.evaluation import codec
-from octavo.evaluation.marks import EntropyMarks
-from octavo.evaluation.run import MARKER, Run, check_marks
+from octavo.run import codec
+from octavo.run.directory import MARKER
+from octavo.run.marks import EntropyMarks, check_marks
+from octavo.run.opened import Run
 from octavo.tokenizers.bytes import BOS, ByteTokenizer
 from octavo.tokenizers.unigram import UnigramTokenizer
 

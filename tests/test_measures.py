@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from helpers import run
-from octavo.evaluation.noise import KINDS, noisy
-from octavo.evaluation.words import by_band, frequencies, word_hits
+from octavo.evaluation.measures.noise import KINDS, noisy
+from octavo.evaluation.measures.words import by_band, frequencies, word_hits
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.words import MARK, WordTokenizer

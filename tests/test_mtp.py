@@ -14,9 +14,10 @@ from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig, MTPConfig
 from octavo.configs.schema import Config
 from octavo.model.check import check
+from octavo.model.entropy import cross_entropy
 from octavo.model.mtp import distances, targets_ahead, uses_extra
 from octavo.training.metrics import of_parts
-from octavo.training.objective import cross_entropy, nats_ahead, objective
+from octavo.training.objective import nats_ahead, objective
 
 LENGTH, COUNT = 64, 4
 KINDS = ("heads", "linear", "modules", "registers", "lookahead")

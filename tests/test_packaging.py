@@ -15,14 +15,16 @@ ROOMS = {
     "files": set(),
     "batch": set(),
     "process": set(),
+    "arguments": {"files", "configs"},
     "configs": {"files"},
     "tokenizers": {"files"},
     "model": _PLAIN,
     "decoding": {*_PLAIN, "model"},
     "data": _PLAIN,
-    "training": {*_PLAIN, "model"},
-    "launch": {*_PLAIN, "model", "training", "cli"},
-    "evaluation": {*_PLAIN, "model", "decoding", "data", "training"},
+    "run": {*_PLAIN, "model", "decoding", "data"},
+    "training": {*_PLAIN, "model", "data", "run"},
+    "launch": {*_PLAIN, "model", "run", "training", "cli"},
+    "evaluation": {*_PLAIN, "model", "decoding", "data", "run", "arguments"},
 }
 SOURCES = sorted(  # of these folders alone: an environment may lie beside them
     path

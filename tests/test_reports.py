@@ -16,9 +16,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from helpers import arguments_of, run, words
-from octavo.evaluation import fairness, table
-from octavo.evaluation.score import Predictions
-from octavo.evaluation.viewer import View, beginning, characters, over_bytes, page
+from octavo.evaluation import table
+from octavo.evaluation.measures import fairness
+from octavo.evaluation.viewer import beginning, characters, page
+from octavo.run.score import Predictions, Units, over_bytes
 from octavo.tokenizers.words import WordTokenizer
 
 pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
@@ -82,9 +83,10 @@ def test_predictions_over_bytes():
         nats=np.ones(n + 1, np.float32), correct=np.ones(n + 1, bool),
         ends=tokenizer.bytes_per_id()[ids] == 0, probability=np.linspace(0, 1, n),
     )  # fmt: skip
-    bits, ends, probability = over_bytes(ids, found, tokenizer, len(text))
-    assert bits.sum() == pytest.approx(n / math.log(2))
-    assert ends.sum() == n - len(text) > 0 and np.nanmax(probability) == 1
+    units = over_bytes(ids, found, tokenizer, len(text))
+    assert units.surprisal.sum() == pytest.approx(n / math.log(2))
+    assert units.ends.sum() == n - len(text) > 0 and np.nanmax(units.probability) == 1
+    assert units.spans == [(0, 2), (2, 5)]
 
 
 ROWS = {
@@ -149,7 +151,7 @@ def test_page_of_a_hostile_name():
     text = b"a\0\r\x1b<!--<script>\xff"
     ends = np.ones(len(text), bool)
     for name in ("run<!--<script>", "a\"'&\n</script>", "x\udcff"):
-        made = page(text, [View(name, np.ones(len(text)), ends, np.full(len(text), np.nan))])
+        made = page(text, [(name, Units(np.ones(len(text)), ends, np.full(len(text), np.nan)))])
         made.encode()
         script = made[made.index("const data = ") : made.index("const tip")]
         assert "<" not in script and made.count("<script>") == 1 and "<!--" not in made
@@ -208,10 +210,10 @@ def test_page_in_a_browser(browser, tmp_path):
     n = len(text)
     ends = np.zeros(n, bool)
     ends[[2, 9]] = True  # after the space, and inside the first ideograph
-    learned = View("first <i>", np.arange(n) / 2, ends, np.linspace(0, 0.9, n))
-    plain = View("flat", np.ones(n), np.ones(n, bool), np.full(n, np.nan))
+    learned = Units(np.arange(n) / 2, ends, np.linspace(0, 0.9, n))
+    plain = Units(np.ones(n), np.ones(n, bool), np.full(n, np.nan))
     out = tmp_path / "units.html"
-    out.write_text(page(text, [learned, plain]), encoding="utf-8")
+    out.write_text(page(text, [("first <i>", learned), ("flat", plain)]), encoding="utf-8")
     browser.get(f"file://{out}")
     sections = browser.find_elements(By.TAG_NAME, "section")
     assert [s.find_element(By.TAG_NAME, "h2").text for s in sections] == ["first <i>", "flat"]

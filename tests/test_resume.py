@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from helpers import arguments_of, metrics_of, run, saved_params, start
-from octavo.training.errors import CheckpointError
+from octavo.run.errors import CheckpointError
 
 pytestmark = pytest.mark.xdist_group("resume")  # one worker, one run to compare with
 
@@ -32,7 +32,7 @@ def whole(config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     done = run("train.py", "flat", *arguments_of(config, workdir))
     assert done.returncode == 0, done.stderr
-    return workdir, metrics_of(workdir), saved_params(workdir, config)
+    return workdir, metrics_of(workdir), saved_params(workdir)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def wait_for(condition, process, seconds=120):
 def check_equal(workdir, config, whole):
     _, metrics, params = whole
     assert metrics_of(workdir) == metrics
-    for a, b in zip(saved_params(workdir, config), params, strict=True):
+    for a, b in zip(saved_params(workdir), params, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -115,7 +115,7 @@ def test_damaged_checkpoint_falls_back_loudly(config, whole, finished):
         data = bytearray(whole_file)
         data[at] ^= 0x10
         arrays.write_bytes(data)
-        saved_params(finished, config)
+        saved_params(finished)
 
     # Some bytes of such a file belong to nothing.
     with pytest.raises(CheckpointError, match=str(newest)):

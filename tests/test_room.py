@@ -12,10 +12,10 @@ from helpers import of_preset, shrink
 from octavo.batch import FIELDS, Room
 from octavo.configs import presets
 from octavo.configs.model import ModelConfig, StageConfig
-from octavo.evaluation.rows import packed_rows
 from octavo.model.layers import starts_of
 from octavo.model.units.room import most_units, room_of, row_units
 from octavo.model.units.segmentation import bounded, segment
+from octavo.run.rows import packed_rows
 from octavo.tokenizers.bytes import ByteTokenizer
 
 LENGTH = 64

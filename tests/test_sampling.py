@@ -12,7 +12,7 @@ from octavo.batch import Batch
 from octavo.configs.model import ModelConfig
 from octavo.configs.schema import Config
 from octavo.decoding.sampling import Sampling, draw, filtered, generate, plain_text
-from octavo.evaluation.marks import NoMarks
+from octavo.run.marks import NoMarks
 from octavo.tokenizers.bytes import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()

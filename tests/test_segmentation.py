@@ -21,10 +21,10 @@ from octavo.model.units.room import row_units
 from octavo.model.units.segmentation import bounded, segment
 from octavo.model.units.segmenters import segmenter
 from octavo.model.units.unpools import unpool as unpool_of
+from octavo.run.definition import define
 from octavo.tokenizers.bytes import BOS
 from octavo.tokenizers.interface import Vocabulary
 from octavo.tokenizers.words import MARK, WORDS
-from octavo.training.state import define
 
 
 def test_a_worked_example():

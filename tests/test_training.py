@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from helpers import batch_of, words
-from octavo.batch import FIELDS, Batch
+from octavo.batch import Batch
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig, MTPConfig
@@ -24,13 +24,14 @@ from octavo.configs.schema import (  # fmt: skip
 )
 from octavo.model import flops
 from octavo.model.embeddings.bit_biased import BITS
+from octavo.model.entropy import cross_entropy
 from octavo.model.lm import Output
+from octavo.run.definition import define
+from octavo.run.sharding import check_fits, make_mesh
 from octavo.tokenizers.bytes import BYTES, ByteTokenizer
-from octavo.training.objective import boundary_nats, cross_entropy, entropy_spikes, objective
+from octavo.training.objective import boundary_nats, entropy_spikes, objective
 from octavo.training.optimizer import learning_rate, make_optimizer
-from octavo.training.sharding import check_fits, make_mesh
-from octavo.training.state import abstract_state, define, fresh_state
-from octavo.training.step import make_step
+from octavo.training.trainer import Trainer
 
 SMALL = Config(model=ModelConfig(width=32, layers=2, heads=2))
 
@@ -42,24 +43,18 @@ def change(config, **sections):
     )
 
 
-class Trainer:
-    """State and step of a config on one device."""
+class Training:
+    """A config's training on one device, and its state."""
 
     def __init__(self, config, steps=100):
-        self.mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-        with jax.set_mesh(self.mesh):
-            self.definition = define(config, BYTES, "cpu")
-            optimizer = make_optimizer(config.optimizer, steps, self.definition.names)
-            abstract = abstract_state(self.definition, optimizer, self.mesh)
-            self.state = fresh_state(self.definition, optimizer, abstract, config.train.seed)
-            self.step = make_step(
-                config, self.definition, optimizer, abstract, ByteTokenizer().bytes_per_id()
-            )
+        config = change(config, train={"steps": steps})
+        self.of = Trainer.of(config, ByteTokenizer(), devices=jax.devices()[:1])
+        with jax.set_mesh(self.of.mesh):
+            self.state = self.of.fresh()
 
     def run(self, batch):
-        with jax.set_mesh(self.mesh):
-            arrays = {name: getattr(batch, name) for name in FIELDS}
-            self.state, metrics = self.step(self.state, arrays)
+        with jax.set_mesh(self.of.mesh):
+            self.state, metrics = self.of.step(self.state, batch._asdict())
             return {name: float(value) for name, value in metrics.items()}
 
     def params(self):
@@ -71,7 +66,7 @@ def rows(seed, count=8, length=64):
 
 
 def test_accumulation_changes_nothing():
-    whole, parts = Trainer(SMALL), Trainer(change(SMALL, train={"accumulation": 4}))
+    whole, parts = Training(SMALL), Training(change(SMALL, train={"accumulation": 4}))
     for seed in range(3):
         a, b = whole.run(rows(seed)), parts.run(rows(seed))
         for name in a:
@@ -81,17 +76,17 @@ def test_accumulation_changes_nothing():
 
 
 def test_state_is_donated():
-    trainer = Trainer(SMALL)
+    trainer = Training(SMALL)
     before = jax.tree.leaves(trainer.state)
     trainer.run(rows(0))
     assert all(leaf.is_deleted() for leaf in before)
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted():
-    trainer = Trainer(SMALL)
+    trainer = Training(SMALL)
     trainer.run(rows(0))
     before = trainer.params()
-    bad = dataclasses.replace(rows(1), loss_weights=rows(1).loss_weights * jnp.inf)
+    bad = rows(1)._replace(loss_weights=rows(1).loss_weights * jnp.inf)
     assert [trainer.run(bad)["skipped"] for _ in range(3)] == [1, 2, 3]
     for a, b in zip(before, trainer.params(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -118,7 +113,7 @@ def test_learns_one_batch(name, model):
     config = change(
         SMALL, model=model, optimizer={"name": name, "warmup_steps": 5, "learning_rate": 1e-2}
     )
-    trainer, batch = Trainer(config, steps=60), rows(0, count=2)
+    trainer, batch = Training(config, steps=60), rows(0, count=2)
     first = trainer.params()
     losses = [trainer.run(batch)["loss"] for _ in range(60)]
     assert losses[0] > 4 and losses[-1] < 1, losses[::10]
@@ -273,8 +268,8 @@ def test_config_survives_json():
 
 def test_bfloat16_is_close():
     """Same losses as float32 to bfloat16's precision; parameters and moments stay float32."""
-    exact = Trainer(SMALL)
-    rough = Trainer(change(SMALL, execution={"compute_dtype": "bfloat16"}))
+    exact = Training(SMALL)
+    rough = Training(change(SMALL, execution={"compute_dtype": "bfloat16"}))
     for seed in range(5):
         a, b = exact.run(rows(seed)), rough.run(rows(seed))
         assert math.isclose(a["loss"], b["loss"], rel_tol=1e-2)

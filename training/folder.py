@@ -17,17 +17,18 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from octavo.configs.checks import ConfigError
-from octavo.configs.schema import Config, from_json, to_json
+from octavo.configs.schema import Config, to_json
 from octavo.files import json_text, read_json, write_json
-from octavo.training.checkpoint import Checkpoints, check_identity, differences, saved_steps
-from octavo.training.errors import CheckpointError
+from octavo.run.checkpoint import Checkpoints, saved_steps
+from octavo.run.directory import CONFIG, MARKER, TOKENIZER, read_config
+from octavo.run.errors import CheckpointError
+from octavo.run.identity import check_identity, differences
+from octavo.run.marks import keep_marker
+from octavo.training.trainer import Trainer
 
 LOCK = "lock"
-CONFIG = "config.json"
 DIVERGED = "diverged.json"
 """Says that the run gave up, after which step, and at which learning rate."""
-
-_REWRITTEN = "Continue the run with its own command, which writes the file anew."
 
 
 def new_folder(preset: str, root: Path = Path("runs")) -> Path:
@@ -151,11 +152,13 @@ def unsaved_start(folder: Path, config: Config, allowed: tuple[str, ...]) -> boo
     return True
 
 
-def read_config(folder: Path, advice: str = _REWRITTEN) -> Config:
-    """The config of a run directory. Raises CheckpointError if it is damaged, ConfigError if it is
-    of another version."""
-    path = folder / CONFIG
-    return from_json(read_json(path, dict, error=CheckpointError, advice=advice), str(path))
+def describe(folder: Path, trainer: Trainer) -> None:
+    """Write what the run is: all that is needed to open a checkpoint of it."""
+    write_json(folder / CONFIG, to_json(trainer.config))
+    write_json(folder / TOKENIZER, trainer.tokenizer.to_json())
+    marked_by = trainer.plan.corpora[0].folder / MARKER
+    if marked_by.is_dir():
+        keep_marker(marked_by, None, folder)
 
 
 def last_logged(folder: Path) -> int:

@@ -15,7 +15,8 @@ from jax._src import clusters, distributed
 
 from octavo import process
 from octavo.configs.checks import ConfigError
-from octavo.training.errors import CheckpointError, HostsError
+from octavo.run.errors import CheckpointError
+from octavo.training.errors import HostsError
 from octavo.training.relay import Door, Relay, in_thread
 
 INIT_TIMEOUT = 1800

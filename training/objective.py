@@ -11,15 +11,9 @@ from jax.scipy.special import gammaln
 
 from octavo.batch import Batch
 from octavo.configs.schema import Config
+from octavo.model.entropy import cross_entropy, entropy
 from octavo.model.lm import Output
 from octavo.model.mtp import mtp, targets_ahead
-
-
-def cross_entropy(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Nats per target and the log-normalizer, both ``[...]``, of float32 logits ``[..., V]``."""
-    log_normalizer = jax.nn.logsumexp(logits, axis=-1)
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return log_normalizer - chosen, log_normalizer
 
 
 def objective(
@@ -144,12 +138,6 @@ def boundary_nats(logits: jax.Array, target: jax.Array) -> jax.Array:
     """Binary cross-entropy of boundary log-odds, ``[B, T]``. (The official code of dynamic pooling
     puts a probability where the log-odds belong; see docs/models.md.)"""
     return jnp.logaddexp(0, jnp.where(target, -logits, logits))
-
-
-def entropy(logits: jax.Array) -> jax.Array:
-    """Entropy in nats of the distributions behind ``[..., V]`` logits."""
-    log_p = jax.nn.log_softmax(logits, axis=-1)
-    return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
 
 
 def entropy_spikes(logits: jax.Array, positions: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Optimizers and schedules, all from optax."""
+"""The schedule of the learning rate, and the optimizer that follows it."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,8 @@ import optax
 
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, OptimizerConfig
-from octavo.training.checkpoint import Record
+from octavo.run.checkpoint import Record
+from octavo.training import optimizers
 
 
 @dataclass(frozen=True)
@@ -87,40 +88,16 @@ def make_optimizer(
     config: OptimizerConfig, steps: int, names: dict, replanned: Replanned | None = None
 ) -> optax.GradientTransformation:
     """The configured optimizer for parameters with these logical axis names (tuples, in the
-    parameters' tree).
-
-    Matrices decay, vectors do not. muon (Jordan et al. 2024) moves the matrices inside the stack,
-    scaled to AdamW's step size (Liu et al. 2025, "Muon is Scalable"), so one learning rate serves
-    both; embeddings and heads, those of multi-token prediction included, keep AdamW.
-    """
+    parameters' tree). Raises ConfigError if there is none of its name."""
     rate = learning_rate(config, steps, replanned)
+    transforms = optimizers.load(config.name).transforms(config, rate)
 
     def label(logical: tuple) -> str:
         stacked = logical[:1] == ("layers",)
         if len(logical) - stacked < 2:
             return "vector"
         inside = stacked and "vocab" not in logical
-        return "muon" if inside and config.name == "muon" else "matrix"
+        return config.name if inside and config.name in transforms else "matrix"
 
-    def adamw(weight_decay: float) -> optax.GradientTransformation:
-        return optax.adamw(rate, b1=config.beta1, b2=config.beta2, weight_decay=weight_decay)
-
-    stacked_matrix = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
-
-    def dimensions(updates):
-        return jax.tree.map(lambda _: stacked_matrix, updates)
-
-    def to_adamw_size(updates, params):
-        return jax.tree.map(lambda u: u * (0.2 * max(u.shape[1:]) ** 0.5), updates)
-
-    muon = optax.chain(
-        optax.contrib.scale_by_muon(beta=0.95, weight_dimension_numbers=dimensions),
-        optax.stateless(to_adamw_size),
-        optax.add_decayed_weights(config.weight_decay),
-        optax.scale_by_learning_rate(rate),
-    )
     labels = jax.tree.map(label, names, is_leaf=lambda leaf: isinstance(leaf, tuple))
-    by_label = {"matrix": adamw(config.weight_decay), "vector": adamw(0.0)}
-    if config.name == "muon":
-        by_label["muon"] = muon
-    return optax.partition(by_label, labels)
+    return optax.partition(transforms, labels)

@@ -14,8 +14,8 @@ from octavo.configs.schema import Config
 from octavo.model.check import steered
 from octavo.model.layers import constrain
 from octavo.model.mtp import distances
+from octavo.run.definition import Definition
 from octavo.training.objective import INTEGRAL, nats_ahead, objective
-from octavo.training.state import Definition
 
 
 def make_step(

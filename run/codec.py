@@ -1,6 +1,6 @@
 """A checkpoint as a compressor: its predictions drive an arithmetic coder, and drive it back.
 
-What a score says must come true here. The windows are those of the score (evaluation/rows.py); the
+What a score says must come true here. The windows are those of the score (run/rows.py); the
 model is stepped id by id with its caches, so the decoder, which has read only what it decoded,
 gives the very same probabilities. That holds on the same machine with the same library versions:
 another may round differently, which the checksum of the text then tells.
@@ -8,6 +8,7 @@ another may round differently, which the checksum of the text then tells.
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import constriction
 import google_crc32c
@@ -15,24 +16,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from octavo.evaluation.run import Run
+from octavo.run.errors import CodecError
+
+if TYPE_CHECKING:
+    from octavo.run.opened import Run
 
 MAGIC = b"OCT2"
 HEADER = 16
 """Bytes before the coder's: magic, checksums of the parameters and of the text, number of ids."""
 
 
-class CodecError(Exception):
-    """A file that cannot be decompressed. The message says why."""
-
-
 class Predictor:
     """Probabilities of each next id of one document, given the ids before it. Compiled once, for
     any number of documents."""
 
-    def __init__(self, run: Run):
-        self.run, self.overlap = run, run.config.data.length // 2
-        length, bind, marker = run.config.data.length, run.definition.bind, run.marker
+    def __init__(self, run: "Run"):
+        self.run, self.overlap = run, run.length // 2
+        length, bind, marker = run.length, run.definition.bind, run.marker
 
         @functools.partial(jax.jit, donate_argnums=(1, 2))
         def extend(params, cache, marked, tokens, marks, valid):
@@ -51,7 +51,7 @@ class Predictor:
 
     def __call__(self) -> Iterator[np.ndarray]:
         """A generator of probabilities, float32 ``[V]``; ``send`` it each id."""
-        length, tokenizer = self.run.config.data.length, self.run.tokenizer
+        length, tokenizer = self.run.length, self.run.tokenizer
         params = (self.run.params, self.run.marker.params)
         known, marks, marked = [tokenizer.bos_id], [], self._unmarked()
         while True:  # a window of the model; the marks are those of the document

@@ -1,27 +1,75 @@
-"""How alike a segmenter treats languages: units and bits that the same sentences cost in each."""
+"""Units and bits that the same sentences cost in each language of --parallel DIR (a file
+LANGUAGE.txt each, line by line the same), beside bytes, white space and a BPE, with a plot."""
 
 import io
+import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from octavo import files
+from octavo.arguments import check_output
 from octavo.configs.checks import ConfigError
-from octavo.evaluation.score import predictions
+from octavo.data.pipeline import parse_source
+from octavo.data.shards import Corpus
 from octavo.model.units.segmenters.whitespace import WhiteSpace
+from octavo.tokenizers import load
+from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import BYTES
 from octavo.tokenizers.interface import Tokenizer
 from octavo.tokenizers.unicode import scripts
 
+PARALLEL = True
 
-def units_of(run, documents: list[bytes], settings: dict) -> tuple[np.ndarray, np.ndarray]:
+
+def check(arguments, inputs: tuple) -> None:
+    """Raise ConfigError if the plot cannot be written, or is of no kind there is."""
+    if not Path(arguments.run).is_dir():
+        return  # which is said where it is opened
+    plot = check_output(str(_plot(arguments)), "--plot", *inputs, arguments.json)
+    if plot.suffix[1:].lower() not in picture_kinds():
+        known = ", ".join(sorted(picture_kinds()))
+        raise ConfigError(f"--plot {plot} ends in no kind of picture: {known}.")
+
+
+def measure(run, texts: dict[str, list[bytes]], arguments, **scoring) -> list[dict]:
+    """``fairness``, and its plot."""
+    name = Path(os.path.realpath(arguments.run)).name
+    bpe = _beside(run, arguments.tokenizer)
+    rows = fairness(run, name, texts, arguments.anchor, bpe, scoring)
+    out = _plot(arguments)
+    plot(rows, arguments.anchor, out)
+    print(f"the plot is in {out}")
+    return rows
+
+
+def _plot(arguments) -> Path:
+    return Path(arguments.plot or Path(arguments.run) / "fairness.svg")
+
+
+def _beside(run, file: str | None) -> Tokenizer:
+    """The subword tokenizer that stands beside the run."""
+    if file:
+        try:
+            files.check_regular(file)
+            return load.load(Path(file))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--tokenizer {file} cannot be read: {error}.") from error
+    folders = [folder for folder, _ in parse_source(run.config.data.source)]
+    texts = (text for folder in folders for text in Corpus(folder).documents_in(0))
+    try:
+        return BPETokenizer.train(itertools.islice(texts, 20_000), 8192)
+    except ValueError as error:
+        raise ConfigError(f"no BPE comes of the run's text: {error}. Give --tokenizer.") from error
+
+
+def units_of(run, documents: list[bytes], scoring: dict) -> tuple[np.ndarray, np.ndarray]:
     """Units of the first level and nats of each document, by a run; what follows the last end is a
     unit."""
     encoded = [run.tokenizer.encode(document) for document in documents]
-    found = predictions(
-        run.definition.bind, run.params, encoded, run.tokenizer, run.marker, run.mesh, **settings
-    )
+    found = run.predictions(encoded, **scoring)
     units = [int(one.ends.sum()) + int(not one.ends[-1:].all()) for one in found]
     return np.array(units), np.array([one.nats.sum(dtype=np.float64) for one in found])
 
@@ -67,7 +115,7 @@ def by_language(
 
 
 def fairness(
-    run, name: str, texts: dict[str, list[bytes]], anchor: str, bpe: Tokenizer, settings: dict
+    run, name: str, texts: dict[str, list[bytes]], anchor: str, bpe: Tokenizer, scoring: dict
 ) -> list[dict]:
     """``by_language`` of a run, and of bytes, white space and a BPE beside it.
 
@@ -88,7 +136,7 @@ def fairness(
     }
     if name in systems:  # as a folder may be called
         name = f"{name} (run)"
-    systems = {name: lambda lines: units_of(run, lines, settings)} | systems
+    systems = {name: lambda lines: units_of(run, lines, scoring)} | systems
     return [
         row for system in systems for row in by_language(system, texts, systems[system], anchor)
     ]

@@ -6,18 +6,29 @@ with a cache (``init_cache``, ``extend``), which goes on for as long as the docu
 are the same, whatever the rows of the model that reads them.
 """
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from octavo.batch import FIELDS, Batch, Room
-from octavo.evaluation.rows import over_documents, packed_rows
+from octavo.configs.checks import ConfigError
+from octavo.configs.model import ModelConfig
+from octavo.data.shards import Corpus
+from octavo.files import read_json, write_json
+from octavo.model.check import check_vocabulary, ends_at_marks, reads_marks
+from octavo.model.entropy import entropy
 from octavo.model.layers import take
-from octavo.model.units.room import room_of
+from octavo.run.checkpoint import saved_steps
+from octavo.run.directory import CONFIG, MARKER, THRESHOLD, TOKENIZER
+from octavo.run.errors import CheckpointError
+from octavo.run.rows import over_documents, packed_rows
+from octavo.run.saved import Saved, load
 from octavo.tokenizers.interface import Tokenizer
-from octavo.training.objective import entropy
 
 
 class NoMarks:
@@ -40,7 +51,7 @@ class EntropyMarks:
     (BLT, 2412.09871, section 2.3, "global constraint"): decided by the ids up to there.
 
     bind, params: the small model. length: its rows in training. threshold: nats. room: of its rows
-    (see ``packed_rows``).
+    (see ``packed_rows``). mesh: over which the parameters lie.
 
     In a document longer than ``length``, window k begins at id k * step and is asked for all ids
     from where window k - 1 ends; step is half of ``length``, rounded up, so that each id has at
@@ -59,9 +70,10 @@ class EntropyMarks:
         length: int,
         threshold: float,
         room: Room | None = None,
+        mesh: Mesh | None = None,
     ):
         self.bind, self.params, self.tokenizer = bind, params, tokenizer
-        self.length, self.threshold, self.room = length, threshold, room
+        self.length, self.threshold, self.room, self.mesh = length, threshold, room, mesh
         self.step = length - length // 2
         of_two, of_three = (
             jax.eval_shape(lambda rows=rows: bind(params).init_cache(rows, length))
@@ -81,7 +93,7 @@ class EntropyMarks:
         self._entropies = entropies
 
     @classmethod
-    def with_rate(cls, run, documents: list[bytes], rate: float) -> "EntropyMarks":
+    def with_rate(cls, run: Saved, documents: list[bytes], rate: float) -> "EntropyMarks":
         """The marker of an opened run whose threshold marks this share of the ids."""
         mark = cls.of_run(run, threshold=0.0)
         found = mark.entropies([run.tokenizer.encode(document) for document in documents])
@@ -93,11 +105,12 @@ class EntropyMarks:
         return mark
 
     @classmethod
-    def of_run(cls, run, threshold: float) -> "EntropyMarks":
+    def of_run(cls, run: Saved, threshold: float) -> "EntropyMarks":
         """The marker of an opened run."""
-        length = run.config.data.length
-        room = room_of(run.config.model, length)
-        return cls(run.definition.bind, run.params, run.tokenizer, length, threshold, room)
+        return cls(
+            run.definition.bind, run.params, run.tokenizer, run.length, threshold, run.room,
+            run.mesh,
+        )  # fmt: skip
 
     @property
     def description(self) -> dict:
@@ -116,7 +129,8 @@ class EntropyMarks:
         def evaluate(part: np.ndarray):
             return (np.asarray(self._entropies(self.params, part)),)
 
-        found = over_documents(evaluate, rows, places, len(encoded), self.BATCH)
+        with jax.set_mesh(self.mesh):
+            found = over_documents(evaluate, rows, places, len(encoded), self.BATCH)
         return [values[1:] for (values,) in found]  # the first: after the begin-of-document id
 
     def of_documents(self, encoded: list[np.ndarray]) -> list[np.ndarray]:
@@ -193,3 +207,85 @@ class EntropyMarks:
 
         axes = (self._axes, self._axes)
         return jax.vmap(one, (0, axes, axes), axes)(rows, those, these)
+
+
+def marker_for(model: ModelConfig, tokenizer: Tokenizer, folder: Path) -> NoMarks | EntropyMarks:
+    """What marks text for a model: nothing, unless it reads stored marks; then the small model that
+    is kept in ``folder`` (of a corpus or a run).
+
+    Raises ConfigError if there is none that marks by what it has read so far, or if the model's
+    rule for units does not go with the tokenizer.
+    """
+    try:
+        check_vocabulary(model, tokenizer.vocabulary)
+    except ConfigError as error:
+        raise ConfigError(f"{error} ({folder} was made by {tokenizer.name}.)") from error
+    if not ends_at_marks(model):
+        return NoMarks()
+    if not (folder / MARKER).is_dir():
+        raise ConfigError(
+            f"the model's units end at stored marks, but {folder} has none that a model decides as "
+            "it reads: make them with python prepare.py SOURCE --out DIR --marks RUN."
+        )
+    small = load(folder / MARKER)
+    threshold = read_json(folder / MARKER / THRESHOLD, float, error=CheckpointError)
+    return EntropyMarks.of_run(small, threshold)
+
+
+def check_marks(model: ModelConfig, corpora: list[Corpus]) -> None:
+    """Raise ConfigError, naming the corpus, unless the marks of a mixture are what the model takes
+    them for: made by what was read so far if units end at them, and all made alike."""
+    if not reads_marks(model):
+        return
+    first = corpora[0]
+    for corpus in corpora:
+        folder = corpus.folder
+        kind = (corpus.marks or {}).get("kind")
+        if kind != "entropy" and ends_at_marks(model):
+            raise ConfigError(
+                f"the model's units end at stored marks, but {folder} has none that a model "
+                f"decides as it reads (they are of {kind or 'no kind'}): make them with python "
+                "prepare.py SOURCE --out DIR --marks RUN."
+            )
+        if _made_by(corpus) != _made_by(first):
+            raise ConfigError(
+                f"the marks of {folder} and {first.folder} were made differently; a mixture needs "
+                f"one kind: mark {folder} as {first.folder} was (entropy: by "
+                f"--marks {first.folder / MARKER})."
+            )
+
+
+def _made_by(corpus: Corpus) -> tuple:
+    """What decided a corpus's marks: equal for two that are marked alike."""
+    small, marks = corpus.folder / MARKER, corpus.marks
+    if not marks or marks.get("kind") != "entropy" or not small.is_dir():
+        return (marks,)
+    records = sorted(small.glob("checkpoints/*/meta/metadata"), key=lambda p: int(p.parts[-3]))
+    if not records:
+        raise CheckpointError(f"{small} holds no checkpoint.")
+    meta = read_json(records[-1], dict, error=CheckpointError)
+    length = read_json(small / CONFIG, dict, error=CheckpointError)["data"]["length"]
+    return marks, meta["checksums"]["params"], length
+
+
+def keep_marker(source: Path, threshold: float | None, folder: Path) -> None:
+    """Copy the small model of ``source`` (a run; or a marker, and no threshold) to ``folder``,
+    without its optimizer."""
+    out = folder / MARKER
+    if out.exists():
+        return
+    partial = folder / f"{MARKER}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    newest = str(saved_steps(source)[0])
+    shutil.copytree(
+        source / "checkpoints" / newest,
+        partial / "checkpoints" / newest,
+        ignore=shutil.ignore_patterns("opt"),
+    )
+    for name in (CONFIG, TOKENIZER):
+        shutil.copy(source / name, partial / name)
+    if threshold is None:
+        shutil.copy(source / THRESHOLD, partial / THRESHOLD)
+    else:
+        write_json(partial / THRESHOLD, threshold)
+    partial.rename(out)

@@ -1,4 +1,5 @@
-"""Text with character noise: what a model loses when its units break.
+"""Bits per byte of the text with characters dropped, inserted, swapped, repeated or of other case:
+what a model loses when its units break.
 
 Each kind changes characters at a rate, chosen by a seed; characters that are no UTF-8 are left.
 """
@@ -31,3 +32,19 @@ def noisy(document: bytes, kind: str, rate: float, seed: int) -> bytes:
         elif kind == "case" and len(text[i].swapcase()) == 1:
             text[i] = text[i].swapcase()
     return "".join(text).encode("utf-8", errors="surrogateescape")
+
+
+def measure(run, documents: list[bytes], arguments=None, **scoring) -> list[dict]:
+    """A row for the text as it is, and one for each kind of noise at each rate."""
+    clean = run.score(documents, **scoring).bits_per_byte
+    rows = [{"noise": "none", "rate": 0.0, "bits_per_byte": clean, "more": 0.0}]
+    for kind in KINDS:
+        for rate in RATES:
+            changed = [noisy(document, kind, rate, i) for i, document in enumerate(documents)]
+            changed = [text for text in changed if text]
+            row = {"noise": kind, "rate": rate, "bits_per_byte": None, "more": None}
+            if changed:  # of a short text, nothing may be left
+                bits = run.score(changed, **scoring).bits_per_byte
+                row |= {"bits_per_byte": bits, "more": bits - clean}
+            rows.append(row)
+    return rows

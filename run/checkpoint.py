@@ -21,9 +21,10 @@ import orbax.checkpoint as ocp
 from jax import lax
 
 from octavo.configs.checks import ConfigError
-from octavo.configs.schema import Config, from_json, identity, to_json
+from octavo.configs.schema import Config, from_json, to_json
 from octavo.files import read_json
-from octavo.training.errors import CheckpointError, StorageError
+from octavo.run.errors import CheckpointError, StorageError
+from octavo.run.identity import SAME, check_identity, differences
 
 FORMAT = 2
 """Of checkpoints. Format 1 had one checksum for all."""
@@ -90,13 +91,14 @@ def saved_steps(workdir: Path) -> list[int]:
     return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
 
 
-def newest_record(workdir: Path) -> Record | None:
-    """The record of the newest checkpoint that has a readable one; nothing is written.
+def record_of(workdir: Path, step: int | None = None) -> Record | None:
+    """The record of a step's checkpoint (None: the newest that has a readable one), or None if it
+    cannot be read; nothing is written.
 
     Raises StorageError if the storage cannot be read.
     """
-    for step in saved_steps(workdir):
-        folder = Path(workdir) / "checkpoints" / str(step)
+    for each in saved_steps(workdir) if step is None else [step]:
+        folder = Path(workdir) / "checkpoints" / str(each)
         try:
             with _reading(folder):
                 return _read_record(folder)
@@ -312,69 +314,23 @@ def _rest(state: dict) -> dict:
     return {name: value for name, value in state.items() if name not in ("step", "params")}
 
 
-def differences(
-    saved: dict, asked: dict, prefix: str = "", words: tuple[str, str] = ("saved", "asked for")
-) -> list[str]:
-    """Every value of two nested dicts that is not the same, as text."""
-    found = []
-    for key in saved | asked:
-        old, new = saved.get(key, "nothing"), asked.get(key, "nothing")
-        if all(isinstance(value, list) and value for value in (old, new)):
-            # Lists of parts, as of stages, are compared part by part.
-            if all(isinstance(item, dict) for item in (*old, *new)):
-                old, new = (dict(enumerate(value)) for value in (old, new))
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{prefix}{key}.", words)
-        elif old != new:
-            found.append(f"{prefix}{key}: {words[0]} {old!r}, {words[1]} {new!r}")
-    return found
-
-
 def check_settings(record: Record, meta: dict, folder: Path, allowed: tuple[str, ...] = ()) -> None:
     """Raise ConfigError unless the settings that make a run what it is are those of the record."""
     saved = record.config
     if saved is None or "config" not in meta:
-        _agree(record.meta["model"], meta["model"], "model", folder)
+        # Of a revision that kept no more; what it lacks has its default.
+        before = to_json(from_json({"model": record.meta["model"]}).model)
+        _agree(before, meta["model"], "model", folder)
         return
     who = f"the checkpoints in {folder} were made"
     check_identity(saved, from_json(meta["config"]), who, allowed=allowed)
-
-
-_SAME = "Ask for the same, or choose another --workdir."
-
-
-def check_identity(
-    saved: Config,
-    asked: Config,
-    who: str,
-    advice: str = _SAME,
-    allowed: tuple[str, ...] = (),
-) -> None:
-    """Raise ConfigError, a sentence from ``who`` to ``advice``, unless both configs make the same
-    run but for the settings ``allowed``."""
-    before, now = identity(saved), identity(asked)
-    for section in before:
-        prefix = "" if section == "model" else f"{section}."
-        found = differences(before[section], now[section], prefix)
-        found = [text for text in found if text.partition(":")[0] not in allowed]
-        if found:
-            what = {"train": "seed or objective"}.get(section, section)
-            raise ConfigError(f"{who} with another {what} ({'; '.join(found)}). {advice}")
-
-
-def changes(record: Record | None, asked: Config) -> list[str]:
-    """Every setting that is not that of the record, as text."""
-    saved = record and record.config
-    if saved is None:
-        return []
-    return differences(*(to_json(config) | {"workdir": None} for config in (saved, asked)))
 
 
 def _agree(saved: dict, asked: dict, what: str, folder: Path) -> None:
     if found := differences(saved, asked):
         raise ConfigError(
             f"the checkpoints in {folder} were made with another {what} ({'; '.join(found)}). "
-            f"{_SAME}"
+            f"{SAME}"
         )
 
 
@@ -386,8 +342,9 @@ def _check_format(meta: dict, folder: Path) -> None:
         )
 
 
-def load_params(run: Path, abstract: dict) -> tuple[dict, int]:
-    """The newest parameters of a run, laid out like ``abstract``, and their step.
+def load_params(run: Path, abstract: dict, step: int | None = None) -> tuple[dict, int]:
+    """The parameters of a run at a step (None: the newest), laid out like ``abstract``, and their
+    step.
 
     Raises CheckpointError if the run has none that can be read, ConfigError if they have another
     format.
@@ -398,7 +355,7 @@ def load_params(run: Path, abstract: dict) -> tuple[dict, int]:
     steps = saved_steps(run)
     if not steps:
         raise CheckpointError(f"{run} has no complete checkpoint yet.")
-    folder = run / "checkpoints" / str(steps[0])
+    folder = run / "checkpoints" / str(steps[0] if step is None else step)
     _quiet()
     options = ocp.CheckpointManagerOptions(read_only=True)
     try:

@@ -1,5 +1,5 @@
-"""Next-word accuracy, overall and by how often a word occurred in training (the measure of Learn
-Your Tokens, Thawani et al. 2023, 2310.11628).
+"""How often the next word is predicted whole, by how often it occurred in training (the measure of
+Learn Your Tokens, Thawani et al. 2023, 2310.11628).
 
 A word counts if greedy decoding from all the text before it gives exactly its bytes and then ends
 it. Greedy decoding stays on the true path just as long as every most likely id is the true one, so
@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from octavo.data.pipeline import parse_source
+from octavo.data.shards import Corpus
 from octavo.tokenizers.interface import Tokenizer
 
 BANDS = ((0, 0), (1, 10), (11, 100), (101, 1000), (1001, None))
@@ -33,7 +35,7 @@ def word_hits(
 ) -> tuple[list[bytes], np.ndarray]:
     """The words of a document, and whether each was predicted.
 
-    correct: booleans of the ids and the document's end (evaluation/score.py). A word's ids are all
+    correct: booleans of the ids and the document's end (run/score.py). A word's ids are all
     that hold one of its bytes, marks inside and right behind it, and the id of the white space that
     ends it if that id is nothing else (or the document's end).
     """
@@ -76,3 +78,17 @@ def by_band(words: list[bytes], hits: np.ndarray, counts: Counter) -> list[dict]
         }
         for name, chosen in rows
     ]
+
+
+def measure(run, documents: list[bytes], arguments=None, **scoring) -> list[dict]:
+    """``by_band`` of all words of the documents."""
+    encoded = [run.tokenizer.encode(document) for document in documents]
+    found = run.predictions(encoded, **scoring)
+    words, hits = [], [np.zeros(0, bool)]
+    for document, ids, one in zip(documents, encoded, found, strict=True):
+        more, correct = word_hits(document, ids, one.correct, run.tokenizer)
+        words += more
+        hits.append(correct)
+    trained = (Corpus(folder) for folder, _ in parse_source(run.config.data.source))
+    counts = frequencies(text for corpus in trained for text in corpus.documents_in(0))
+    return by_band(words, np.concatenate(hits), counts)

@@ -1,0 +1,33 @@
+"""Measures of a run, one a file: a new file in this folder is found by its name.
+
+It begins with a sentence that says what is measured, and has a function
+
+    measure(run, documents, arguments, **scoring) -> list of rows for a table (dicts of like keys)
+
+``documents`` are bytes; with ``PARALLEL = True`` in the file, the lines of each language of
+``--parallel``. ``arguments`` are those of evaluate.py, and ``scoring`` is for ``run.score``. The
+file may also have ``check(arguments, inputs)``, which raises ConfigError before a run is opened if
+what it would write cannot be written, or would overwrite an input.
+"""
+
+import ast
+import importlib
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+
+NAMES = tuple(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str) -> ModuleType:
+    """The file of a measure."""
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def sentences() -> str:
+    """What each measures, for a help text; nothing is imported."""
+    found = {}
+    for name in NAMES:
+        tree = ast.parse((Path(__path__[0]) / f"{name}.py").read_bytes())
+        found[name] = (ast.get_docstring(tree) or "").partition("\n\n")[0]
+    return " ".join(f"{name}: {sentence}" for name, sentence in found.items())

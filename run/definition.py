@@ -1,0 +1,106 @@
+"""A model without its parameters, which are a plain pytree of dicts beside it.
+
+Flax's modules describe the parameters and run the forward pass; per-variable bookkeeping in a step
+costs ten times a dict's.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+
+from octavo.configs.schema import Config
+from octavo.model.check import check, steered
+from octavo.model.layers import Execution
+from octavo.model.lm import ByteLM
+from octavo.model.mixers.attention import Attention
+from octavo.model.stored import flattened, nested, stored_name, to_stored
+from octavo.run.sharding import ShardingRules
+from octavo.tokenizers.interface import Vocabulary
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A model without its parameters."""
+
+    graph: nnx.GraphDef
+    paths: dict[tuple, tuple]
+    """Where each parameter of a checkpoint stands among the modules."""
+    abstract: dict
+    """Shapes and dtypes of the parameters."""
+    names: dict
+    """Logical axis names of the parameters: tuples, "layers" first where stacked."""
+    init: object
+    """``init(key)`` gives fresh parameters; jit it."""
+    backend: str
+    """The attention kernels that were chosen, joined by "+"."""
+    controlled: bool
+    """Whether a controller steers a delete gate."""
+
+    def bind(self, params: dict) -> ByteLM:
+        """The callable module with these parameters."""
+        leaves = {self.paths[path]: leaf for path, leaf in flattened(params).items()}
+        return nnx.merge(self.graph, nested(leaves))
+
+    @property
+    def parameters(self) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(self.abstract))
+
+    def shardings(self, mesh: Mesh, rules: ShardingRules) -> dict:
+        return jax.tree.map(
+            lambda names: NamedSharding(mesh, rules.spec(names)),
+            self.names,
+            is_leaf=lambda leaf: isinstance(leaf, tuple),
+        )
+
+
+def define(config: Config, vocabulary: Vocabulary, platform: str) -> Definition:
+    """Build the model abstractly, for a tokenizer's vocabulary: nothing is allocated. Raises
+    ConfigError if it cannot be."""
+    check(config.model, config.data.length, vocabulary)
+    how = dataclasses.asdict(config.execution)
+    execution = Execution(platform, jnp.dtype(how.pop("compute_dtype")), **how)
+
+    def make(key):
+        return ByteLM(config.model, vocabulary, execution, nnx.Rngs(params=key))
+
+    # eval_shape on a typed key: the very function that init runs.
+    model = nnx.eval_shape(lambda: make(jax.random.key(0)))
+    graph, state = nnx.split(model)
+    kernels = {part.backend for _, part in nnx.iter_modules(model) if isinstance(part, Attention)}
+
+    def axis_names(variable: nnx.Param) -> tuple:
+        names = variable.get_metadata("names")
+        return ("layers",) * (len(variable.shape) - len(names)) + tuple(names)
+
+    def stored(state) -> dict:
+        return to_stored(nnx.to_pure_dict(state))
+
+    return Definition(
+        graph=graph,
+        paths={stored_name(path): path for path in flattened(nnx.to_pure_dict(state))},
+        abstract=stored(state),
+        names=stored(
+            jax.tree.map(axis_names, state, is_leaf=lambda x: isinstance(x, nnx.Variable))
+        ),
+        init=lambda key: stored(nnx.state(make(key))),
+        backend="+".join(sorted(kernels, key=lambda name: (name == "reference", name))) or "no",
+        controlled=steered(config.model) is not None,
+    )
+
+
+def described(tree: dict, shardings: dict) -> dict:
+    """Shapes, dtypes and shardings of the leaves."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        shardings,
+    )
+
+
+def abstract_params(definition: Definition, mesh: Mesh) -> dict:
+    """Shapes, dtypes and shardings of the parameters."""
+    return described(definition.abstract, definition.shardings(mesh, ShardingRules()))

@@ -1,0 +1,23 @@
+"""What lies in a run's directory, by name."""
+
+from pathlib import Path
+
+from octavo.configs.schema import Config, from_json
+from octavo.files import read_json
+from octavo.run.errors import CheckpointError
+
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+MARKER = "marker"
+"""Folder, in a corpus or a run, of the small model whose entropy marks the ends of units."""
+THRESHOLD = "threshold.json"
+"""In a marker: the entropy above which a unit ends, in nats."""
+
+_REWRITTEN = "Continue the run with its own command, which writes the file anew."
+
+
+def read_config(folder: Path, advice: str = _REWRITTEN) -> Config:
+    """The config of a run directory. Raises CheckpointError if it is damaged, ConfigError if it is
+    of another version."""
+    path = folder / CONFIG
+    return from_json(read_json(path, dict, error=CheckpointError, advice=advice), str(path))

@@ -1,0 +1,176 @@
+"""A run in Python: ``octavo.open_run``."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from octavo.decoding import sampling
+from octavo.model.drafter import Drafter
+from octavo.run import codec
+from octavo.run.marks import EntropyMarks, NoMarks, marker_for
+from octavo.run.saved import Saved, load
+from octavo.run.score import Predictions, Score, Units, logits, over_bytes, predictions, score
+
+T = TypeVar("T")
+Text = str | bytes
+"""A string stands for its UTF-8 bytes."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(Saved):
+    """A trained model, ready to use. Every call computes on the run's own mesh of devices and
+    leaves the caller's as it was."""
+
+    marker: NoMarks | EntropyMarks = field(default_factory=NoMarks)
+    """What marks the ends of units, for a model that reads marks."""
+    name: str = "run"
+
+    def __repr__(self) -> str:
+        parameters = self.definition.parameters / 1e6
+        kind = self.tokenizer.name
+        return f"<Run {self.name} at step {self.step}: {parameters:.2f}M parameters, {kind}>"
+
+    def logits(self, text: Text) -> np.ndarray:
+        """Float32 ``[ids + 1, vocabulary]`` of a text as one document: the distribution before each
+        id, and before the end. In a text longer than a row of training, each id has what its window
+        of the score holds before it: half a row or more."""
+        return logits(self, self.tokenizer.encode(as_bytes(text)))
+
+    def predictions(self, documents: list[np.ndarray], **how) -> list[Predictions]:
+        """What each id of encoded documents costs, and where units end; ``how`` as in ``score``."""
+        return predictions(self, documents, **how)
+
+    def score(
+        self,
+        text: Text | list[Text],
+        *,
+        overlap: int | None = None,
+        batch_size: int = 16,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> Score:
+        """Bits per byte, and the bits of each byte, of a document or of several.
+
+        overlap: ids that the windows of a document longer than a row repeat as context; None: half
+        a row. batch_size: rows at a time, which never change the score. progress is called with the
+        rows that are done, and how many there are. Raises ValueError if there is no text at all.
+        """
+        texts = [text] if isinstance(text, str | bytes) else text
+        how = {"overlap": overlap, "batch_size": batch_size, "progress": progress}
+        return score(self, list(map(as_bytes, texts)), **how)
+
+    def units(self, text: Text) -> Units:
+        """How the model cuts a text: spans of bytes, and for a learned segmenter the probability of
+        an end behind each byte."""
+        data = as_bytes(text)
+        ids = self.tokenizer.encode(data)
+        (found,) = predictions(self, [ids])
+        return over_bytes(ids, found, self.tokenizer, len(data))
+
+    def generate(
+        self,
+        prompt: Text = "",
+        bytes: int = 300,
+        *,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        typical: float = 1.0,
+        seed: int = 0,
+        drafter: Drafter | None = None,
+    ) -> str:
+        """The prompt and up to so many bytes of what follows it; fewer if the model ends the
+        document. The filters are those of ``decoding.sampling.Sampling``, which raises ValueError
+        for values out of range; a drafter changes nothing but the speed."""
+        how = sampling.Sampling(temperature, top_k, top_p, min_p, typical)
+        return "".join(*self.continuations(prompt, bytes, how, seed=seed, drafter=drafter))
+
+    def continuations(
+        self,
+        prompt: Text,
+        bytes: int,
+        how: sampling.Sampling,
+        *,
+        samples: int = 1,
+        seed: int = 0,
+        drafter: Drafter | None = None,
+        acceptance: sampling.Acceptance | None = None,
+    ) -> list[Iterator[str]]:
+        """As ``generate``, several drawn side by side: of each the text, in pieces as they come."""
+        data, tokenizer = as_bytes(prompt), self.tokenizer
+        # A mark may follow every byte.
+        count = bytes * (1 if tokenizer.vocabulary.unit_mark is None else 2)
+        pieces = sampling.generate(
+            self.definition.bind, self.params, [tokenizer.encode(self._newest(data))] * samples,
+            count, sampling=how, seed=seed, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id,
+            marker=self.marker, context=self.length, drafter=drafter, acceptance=acceptance,
+        )  # fmt: skip
+        return [
+            sampling.plain_text(each, tokenizer, row, bytes, data)
+            for row, each in enumerate(itertools.tee(_each_on(self.mesh, pieces), samples))
+        ]
+
+    @property
+    def most_prompt(self) -> int:
+        """Bytes of a prompt that are read, the last ones: two rows of training or 2,048, whichever
+        is more. One pass reads them, and needs room for their square."""
+        return max(2 * self.length, 2048)
+
+    def _newest(self, prompt: bytes) -> bytes:
+        """What is read of a prompt, from the beginning of a character."""
+        newest = prompt[-self.most_prompt :]
+        if len(newest) == len(prompt):
+            return prompt
+        inside = next((i for i, byte in enumerate(newest[:4]) if byte & 0xC0 != 0x80), 0)
+        return newest[inside:]
+
+    def compress(self, text: Text, progress: Callable[[int], None] = lambda done: None) -> bytes:
+        """The text in as many bytes as its score says; only this checkpoint gives it back. progress
+        is called with the ids that are done. Raises CodecError as ``run.codec.compress``."""
+        with jax.set_mesh(self.mesh):
+            return codec.compress(self._predictor, as_bytes(text), progress)
+
+    def decompress(self, data: bytes, progress: Callable[[int], None] = lambda done: None) -> bytes:
+        """What ``compress`` was given. Raises CodecError for anything that it did not make."""
+        with jax.set_mesh(self.mesh):
+            return codec.decompress(self._predictor, data, progress)
+
+    @cached_property
+    def _predictor(self) -> codec.Predictor:
+        return codec.Predictor(self)
+
+
+def as_bytes(text: Text) -> bytes:
+    """A string as UTF-8, what came of no UTF-8 as the bytes it was."""
+    return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
+
+
+def _each_on(mesh: Mesh | None, values: Iterator[T]) -> Iterator[T]:
+    """Each of the values made with the mesh current, which it no longer is where they are used."""
+    while True:
+        with jax.set_mesh(mesh):
+            found = list(itertools.islice(values, 1))
+        if not found:
+            return
+        yield found[0]
+
+
+def open_run(path: str | os.PathLike, step: int | None = None) -> Run:
+    """The run in a directory that train.py wrote, finished or not.
+
+    step: of an older checkpoint; None: the newest. Raises ConfigError if there is no run, or no
+    checkpoint of that step, or its settings are not those it was trained with; CheckpointError if
+    what is there cannot be read.
+    """
+    saved = load(path, step)
+    marker = marker_for(saved.config.model, saved.tokenizer, Path(path))
+    name = os.path.basename(os.path.realpath(path))
+    return Run(**vars(saved), marker=marker, name=name)

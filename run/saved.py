@@ -1,0 +1,90 @@
+"""What a run directory holds, read: settings, tokenizer, and the parameters of a checkpoint."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from octavo.batch import Room
+from octavo.configs.checks import ConfigError
+from octavo.configs.schema import Config, MeshConfig
+from octavo.model.units.room import room_of
+from octavo.run.checkpoint import Record, load_params, record_of, saved_steps
+from octavo.run.definition import Definition, abstract_params, define
+from octavo.run.directory import CONFIG, TOKENIZER, read_config
+from octavo.run.errors import CheckpointError
+from octavo.run.identity import check_identity
+from octavo.run.sharding import make_mesh
+from octavo.tokenizers import load as tokenizers
+from octavo.tokenizers.interface import Tokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A model with its parameters, and what they were trained with."""
+
+    config: Config
+    tokenizer: Tokenizer
+    definition: Definition
+    params: dict
+    step: int
+    mesh: Mesh | None
+    """Over which the parameters lie."""
+
+    @property
+    def length(self) -> int:
+        """Positions of a row in training."""
+        return self.config.data.length
+
+    @cached_property
+    def room(self) -> Room:
+        """What documents that share a row may take of it."""
+        return room_of(self.config.model, self.length)
+
+
+def load(folder: str | Path, step: int | None = None) -> Saved:
+    """The parameters of a run at a step (None: the newest), over all devices.
+
+    Raises ConfigError if the folder is no run, has no checkpoint of that step, or its settings are
+    not those that the checkpoint was trained with, CheckpointError if the checkpoint, or all there
+    is, cannot be read.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(
+            f"{folder} is no run directory: it has no {CONFIG}. Name the folder that train.py "
+            "printed."
+        )
+    config = read_config(folder)
+    try:
+        tokenizer = tokenizers.load(folder / TOKENIZER)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} cannot be opened: {error}.") from error
+    steps = saved_steps(folder)
+    if step is not None and step not in steps:
+        there = ", ".join(map(str, reversed(steps))) or "none"
+        raise ConfigError(f"{folder} has no checkpoint of step {step}; there are: {there}.")
+    record = record_of(folder, step)
+    if record is not None:
+        _check_as_trained(folder, config, tokenizer, record)
+    mesh = make_mesh(MeshConfig())
+    definition = define(config, tokenizer.vocabulary, jax.devices()[0].platform)
+    with jax.set_mesh(mesh):
+        params, step = load_params(folder, abstract_params(definition, mesh), step)
+    return Saved(config, tokenizer, definition, params, step, mesh)
+
+
+def _check_as_trained(folder: Path, config: Config, tokenizer: Tokenizer, record: Record) -> None:
+    """Raise ConfigError unless what lies beside a checkpoint is what it was trained with."""
+    if record.config is not None:
+        who = f"checkpoint {record.step} of {folder} was not trained as its config.json says, but"
+        advice = "Put the config.json back that belongs to it."
+        check_identity(record.config, config, who, advice)
+    trained = record.meta.get("tokenizer", tokenizer.fingerprint)
+    if trained != tokenizer.fingerprint:
+        raise ConfigError(
+            f"checkpoint {record.step} of {folder} was trained with the tokenizer {trained}, but "
+            f"its tokenizer.json is {tokenizer.fingerprint}. Put the right file back."
+        )

@@ -1,0 +1,187 @@
+"""What a run says of whole documents: every byte and every end of document is predicted and paid.
+
+A document longer than a row is scored in windows that overlap: each begins ``overlap`` ids before
+the first id it scores, so that every id but the first few has at least that much context.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from octavo.batch import FIELDS, Batch
+from octavo.model.entropy import cross_entropy
+from octavo.run.rows import over_documents, packed_rows
+from octavo.run.sharding import batch_sharding, place_batch
+from octavo.tokenizers.interface import Tokenizer
+
+if TYPE_CHECKING:
+    from octavo.run.opened import Run
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of one document: arrays over its ids and its end."""
+
+    nats: np.ndarray
+    """float32: what each id costs."""
+    correct: np.ndarray
+    """Booleans: the id was the most likely one."""
+    ends: np.ndarray
+    """Booleans, of the ids alone: a unit of the first level ends with it; all, of a flat model."""
+    probability: np.ndarray
+    """float32, of the ids alone: what a learned segmenter gave an end there; NaN without one."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model pays for a set of documents."""
+
+    nats: float
+    bytes: int
+    """UTF-8 bytes of the original text."""
+    documents: int
+    ids: int
+    """Predictions: one per id, ends of documents included."""
+    surprisal: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
+    """Bits of each byte, float64 ``[bytes]``, of each document; ends of documents are paid besides.
+    What an id stands for shares its bits; those of an id without bytes go to the byte before."""
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / math.log(2) / self.bytes
+
+
+@dataclass(frozen=True)
+class Units:
+    """How a model cuts a text at its first level: arrays over the bytes of the text."""
+
+    surprisal: np.ndarray
+    """float64: bits of each byte, as in ``Score``."""
+    ends: np.ndarray
+    """Booleans: a unit ends with this byte; all, of a flat model of bytes."""
+    probability: np.ndarray
+    """float64: what a learned segmenter gave an end here; NaN without one."""
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """First byte of each unit, and the one behind it; what follows the last end is a unit."""
+        edges = np.unique(np.r_[0, np.flatnonzero(self.ends) + 1, len(self.ends)]).tolist()
+        return list(zip(edges, edges[1:], strict=False))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _predict(bind: Callable, mesh: Mesh, params: dict, arrays: dict) -> tuple[jax.Array, ...]:
+    """The fields of ``Predictions`` by position ``[B, T]``, whole on every device. Compiled once
+    for all that a run is asked."""
+    batch = Batch(**arrays).widen()
+    output = bind(params)(batch)
+    nats, _ = cross_entropy(output.logits, batch.targets)
+    correct = jnp.argmax(output.logits, axis=-1) == batch.targets
+    ends, p = jnp.ones_like(correct), None
+    if output.levels:
+        ends, p = output.levels[0].boundary, output.levels[0].decision.probability
+    found = nats, correct, ends, jnp.full_like(nats, jnp.nan) if p is None else p
+    return jax.lax.with_sharding_constraint(found, NamedSharding(mesh, jax.P()))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _logits(bind: Callable, mesh: Mesh, params: dict, arrays: dict) -> tuple[jax.Array]:
+    """``[B, T, V]``, whole on every device."""
+    found = bind(params)(Batch(**arrays).widen()).logits
+    return (jax.lax.with_sharding_constraint(found, NamedSharding(mesh, jax.P())),)
+
+
+def _by_windows(
+    function: Callable,
+    run: "Run",
+    encoded: list[np.ndarray],
+    overlap: int | None = None,
+    batch_size: int = 16,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> list[tuple[np.ndarray, ...]]:
+    """What a ``function`` like ``_predict`` gives for each document: arrays over its ids and its
+    end.
+
+    overlap: None: half a row. batch_size: rows at a time, which never change what comes out. Raises
+    ValueError unless ``0 <= overlap < length``.
+    """
+    length = run.length
+    overlap = length // 2 if overlap is None else overlap
+    if not 0 <= overlap < length:
+        raise ValueError(f"the overlap must lie in [0, {length}), the row length; not {overlap}")
+    marks = run.marker.of_documents(encoded)
+    rows, places = packed_rows(encoded, run.tokenizer, length, overlap, marks, run.room)
+    sharding = batch_sharding(run.mesh)
+    # Rows are filled up to a batch: no more than a power of two above those there are. A mesh needs
+    # rows for each of its devices.
+    batch_size = min(batch_size, 1 << (len(rows) - 1).bit_length())
+    devices = run.mesh.shape["replica"] * run.mesh.shape["fsdp"]
+    batch_size = -(-batch_size // devices) * devices
+
+    def evaluate(part: np.ndarray):
+        arrays = {name: part[:, i] for i, name in enumerate(FIELDS)}
+        placed = place_batch(sharding, arrays, np.arange(batch_size), batch_size)
+        return jax.device_get(function(run.definition.bind, run.mesh, run.params, placed))
+
+    with jax.set_mesh(run.mesh):
+        return over_documents(evaluate, rows, places, len(encoded), batch_size, progress)
+
+
+def predictions(run: "Run", encoded: list[np.ndarray], **how) -> list[Predictions]:
+    """What the run says of documents; ``how`` as in ``_by_windows``."""
+    # Position i reads id i - 1: what it says of the cut behind that id stands one further on.
+    return [
+        Predictions(nats, correct, ends[1:], p[1:])
+        for nats, correct, ends, p in _by_windows(_predict, run, encoded, **how)
+    ]
+
+
+def logits(run: "Run", ids: np.ndarray) -> np.ndarray:
+    """Float32 ``[ids + 1, V]``: before each id of a document, and before its end."""
+    return _by_windows(_logits, run, [ids])[0][0]
+
+
+def score(run: "Run", documents: list[bytes], **how) -> Score:
+    """The score of documents; ``how`` as in ``_by_windows``. Raises ValueError if there are no
+    bytes to score."""
+    if not any(documents):
+        raise ValueError("there is no text to score")
+    encoded = [run.tokenizer.encode(document) for document in documents]
+    found = predictions(run, encoded, **how)
+    by_byte = zip(encoded, found, documents, strict=True)
+    return Score(
+        nats=sum(float(one.nats.sum(dtype=np.float64)) for one in found),
+        bytes=sum(map(len, documents)),
+        documents=len(documents),
+        ids=sum(len(one.nats) for one in found),
+        surprisal=[
+            over_bytes(ids, one, run.tokenizer, len(text)).surprisal for ids, one, text in by_byte
+        ],
+    )
+
+
+def over_bytes(ids: np.ndarray, found: Predictions, tokenizer: Tokenizer, size: int) -> Units:
+    """Predictions of ids as bits, ends and probabilities of the ``size`` bytes they stand for. What
+    ids without bytes cost, and the ends they mark, go to the byte before (at first, the one
+    after)."""
+    bits, ends, probability = np.zeros(size), np.zeros(size, bool), np.full(size, np.nan)
+    if size:
+        sizes = tokenizer.bytes_per_id()[ids]
+        # A byte that had to be escaped stands for itself, and the escape for nothing.
+        stops = np.minimum(np.cumsum(sizes), size)
+        last = np.maximum(stops - 1, 0)
+        first = np.minimum(np.minimum(stops - sizes, size - 1), last)
+        counts = last + 1 - first
+        at = np.repeat(last + 1 - np.cumsum(counts), counts) + np.arange(counts.sum())
+        each = found.nats[: len(ids)] / math.log(2) / counts
+        np.add.at(bits, at, np.repeat(each, counts))
+        np.logical_or.at(ends, last, found.ends)
+        np.fmax.at(probability, last, found.probability)
+    return Units(bits, ends, probability)

@@ -1,0 +1,177 @@
+"""What a training is made of, set up once: mesh, data plan, model, optimizer, state and step.
+
+Nothing is allocated before ``fresh`` or a checkpoint gives a state, so the same object describes a
+training that is only compiled, for machines that are not there.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from octavo.batch import Batch
+from octavo.configs.schema import Config, to_json
+from octavo.data.pipeline import batches, make_plan
+from octavo.data.plan import Plan
+from octavo.model import flops
+from octavo.model.check import check, check_used, reads_marks
+from octavo.model.units.room import room_of
+from octavo.run import sharding
+from octavo.run.checkpoint import Record
+from octavo.run.definition import Definition, define
+from octavo.run.marks import EntropyMarks, NoMarks, check_marks, marker_for
+from octavo.run.opened import Run
+from octavo.tokenizers.interface import Tokenizer
+from octavo.training import optimizers
+from octavo.training.optimizer import Replanned, make_optimizer, replan
+from octavo.training.state import abstract_state, fresh_state
+from octavo.training.step import make_step
+
+
+@dataclass(frozen=True, eq=False)
+class Trainer:
+    """A config, the devices it is trained on, and what it is trained with.
+
+    Its functions of arrays expect the mesh to be current: ``with jax.set_mesh(trainer.mesh)``.
+    """
+
+    config: Config
+    mesh: Mesh
+    tokenizer: Tokenizer
+    definition: Definition
+    plan: Plan | None
+    """What every row of every step holds; None: the batches come from elsewhere."""
+    marker: NoMarks | EntropyMarks
+    """What marks text beside the corpus, for the score and the sample."""
+    replanned: Replanned | None = None
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        tokenizer: Tokenizer | None = None,
+        *,
+        record: Record | None = None,
+        devices: list | None = None,
+        platform: str | None = None,
+    ) -> "Trainer":
+        """The training of the config's corpora or, with a tokenizer, of batches from elsewhere.
+
+        record: of the run that is continued, whose data follow its own version of the plan.
+        devices: to train on; None: all. platform: to choose kernels for; None: the devices'. Raises
+        ConfigError or DataError for what cannot work.
+        """
+        # What cannot work is told before data are read; what does nothing, to those who begin.
+        optimizers.load(config.optimizer.name)
+        check(config.model, config.data.length, None if tokenizer is None else tokenizer.vocabulary)
+        if record is None:
+            check_used(config.model)
+        mesh = sharding.make_mesh(config.mesh, devices)
+        rows = config.data.batch_size // config.train.accumulation
+        sharding.check_fits(mesh, config.model, rows)
+        plan, marker = None, NoMarks()
+        if tokenizer is None:
+            plan = plan_of(config, Plan.VERSION if record is None else record.data.get("version"))
+            check_marks(config.model, plan.corpora)
+            tokenizer = plan.corpora[0].tokenizer
+            marker = marker_for(config.model, tokenizer, plan.corpora[0].folder)
+        platform = platform or mesh.devices.flat[0].platform
+        with jax.set_mesh(mesh):
+            definition = define(config, tokenizer.vocabulary, platform)
+        return cls(config, mesh, tokenizer, definition, plan, marker)
+
+    def continuing(self, record: Record | None) -> "Trainer":
+        """The same, going on from a checkpoint: if that was trained for another number of steps,
+        the learning rate is laid out anew. Raises ConfigError if it did more than are asked for."""
+        return dataclasses.replace(self, replanned=replan(self.config, record))
+
+    @cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        config = self.config
+        names = self.definition.names
+        return make_optimizer(config.optimizer, config.train.steps, names, self.replanned)
+
+    @cached_property
+    def abstract(self) -> dict:
+        """Shapes, dtypes and shardings of the state."""
+        return abstract_state(self.definition, self.optimizer, self.mesh)
+
+    @cached_property
+    def step(self) -> Callable[[dict, dict], tuple[dict, dict]]:
+        """The jitted ``(state, batch arrays) -> (state, metrics)`` of ``make_step``."""
+        sizes = self.tokenizer.bytes_per_id()
+        return make_step(self.config, self.definition, self.optimizer, self.abstract, sizes)
+
+    @property
+    def meta(self) -> dict:
+        """What a checkpoint says of the training (``Record.meta``)."""
+        return {
+            "model": to_json(self.config.model),
+            "config": to_json(self.config),
+            "tokenizer": self.tokenizer.fingerprint,
+            "schedule": self.replanned and dataclasses.asdict(self.replanned),
+        }
+
+    def fresh(self, seed: int | None = None) -> dict:
+        """The state before the first step. seed: None: the config's."""
+        seed = self.config.train.seed if seed is None else seed
+        return fresh_state(self.definition, self.optimizer, self.abstract, seed)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and positions of a step."""
+        return self.config.data.batch_size, self.config.data.length
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        """Those of this host's devices."""
+        return sharding.local_rows(sharding.batch_sharding(self.mesh), self.shape)
+
+    def batches(self, first_step: int = 0, steps: int | None = None) -> Iterator[dict]:
+        """This host's rows of the steps after ``first_step``, as the plan has them. steps: up to
+        this one; None: the config's."""
+        config = self.config
+        last = config.train.steps if steps is None else steps
+        return batches(
+            self.plan, self._rows, first_step=first_step, steps=last, workers=config.data.workers
+        )
+
+    def place(self, host_batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Global arrays from this host's rows."""
+        where = sharding.batch_sharding(self.mesh)
+        return sharding.place_batch(where, host_batch, self._rows, self.shape[0])
+
+    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, dtypes and shardings of what ``place`` gives."""
+        where = sharding.batch_sharding(self.mesh)
+        return {
+            field: jax.ShapeDtypeStruct(self.shape, kind, sharding=where)
+            for field, kind in Batch.dtypes(self.tokenizer.dtype).items()
+        }
+
+    @property
+    def bytes_per_id(self) -> float:
+        """Mean bytes of text that an id of the corpora stands for."""
+        return self.plan.bytes_per_id()
+
+    @cached_property
+    def flops_per_id(self) -> float:
+        """Of training."""
+        config = self.config
+        return flops.training_flops(config.model, self.tokenizer.vocab_size, config.data.length)
+
+    def run(self, state: dict, name: str = "run") -> Run:
+        """The model of a state, to score and to sample from."""
+        about = self.config, self.tokenizer, self.definition, state["params"], int(state["step"])
+        return Run(*about, self.mesh, self.marker, name)
+
+
+def plan_of(config: Config, version: int = Plan.VERSION) -> Plan:
+    """What every row of every step holds. Raises DataError for corpora that cannot be used."""
+    room = room_of(config.model, config.data.length)
+    return make_plan(config.data, config.train.seed, reads_marks(config.model), room, version)
