@@ -18,7 +18,7 @@ if _STARTED:  # what is imported from here on takes a while, and a signal may co
 import tyro
 
 from octavo.arguments import check_numbers
-from octavo.configs import presets
+from octavo.configs import BROKEN, presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import MOVED, Config
 from octavo.data.errors import DataError, WorkerError
@@ -59,6 +59,8 @@ def parse_config(script: str, description: str, arguments: list[str] | None = No
     """``[PRESET] [--dotted.field VALUE ...]`` as (preset name, config)."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     known = presets()
+    for file, error in BROKEN.items():
+        process.warn(f"{file} cannot be used, nor its presets: {type(error).__name__}: {error}")
     name = "flat"
     if arguments and not arguments[0].startswith("-"):
         name = arguments.pop(0)

@@ -260,7 +260,7 @@ def test_interleaving():
         ({"segmenter": "predicted"}, "binomial or marks or entropy, not none"),
         ({"supervision": "marks"}, "is none, not marks"),
         ({"slots": 2}, "slots above 1"),
-        ({"pool": "prefix"}, "prefix needs stage.encoder_scope unit"),
+        ({"pool": "prefix"}, "prefix needs encoder_scope unit"),
         ({"encoder_scope": "unit"}, "looks ahead inside a unit"),
         ({"encoder_scope": "unit", "pool": "mean", "unpool": "prefix"}, "pool prefix or last"),
         ({"pool": "concat"}, "concat needs segmenter stride"),

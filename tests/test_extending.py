@@ -1,0 +1,74 @@
+"""The pages of docs/extending: their files, copied into a checkout, and their commands."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from helpers import ROOT
+
+PAGES = {page.stem: page.read_text() for page in (ROOT / "docs" / "extending").glob("*.md")}
+TINY = (
+    "--model.width 32 --model.heads 2 --data.length 64 --data.batch-size 8 --data.source stdlib "
+    "--train.steps 3 --train.evaluation-bytes 2000 --train.sample-bytes 20"
+).split()
+
+
+def files_of(page: str) -> dict[str, str]:
+    return dict(re.findall(r"`([\w/]+\.py)`[^`]*```python\n(.*?)```", PAGES[page], re.DOTALL))
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of the checkout with the files of every page but the tokenizer's, which has a test of
+    its own."""
+    home = tmp_path_factory.mktemp("checkout") / "octavo"
+    ignore = shutil.ignore_patterns(".git", "octavo", "runs", "corpora", "__pycache__", ".*cache")
+    shutil.copytree(ROOT, home, ignore=ignore)
+    (home / "octavo").symlink_to(".")
+    for page in ("segmenter", "layer", "measure", "optimizer"):
+        for name, code in files_of(page).items():
+            assert not (home / name).exists(), f"{name} is there already"
+            (home / name).write_text(code)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=home, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return home, run
+
+
+def test_few_files():
+    """What an addition takes."""
+    assert len(files_of("segmenter")) == 3  # two segmenters, and a preset of each in one file
+    assert len(files_of("layer")) == 2
+    assert len(files_of("measure")) == len(files_of("optimizer")) == 1
+
+
+@pytest.mark.parametrize("preset", ["clauses", "linear-score", "averages"])
+def test_contracts(checkout, preset):
+    """Those that a new part breaks first."""
+    _, run = checkout
+    chosen = "causality or isolation_of_short or stepwise or sharded_equals"
+    done = run(
+        "-m", "pytest", "-n", "0", "tests/test_contracts.py", "-k", f"{preset} and ({chosen})"
+    )
+    assert re.search(r"\d passed", done.stdout)
+
+
+def test_train_and_measure(checkout):
+    home, run = checkout
+    run(
+        "train.py", "linear-score", "--workdir", "run", "--optimizer.name", "factored", *TINY,
+        "--model.layers", "1", "--model.mixers", "moving_average",
+    )  # fmt: skip
+    done = run("evaluate.py", "run", "beginnings", "--most-bytes", "3000")
+    assert "beginning" in done.stdout and "rest" in done.stdout
+    helped = run("train.py", "--help").stdout
+    for text in ("clauses:", "a linear score of each position's state", "moving_average:"):
+        assert text in re.sub(r"[\s│]+", " ", helped)
