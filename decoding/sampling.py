@@ -148,7 +148,7 @@ def generate(
     bind: ``bind(params)`` is the model. A row that ended its document goes on with ``eos_id``;
     when all have, this stops early. marker: gives each id its stored mark (run/marks.py).
     context: see no further back than this many positions. drafter: guesses ids ahead; acceptance:
-    is told how that goes.
+    counts how that goes.
     """
     rows = len(prompts)
     lengths = np.array([len(p) + 1 for p in prompts], np.int32)
@@ -166,11 +166,11 @@ def generate(
     for begin in range(0, count, chunk):
         end = min(begin + chunk, count)
         state = loop.proceed(params, state, end)
-        ids, done, ended, told = jax.device_get(
-            [state[k] for k in ("ids", "done", "ended", "told")]
+        ids, done, ended, counts = jax.device_get(
+            [state[k] for k in ("ids", "done", "ended", "counts")]
         )
         if acceptance is not None:
-            acceptance.passes, acceptance.drafted, acceptance.accepted = map(int, told)
+            acceptance.passes, acceptance.drafted, acceptance.accepted = map(int, counts)
             acceptance.ids = int(done.sum())
         at = lengths[:, None] + np.arange(begin, end)
         piece = np.take_along_axis(ids, at, axis=1)
@@ -182,7 +182,7 @@ def generate(
 class Loop:
     """The jitted parts of ``generate``. Parameters are those of the model, the marker and the
     drafter, in a tuple. The state is a dict: among others ``ids [B, slots]``, the prompts' and
-    those drawn, ``done [B]``, how many were drawn, and ``told``, passes, guesses and accepted ones.
+    those drawn, ``done [B]``, how many were drawn, and ``counts``, passes, guesses and accepted ones.
 
     ``start(params, tokens [B, width], lengths [B], key)`` reads the prompts; ``proceed(params,
     state, until)`` draws until every row has that many ids, or ended.
@@ -228,7 +228,7 @@ class Loop:
             "done": none,
             "ended": none > 0,
             "next": jnp.zeros((rows, model.vocabulary.size)),  # log-probabilities of the next id
-            "told": jnp.zeros(3, jnp.int32),  # passes, guesses, accepted ones
+            "counts": jnp.zeros(3, jnp.int32),  # passes, guesses, accepted ones
         }
 
         def verify(logits):
@@ -302,11 +302,11 @@ class Loop:
                 refused &= jnp.any(rest > 0, axis=1)  # rounding may leave nothing
                 rest = jax.nn.log_softmax(jnp.log(rest))
                 log_next = jnp.where(refused[:, None], rest, log_next)
-            told = jnp.stack([jnp.sum(live), jnp.sum(guessed), jnp.sum(jnp.maximum(kept - 1, 0))])
+            counts = jnp.stack([jnp.sum(live), jnp.sum(guessed), jnp.sum(jnp.maximum(kept - 1, 0))])
             ended = state["ended"] | ((kept == end) & live)
             return kept, log_next, {
                 "done": done + kept, "ended": ended,
-                "told": state["told"] + told,
+                "counts": state["counts"] + counts,
             }  # fmt: skip
 
         valid = jnp.where(live, 1 + guessed, 0)

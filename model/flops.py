@@ -46,10 +46,10 @@ def forward_flops(
     head = embedded.head_flops(model, vocab_size)
     total = _stage_flops(model, 0, length, training) / length + head + embedded.flops(model)
     if model.mtp.kind != "none":
-        further = mtp(model.mtp.kind)
-        total += further.next_flops(model, length)
+        predicted = mtp(model.mtp.kind)
+        total += predicted.next_flops(model, length)
         # Only training predicts further ahead.
-        total += further.flops(model, vocab_size, head, length) if training else 0
+        total += predicted.flops(model, vocab_size, head, length) if training else 0
     return total
 
 

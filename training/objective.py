@@ -22,7 +22,7 @@ def objective(
     bytes_per_id: jax.Array,
     config: Config,
     integral: jax.Array | float = 0.0,
-    further: tuple[jax.Array, jax.Array, jax.Array] | None = None,
+    predicted: tuple[jax.Array, jax.Array, jax.Array] | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Sum over targets of cross-entropy, plus ``z_loss`` x log-normalizer squared (PaLM, Chowdhery
     et al. 2022), plus what learned segmenters are held to, plus ``mtp.weight`` x cross-entropy of
@@ -30,7 +30,7 @@ def objective(
     ``mtp_targets/K`` of the K-th next id, for each learned level ``positions``, ``ends`` and
     ``collapsed`` positions, and the model's own statistics.
 
-    integral: of the controller of a delete gate. further: ``nats_ahead`` of all predictions beyond
+    integral: of the controller of a delete gate. predicted: ``nats_ahead`` of all predictions beyond
     the next id, stacked.
     """
     nats, log_normalizer = cross_entropy(output.logits, batch.targets)
@@ -43,12 +43,12 @@ def objective(
     loss = sums["nats"]
     if config.train.z_loss:
         loss += config.train.z_loss * jnp.sum(jnp.square(log_normalizer) * weights)
-    if further is not None:
-        predicted, (ahead, ahead_nats, targets) = config.model.mtp, further
-        kind = mtp(predicted.kind)
+    if predicted is not None:
+        settings, (ahead, ahead_nats, targets) = config.model.mtp, predicted
+        kind = mtp(settings.kind)
         # An extra position stands for as many positions as lie between two of them.
-        loss += predicted.weight * (predicted.every if kind.extra else 1) * jnp.sum(ahead_nats)
-        for k in range(kind.shortest, predicted.count):
+        loss += settings.weight * (settings.every if kind.extra else 1) * jnp.sum(ahead_nats)
+        for k in range(kind.shortest, settings.count):
             sums[f"mtp_nats/{k + 1}"] = jnp.sum(jnp.where(ahead == k, ahead_nats, 0))
             sums[f"mtp_targets/{k + 1}"] = jnp.sum(jnp.where(ahead == k, targets, 0))
     for i, (stage, level) in enumerate(zip(config.model.stages, output.levels, strict=True)):

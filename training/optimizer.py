@@ -20,7 +20,7 @@ class Replanned:
     rate: float
     """What it was there."""
 
-    def told(self, config: Config) -> str:
+    def sentence(self, config: Config) -> str:
         """For people."""
         steps, warmup = config.train.steps, max(config.optimizer.warmup_steps, 1)
         to = float(learning_rate(config.optimizer, steps, self)(self.step + warmup))

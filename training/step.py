@@ -39,8 +39,8 @@ def make_step(
         batch, noise = batch_and_noise
         model = definition.bind(params)
         output = model(batch, noise, ahead)
-        further = model.predict_ahead(batch, output, ahead, functools.partial(nats_ahead, batch))
-        return objective(output, batch, jnp.asarray(bytes_per_id), config, integral, further)
+        ahead_nats = model.predict_ahead(batch, output, ahead, functools.partial(nats_ahead, batch))
+        return objective(output, batch, jnp.asarray(bytes_per_id), config, integral, ahead_nats)
 
     gradient = jax.value_and_grad(loss, has_aux=True)
 

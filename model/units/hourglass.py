@@ -146,15 +146,15 @@ class Hourglass(nnx.Module):
         if self.segmenter.biases_keys and soft:
             # The inner trunk sees every position.
             every = self.pool.project(encoded)
-            z, *told = self.inner(every, layout, None, decision.key_bias)
+            z, *others = self.inner(every, layout, None, decision.key_bias)
             newest = take(units.last, jnp.maximum(index - 1, 0))
-            return self.unpool.memory(z[:, :, None]), jnp.where(index > 0, newest + 1, 0), *told
+            return self.unpool.memory(z[:, :, None]), jnp.where(index > 0, newest + 1, 0), *others
         pooled = constrain(self._pool(encoded, units, decision, layout))
         B, S, p, D = pooled.shape
         positions, biases = self.segmenter.inner(decision, layout, units.last)
         inner_layout = _placed(_spread(units.layout, p), positions)
-        z, *told = self.inner(pooled.reshape(B, S * p, D), inner_layout, None, **biases)
-        return self.unpool.memory(z.reshape(B, S, p, D)), index, *told
+        z, *others = self.inner(pooled.reshape(B, S * p, D), inner_layout, None, **biases)
+        return self.unpool.memory(z.reshape(B, S, p, D)), index, *others
 
     def _pool(self, x, units: Segmentation, decision: Decision, layout: Layout) -> jax.Array:
         if self.of_whole_units:

@@ -22,10 +22,10 @@ def decode_units(
     if leading:
         S = units.last.shape[1]
         group = jnp.minimum(units.unit_of + units.boundary, S)
-        led = memory[:, 1:, :leading]
-        led_ids = jnp.broadcast_to(take(ids, units.last)[..., None], led.shape[:3])
-        x, at, _ = interleave(x, group, led)
-        ids = interleave(ids[..., None], group, led_ids[..., None])[0][..., 0]
+        before = memory[:, 1:, :leading]
+        before_ids = jnp.broadcast_to(take(ids, units.last)[..., None], before.shape[:3])
+        x, at, _ = interleave(x, group, before)
+        ids = interleave(ids[..., None], group, before_ids[..., None])[0][..., 0]
     x = stack(x, order(x), ids, reads)
     return x if at is None else take(x, at)
 
