@@ -89,7 +89,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
         for change in changes(record.config, config):
             console.print(f"changed    {change}")
     if trainer.replanned:
-        console.print(f"schedule   {trainer.replanned.told(config)}")
+        console.print(f"schedule   {trainer.replanned.sentence(config)}")
     told = " (starts again: nothing was saved yet)" if begun else ""
     if record is not None:
         told = f" (continues at step {first_step})"

@@ -182,7 +182,7 @@ def generate(
 class Loop:
     """The jitted parts of ``generate``. Parameters are those of the model, the marker and the
     drafter, in a tuple. The state is a dict: among others ``ids [B, slots]``, the prompts' and
-    those drawn, ``done [B]``, how many were drawn, and ``counts``, passes, guesses and accepted ones.
+    those drawn, ``done [B]``, how many were drawn, and ``counts``: passes, guesses, accepted ones.
 
     ``start(params, tokens [B, width], lengths [B], key)`` reads the prompts; ``proceed(params,
     state, until)`` draws until every row has that many ids, or ended.

@@ -211,7 +211,7 @@ def test_more_steps_never_jump(saved, tmp_path):
     peak, warmup = longer.optimizer.learning_rate, longer.optimizer.warmup_steps
     assert max(np.abs(np.diff(rates))) <= peak / warmup * 1.01
     np.testing.assert_allclose(max(rates), peak, rtol=1e-6)
-    assert "from 0 at step 1000 to 0.003 within 50 steps" in replanned.told(longer)
+    assert "from 0 at step 1000 to 0.003 within 50 steps" in replanned.sentence(longer)
     # Continued once more, at the same number of steps, it stays as it was laid out.
     meta = meta_of(longer) | {"schedule": dataclasses.asdict(replanned)}
     assert replan(longer, dataclasses.replace(record, meta=meta, step=1500)) == replanned
