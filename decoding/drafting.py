@@ -1,8 +1,8 @@
 """Drafters: guesses of the next ids, which one pass of the model then verifies.
 
-Whatever a drafter guesses, what comes out is what the model alone would draw (decoding/sampling.py);
-a good guess only saves passes. A drafter has a ``size`` (ids it drafts a pass), ``params`` of its
-own, and three functions of arrays:
+Whatever a drafter guesses, what comes out is what the model alone would draw
+(decoding/sampling.py); a good guess only saves passes. A drafter has a ``size`` (ids it drafts a
+pass), ``params`` of its own, and three functions of arrays:
 
 - ``init(model, params, rows, slots)``: what it remembers, a pytree;
 - ``observe(model, params, carry, seen)``: what it remembers after a pass;

@@ -1,8 +1,8 @@
 """Drawing text from a model: filters over logits, and a jitted loop with a cache.
 
-The loop is that of speculative decoding (decoding/drafting.py): an id is drawn, a drafter guesses what
-follows, one pass of the model reads all of it, and the guesses that prove right stay. What comes
-out is what would come without a drafter: the same ids, or under rejection sampling the same
+The loop is that of speculative decoding (decoding/drafting.py): an id is drawn, a drafter guesses
+what follows, one pass of the model reads all of it, and the guesses that prove right stay. What
+comes out is what would come without a drafter: the same ids, or under rejection sampling the same
 distribution.
 """
 
