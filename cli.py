@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from octavo import process
 
@@ -32,18 +33,21 @@ class RunError(Exception):
     """The run cannot go on. The message says why and what to do."""
 
 
+T = TypeVar("T")
+
+
 def parse(
-    type_,
+    type_: type[T],
     script: str,
-    description: str,
+    description: str | None,
     arguments: list[str] | None = None,
-    default=None,
+    default: T | None = None,
     flags: bool = False,
-):
+) -> T:
     """Arguments as an instance of ``type_``; exits with code 2 and the nearest valid choice.
 
     flags: booleans are flags without a value. Raises ConfigError for a number out of its range."""
-    parsed = tyro.cli(
+    parsed: T = tyro.cli(  # pyright: ignore[reportAssignmentType]  (tyro's return follows default)
         type_,
         prog=script,
         description=description,
@@ -55,7 +59,9 @@ def parse(
     return parsed
 
 
-def parse_config(script: str, description: str, arguments: list[str] | None = None):
+def parse_config(
+    script: str, description: str, arguments: list[str] | None = None
+) -> tuple[str, Config]:
     """``[PRESET] [--dotted.field VALUE ...]`` as (preset name, config)."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     known = presets()

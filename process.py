@@ -54,9 +54,9 @@ def end(sentence: str, code: int, error: BaseException | None = None) -> None:
     if peers and error is not None:
         peers.await_cause(error)
     _ending.acquire()
-    if peers:
+    if others := peers:
         orderly = code == DONE or isinstance(error, Preempted)
-        within(70 if orderly else 10, lambda: peers.farewell(error, sentence, code))
+        within(70 if orderly else 10, lambda: others.farewell(error, sentence, code))
     within(5, lambda: _say(sentence, code))
     for child in multiprocessing.active_children():
         child.kill()  # their files are whole or absent, and some do not listen to SIGTERM
@@ -153,6 +153,7 @@ def _answer(pipe: int) -> None:
 def end_with_parent() -> None:
     """For a child process: go when the parent goes, even if that was killed."""
     parent = multiprocessing.parent_process()
+    assert parent is not None, "this is no child process"
 
     def watch():
         parent.join()

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import google_crc32c
 
@@ -16,7 +16,8 @@ from octavo.tokenizers.interface import Tokenizer
 
 FORMAT = 2
 MANIFEST, RECIPE = "manifest.json", "recipe.json"
-SPLITS = ("train", "heldout")
+SplitName = Literal["train", "heldout"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 REMAKE = "Restore it, or delete it and run the same prepare.py command again."
 _MOST = 1 << 60
 
@@ -61,8 +62,12 @@ class Split:
     @classmethod
     def of(cls, shards: Iterable[Shard]) -> "Split":
         shards = tuple(shards)
-        names = ("documents", "tokens", "utf8_bytes")
-        return cls(*(sum(getattr(shard, name) for shard in shards) for name in names), shards)
+        return cls(
+            documents=sum(shard.documents for shard in shards),
+            tokens=sum(shard.tokens for shard in shards),
+            utf8_bytes=sum(shard.utf8_bytes for shard in shards),
+            shards=shards,
+        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Manifest:
     """What the marks are: ``kind`` "entropy" or "subwords", and how they were made."""
     source: dict[str, Any]
     """The recipe: what the shards depend on."""
-    splits: dict[Literal["train", "heldout"], Split]
+    splits: dict[SplitName, Split]
     checksum: str | None = None
     """CRC-32C of all the rest. None: written by an older revision."""
 
@@ -109,7 +114,7 @@ def _check_counts(counts: Shard | Split, names: tuple[str, ...]) -> None:
 def write_manifest(
     folder: Path,
     tokenizer: Tokenizer,
-    splits: dict[str, list[Shard]],
+    splits: dict[SplitName, list[Shard]],
     source: dict,
     marks: dict | None,
 ) -> None:
@@ -118,7 +123,7 @@ def write_manifest(
         format=FORMAT,
         tokenizer=tokenizer.to_json(),
         tokenizer_fingerprint=tokenizer.fingerprint,
-        dtype=tokenizer.dtype.name,
+        dtype=tokenizer.dtype.name,  # pyright: ignore[reportArgumentType]
         marks=marks,
         source=source,
         splits={name: Split.of(shards) for name, shards in splits.items()},

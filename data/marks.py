@@ -10,8 +10,10 @@ from octavo.tokenizers.interface import Tokenizer
 class Marks(Protocol):
     """What marks documents while they are prepared."""
 
-    description: dict
-    """``kind``: "entropy" (decided by what was read so far) or "subwords" (not), and more."""
+    @property
+    def description(self) -> dict:
+        """``kind``: "entropy" (decided by what was read so far) or "subwords" (not), and more."""
+        ...
 
     def __call__(self, documents: list[bytes], encoded: list[np.ndarray]) -> list[np.ndarray]:
         """Marks, 0 or 1, of each document's ids."""

@@ -432,7 +432,7 @@ class Plan:
         if version > 1:
             # Where all rows have room, all models share one plan.
             split = any(order.strategy.split for order in self.orders)
-            self.description["room"] = fingerprint_of(room.tobytes()) if split else None
+            self.description["room"] = fingerprint_of(room.tobytes()) if room and split else None
 
     @property
     def fingerprint(self) -> str:

@@ -22,6 +22,7 @@ from octavo.data.manifest import (
     SPLITS,
     Manifest,
     Shard,
+    SplitName,
     read_manifest,
     write_manifest,
 )
@@ -101,7 +102,7 @@ def prepare(
         results[index] = result
         progress(done, result.warnings)
     ordered = [results[i] for i in sorted(results)]
-    shards = {
+    shards: dict[SplitName, list[Shard]] = {
         split: [getattr(result, split) for result in ordered if getattr(result, split)]
         for split in SPLITS
     }
@@ -289,6 +290,7 @@ class _Split:
             self._flush()
 
     def _flush(self) -> None:
+        assert self.mark is not None, "only what is marked waits"
         encoded = [self.tokenizer.encode(document) for document in self.waiting]
         marked = self.mark(self.waiting, encoded)
         for document, ids, marks in zip(self.waiting, encoded, marked, strict=True):

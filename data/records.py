@@ -18,6 +18,9 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 class Skipped(bytes):
     """No document, but the reason why a file or record gave none, and the kind it is counted as."""
 
+    reason: str
+    kind: str
+
     def __new__(cls, reason: str, kind: str = "not text"):
         skipped = super().__new__(cls)
         skipped.reason, skipped.kind = reason, kind
@@ -138,7 +141,9 @@ class _Growing:
     def next(self) -> str:
         """The next character that is no white space, or ""."""
         while True:
-            self.at = _SPACE.match(self.part, self.at).end()
+            space = _SPACE.match(self.part, self.at)
+            assert space is not None, "it matches no characters, too"
+            self.at = space.end()
             if self.at < len(self.part):
                 return self.part[self.at]
             if not self._grow():

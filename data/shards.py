@@ -64,10 +64,10 @@ class ShardWriter:
         for start in range(0, size, BLOCK):
             stop = min(start + BLOCK, size)
             self._write(ids[start:stop].tobytes())
-            if self.marked:
+            if bits is not None:
                 self._marks.append(np.packbits(bits[start:stop]).tobytes())
         self._ids = [ids[size:].copy()]
-        self._bits = [bits[size:].copy()] if self.marked else []
+        self._bits = [] if bits is None else [bits[size:].copy()]
         self._waiting -= size
 
     def _write(self, record: bytes) -> None:
@@ -85,6 +85,7 @@ class ShardWriter:
             self._write_blocks(self._waiting)
         for record in (*self._marks, np.array(self._lengths, np.uint32).tobytes()):
             self._write(record)
+        assert self._writer is not None, "the lengths are written"
         try:
             self._writer.close()
             self._writer = None

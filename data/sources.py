@@ -13,7 +13,7 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from octavo.data.errors import DataError
 from octavo.data.folders import Survey, files_in, is_corpus, sorted_out
@@ -168,8 +168,9 @@ def _tfds_units(name: str, text_field: str, tfds_dir: str | None) -> Iterator[Un
     if split not in builder.info.splits:
         known = ", ".join(builder.info.splits)
         raise DataError(f"{name}: no split {split!r}; it has {known}.")
-    if text_field not in builder.info.features:
-        known = ", ".join(builder.info.features)
+    features: Any = builder.info.features  # a mapping, for all that TFDS says of its type
+    if text_field not in features:
+        known = ", ".join(features)
         raise DataError(f"{name}: no feature {text_field!r}; name one with --text-field: {known}.")
     info = builder.info.splits[split]
     per_unit = max(1, -(-info.num_examples * UNIT_BYTES // max(info.num_bytes, 1)))
@@ -290,7 +291,8 @@ def _cut(data: bytes, start: int) -> int:
 
 def _tfds_documents(unit: Unit) -> Iterator[bytes]:
     path, split = unit.paths
-    source = _tfds_builder(path, None).as_data_source(split)
+    assert unit.stop is not None, "units of TFDS have an end"
+    source = _tfds_builder(path, None).as_data_source(split)  # pyright: ignore[reportCallIssue]
     for i in range(unit.start, unit.stop):
         text = source[i][unit.text_field]
         if not isinstance(text, bytes):

@@ -1,11 +1,15 @@
 """The repository root is the package, beside a library of the same name as one of its folders."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from helpers import ROOT
 
@@ -70,3 +74,37 @@ def test_every_folder_is_in_the_package():
     folders = {path.parent for path in SOURCES} - {ROOT, ROOT / "tests", ROOT / "benchmarks"}
     expected = {"octavo"} | {f"octavo.{f.relative_to(ROOT).as_posix()}" for f in folders}
     assert {name for name in listed} == {name.replace("/", ".") for name in expected}
+
+
+REQUIREMENTS = ROOT / "requirements"
+
+
+def pins(path) -> dict[str, str]:
+    """Versions by normalized name, of a lock file: pins and comments, no place to get them."""
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    pairs = [re.fullmatch(r"([a-z0-9-]+)==([\w.]+)", line) for line in lines]
+    assert all(pairs), [line for line, pair in zip(lines, pairs, strict=True) if not pair]
+    return dict(pair.groups() for pair in pairs if pair)
+
+
+def asked_for() -> list[Requirement]:
+    """What pyproject.toml asks for, with the extras that the lock files have."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [project["optional-dependencies"][name] for name in ("test", "lint", "tpu-compile")]
+    return [Requirement(line) for line in sum(extras, project["dependencies"])]
+
+
+@pytest.mark.parametrize("path", sorted(REQUIREMENTS.glob("*.txt")), ids=lambda path: path.stem)
+def test_locked_versions_are_in_range(path):
+    locked = pins(path)
+    for requirement in asked_for():
+        version = locked[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement} and {version}"
+
+
+def test_the_lowest_versions_are_those_that_were_tried():
+    tried = pins(REQUIREMENTS / "lowest-py311.txt")
+    for requirement in asked_for():
+        for bound in (s.version for s in requirement.specifier if s.operator == ">="):
+            version = tried[canonicalize_name(requirement.name)]
+            assert Version(version) == Version(bound), f"{requirement}, but {version} was tried"
