@@ -19,15 +19,34 @@ class ConfigError(ValueError):
 
 def nearest_divisors(whole: int, part: int) -> str:
     """The divisors of ``whole`` around ``part``, as text: what would have worked."""
-    below = max((d for d in range(1, part + 1) if whole % d == 0), default=1)
-    above = min((d for d in range(part, whole + 1) if whole % d == 0), default=whole)
+    small = [d for d in range(1, math.isqrt(whole) + 1) if whole % d == 0]
+    divisors = [*small, *(whole // d for d in small)]
+    below = max((d for d in divisors if d <= part), default=1)
+    above = min((d for d in divisors if d >= part), default=whole)
     return str(below) if below == above else f"{below} or {above}"
 
 
 MOST = 2**31 - 1
 """Largest whole number of any setting but the seed: counters on the devices have 32 bits."""
+MOST_FLOAT = 3e38
+"""Largest number of any other setting: float32 is infinite a little above."""
+MOST_WIDE, MOST_DEEP = 2**20, 2**12
+"""Largest width and number of layers: past them, compilers overflow or never end."""
 SEEDS = 2**32
 """How many seeds there are: JAX makes its keys of 32 bits, and would read others as one of them."""
+
+
+_LIMITS = {
+    "seed": SEEDS - 1,
+    **dict.fromkeys(("width", "mlp_width", "predictor_width"), MOST_WIDE),
+    **dict.fromkeys(("layers", "encoder_layers", "decoder_layers"), MOST_DEEP),
+    "length": 65_535,
+    "hash_rows": 2**24,
+    "sample_bytes": 1_000_000,
+    "watchdog_seconds": 10**9,
+    "workers": 1024,
+}
+"""Largest values of fields that have one of their own."""
 
 
 def _section(config: object) -> str:
@@ -42,9 +61,10 @@ def _check_numbers(config: object) -> None:
             name = f"{_section(config)}.{f.name}"
             if isinstance(number, float) and not math.isfinite(number):
                 raise ConfigError(f"{name} must be a finite number, not {number}.")
-            most = SEEDS - 1 if f.name == "seed" else MOST
-            if isinstance(number, int) and not -most <= number <= most:
-                raise ConfigError(f"{name} is at most {most}, not {number}.")
+            if isinstance(number, int | float):
+                most = _LIMITS.get(f.name, MOST if isinstance(number, int) else MOST_FLOAT)
+                if not -most <= number <= most:
+                    raise ConfigError(f"{name} is at most {most}, not {number}.")
 
 
 def _positive(config: object, *names: str) -> None:
@@ -53,6 +73,14 @@ def _positive(config: object, *names: str) -> None:
             raise ConfigError(
                 f"{_section(config)}.{name} must be above 0, not {getattr(config, name)}."
             )
+
+
+def check_name(name: str, path: str) -> None:
+    """Raise ConfigError for a path that the libraries of shards and checkpoints cannot take."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:  # bytes of a name that the system passed on as they are
+        raise ConfigError(f"{name} {path!a} is no UTF-8; name another folder.") from error
 
 
 def _check_heads(name: str, width: int, heads: int) -> None:
@@ -426,8 +454,12 @@ class DataConfig:
     def __post_init__(self):
         _check_numbers(self)
         _positive(self, "length", "batch_size", "shuffle_window_mib")
-        if self.length > 65_535:
-            raise ConfigError(f"data.length is at most 65535, not {self.length}.")
+        if self.length * self.batch_size > MOST:
+            raise ConfigError(
+                f"data.length {self.length} x data.batch_size {self.batch_size} is more than the "
+                f"{MOST} positions that a step can have; ask for fewer rows."
+            )
+        check_name("data.source", self.source)
         if self.workers < 0:
             raise ConfigError(f"data.workers is 0 or more, not {self.workers}.")
 
@@ -551,6 +583,7 @@ class Config:
 
     def __post_init__(self):
         _check_numbers(self)
+        check_name("workdir", self.workdir or "")
         if self.workdir is not None and (not self.workdir or "://" in self.workdir):
             raise ConfigError(
                 f"workdir {self.workdir!r} is no folder of this machine, the only kind that runs "

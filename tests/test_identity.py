@@ -16,7 +16,7 @@ from helpers import ROOT, arguments_of, metrics_of, run, start
 from octavo.configs.schema import Config, ConfigError, MeshConfig, identity, to_json
 from octavo.files import FileError, read_json, write_json
 from octavo.training import checkpoint, folder
-from octavo.training.checkpoint import Checkpoints, newest_record
+from octavo.training.checkpoint import Checkpoints, newest_record, saved_steps
 from octavo.training.errors import CheckpointError, StorageError
 from octavo.training.optimizer import Replanned, learning_rate, replan
 from octavo.training.sharding import make_mesh
@@ -275,6 +275,29 @@ def test_a_folder_that_holds_a_run_is_not_a_new_one(tmp_path):
     (tmp_path / "config.json").write_text("")
     with pytest.raises(CheckpointError, match="config.json is damaged"):
         folder.unsaved_start(tmp_path, config, ())
+
+
+@pytest.mark.parametrize("name", folder.MADE)
+def test_anything_of_a_run_is_enough(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(CheckpointError, match=f"holds {name} of a run, but neither its config"):
+        folder.unsaved_start(tmp_path, Config(), ())
+
+
+def test_what_says_that_a_run_diverged_is_checked(tmp_path):
+    config = changed(Config(), optimizer={"learning_rate": 1e-4})
+    write_json(tmp_path / "diverged.json", {"step": 3, "learning_rate": 1})
+    assert folder.given_up(tmp_path, config) == ("optimizer.learning_rate",)
+    for text in ("{}", '{"step": 3}', '{"step": 3, "learning_rate": "1"}', "[]"):
+        (tmp_path / "diverged.json").write_text(text)
+        with pytest.raises(CheckpointError, match="diverged.json is damaged"):
+            folder.given_up(tmp_path, config)
+
+
+def test_only_numbers_are_checkpoints(tmp_path):
+    for name in ("20", "3", "\u00b2", "\u0663", "4.damaged", "-1"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert saved_steps(tmp_path) == [20, 3]
 
 
 def test_set_aside_is_not_a_new_run(saved):

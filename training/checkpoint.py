@@ -86,7 +86,10 @@ def saved_steps(workdir: Path) -> list[int]:
     folder = Path(workdir) / "checkpoints"
     if not folder.is_dir():
         return []
-    return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
+    return sorted(
+        (int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.name.isascii()),
+        reverse=True,
+    )
 
 
 def newest_record(workdir: Path) -> Record | None:
