@@ -40,7 +40,6 @@ pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
         (["--data.length", "65535", "--data.batch-size", "65536"], "ask for fewer rows"),
         (["--data.workers", "100000"], "data.workers is at most 1024"),
         (["--data.source", "a\udce9"], "data.source 'a\\udce9' is no UTF-8"),
-        (["--workdir", "a\udce9"], "workdir 'a\\udce9' is no UTF-8"),
         (["--model.heads", "2147483647"], "does not divide model.width"),
         (["--model.width", "2147483646", "--model.heads", "1"], "model.width is at most 1048576"),
         (["--model.layers", "2147483647"], "model.layers is at most 4096"),

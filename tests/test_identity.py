@@ -258,6 +258,11 @@ def test_names_never_collide(tmp_path):
     assert len(made) == 20 and all(path.is_dir() for path in made)
 
 
+def test_a_name_that_is_no_utf8_is_refused():
+    with pytest.raises(ConfigError, match="workdir .* is no UTF-8; name another folder"):
+        Config(workdir="a\udce9")
+
+
 def test_a_folder_that_holds_a_run_is_not_a_new_one(tmp_path):
     config = Config()
     assert not folder.unsaved_start(tmp_path, config, ())
