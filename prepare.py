@@ -17,7 +17,7 @@ from typing import Annotated
 import tyro
 
 from octavo import cli
-from octavo.configs.checks import ConfigError
+from octavo.configs.checks import ConfigError, check_name
 from octavo.tokenizers import load
 
 _USAGES = load.usages()
@@ -155,9 +155,10 @@ def _check(arguments: Arguments) -> None:
             f"--out {arguments.out} is no folder of this machine, the only kind that corpora are "
             "kept in; mount other storage as one."
         )
+    check_name("--out", arguments.out)
     if Path(arguments.out).exists() and not Path(arguments.out).is_dir():
         raise ConfigError(f"--out {arguments.out} is no folder.")
-    if Path(arguments.out).resolve() in [Path(source).resolve() for source in arguments.sources]:
+    if os.path.realpath(arguments.out) in map(os.path.realpath, arguments.sources):
         raise ConfigError(f"--out {arguments.out} is a source too; choose another folder.")
 
 

@@ -75,7 +75,8 @@ def _say(sentence: str, code: int) -> None:
     with contextlib.suppress(Exception):  # nobody may be reading
         if sentence:
             label = "stopped" if code == PREEMPTED else "error"
-            os.write(2, f"{label}: {sentence}\n".encode())  # past a lock that a stack may hold
+            # Past a lock that a stack may hold. Names of files may be no UTF-8.
+            os.write(2, f"{label}: {sentence}\n".encode(errors="backslashreplace"))
         sys.stdout.flush()
 
 

@@ -10,15 +10,33 @@ class ConfigError(ValueError):
 
 def nearest_divisors(whole: int, part: int) -> str:
     """The divisors of ``whole`` around ``part``, as text: what would have worked."""
-    below = max((d for d in range(1, part + 1) if whole % d == 0), default=1)
-    above = min((d for d in range(part, whole + 1) if whole % d == 0), default=whole)
+    small = [d for d in range(1, math.isqrt(whole) + 1) if whole % d == 0]
+    divisors = [*small, *(whole // d for d in small)]
+    below = max((d for d in divisors if d <= part), default=1)
+    above = min((d for d in divisors if d >= part), default=whole)
     return str(below) if below == above else f"{below} or {above}"
 
 
 MOST = 2**31 - 1
 """Largest whole number of any setting but the seed: counters on the devices have 32 bits."""
+MOST_FLOAT = 3e38
+"""Largest number of any other setting: float32 is infinite a little above."""
+MOST_WIDE, MOST_DEEP = 2**20, 2**12
+"""Largest width and number of layers: past them, compilers overflow or never end."""
 SEEDS = 2**32
 """How many seeds there are: JAX makes its keys of 32 bits, and would read others as one of them."""
+
+_LIMITS = {
+    "seed": SEEDS - 1,
+    **dict.fromkeys(("width", "mlp_width", "predictor_width"), MOST_WIDE),
+    **dict.fromkeys(("layers", "encoder_layers", "decoder_layers"), MOST_DEEP),
+    "length": 65_535,
+    "hash_rows": 2**24,
+    "sample_bytes": 1_000_000,
+    "watchdog_seconds": 10**9,
+    "workers": 1024,
+}
+"""Largest values of fields that have one of their own."""
 
 
 def section(config: object) -> str:
@@ -34,9 +52,10 @@ def check_numbers(config: object) -> None:
             name = f"{section(config)}.{f.name}"
             if isinstance(number, float) and not math.isfinite(number):
                 raise ConfigError(f"{name} must be a finite number, not {number}.")
-            most = SEEDS - 1 if f.name == "seed" else MOST
-            if isinstance(number, int) and not -most <= number <= most:
-                raise ConfigError(f"{name} is at most {most}, not {number}.")
+            if isinstance(number, int | float):
+                most = _LIMITS.get(f.name, MOST if isinstance(number, int) else MOST_FLOAT)
+                if not -most <= number <= most:
+                    raise ConfigError(f"{name} is at most {most}, not {number}.")
 
 
 def check_positive(config: object, *names: str) -> None:
@@ -55,6 +74,14 @@ def check_not_negative(config: object, *names: str) -> None:
             raise ConfigError(
                 f"{section(config)}.{name} is 0 or more, not {getattr(config, name)}."
             )
+
+
+def check_name(name: str, path: str) -> None:
+    """Raise ConfigError for a path that the libraries of shards and checkpoints cannot take."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:  # bytes of a name that the system passed on as they are
+        raise ConfigError(f"{name} {path!a} is no UTF-8; name another folder.") from error
 
 
 def check_heads(name: str, width: int, heads: int) -> None:

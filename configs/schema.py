@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from octavo.configs.checks import (
+    MOST,
     ConfigError,
+    check_name,
     check_not_negative,
     check_numbers,
     check_positive,
@@ -61,8 +63,12 @@ class DataConfig:
     def __post_init__(self):
         check_numbers(self)
         check_positive(self, "length", "batch_size", "shuffle_window_mib")
-        if self.length > 65_535:
-            raise ConfigError(f"data.length is at most 65535, not {self.length}.")
+        if self.length * self.batch_size > MOST:
+            raise ConfigError(
+                f"data.length {self.length} x data.batch_size {self.batch_size} is more than the "
+                f"{MOST} positions that a step can have; ask for fewer rows."
+            )
+        check_name("data.source", self.source)
         check_not_negative(self, "workers")
 
 
@@ -182,6 +188,7 @@ class Config:
 
     def __post_init__(self):
         check_numbers(self)
+        check_name("workdir", self.workdir or "")
         if self.workdir is not None and (not self.workdir or "://" in self.workdir):
             raise ConfigError(
                 f"workdir {self.workdir!r} is no folder of this machine, the only kind that runs "

@@ -88,7 +88,10 @@ def saved_steps(workdir: Path) -> list[int]:
     folder = Path(workdir) / "checkpoints"
     if not folder.is_dir():
         return []
-    return sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
+    return sorted(
+        (int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.name.isascii()),
+        reverse=True,
+    )
 
 
 def record_of(workdir: Path, step: int | None = None) -> Record | None:

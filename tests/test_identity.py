@@ -17,7 +17,7 @@ from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, MeshConfig, identity, to_json
 from octavo.files import FileError, read_json, write_json
 from octavo.run import checkpoint
-from octavo.run.checkpoint import Checkpoints, record_of
+from octavo.run.checkpoint import Checkpoints, record_of, saved_steps
 from octavo.run.errors import CheckpointError, StorageError
 from octavo.run.identity import changes
 from octavo.run.sharding import make_mesh
@@ -261,6 +261,11 @@ def test_names_never_collide(tmp_path):
     assert len(made) == 20 and all(path.is_dir() for path in made)
 
 
+def test_a_name_that_is_no_utf8_is_refused():
+    with pytest.raises(ConfigError, match="workdir .* is no UTF-8; name another folder"):
+        Config(workdir="a\udce9")
+
+
 def test_a_folder_that_holds_a_run_is_not_a_new_one(tmp_path):
     config = Config()
     assert not folder.unsaved_start(tmp_path, config, ())
@@ -278,6 +283,29 @@ def test_a_folder_that_holds_a_run_is_not_a_new_one(tmp_path):
     (tmp_path / "config.json").write_text("")
     with pytest.raises(CheckpointError, match="config.json is damaged"):
         folder.unsaved_start(tmp_path, config, ())
+
+
+@pytest.mark.parametrize("name", folder.MADE)
+def test_anything_of_a_run_is_enough(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(CheckpointError, match=f"holds {name} of a run, but neither its config"):
+        folder.unsaved_start(tmp_path, Config(), ())
+
+
+def test_what_says_that_a_run_diverged_is_checked(tmp_path):
+    config = changed(Config(), optimizer={"learning_rate": 1e-4})
+    write_json(tmp_path / "diverged.json", {"step": 3, "learning_rate": 1})
+    assert folder.given_up(tmp_path, config) == ("optimizer.learning_rate",)
+    for text in ("{}", '{"step": 3}', '{"step": 3, "learning_rate": "1"}', "[]"):
+        (tmp_path / "diverged.json").write_text(text)
+        with pytest.raises(CheckpointError, match="diverged.json is damaged"):
+            folder.given_up(tmp_path, config)
+
+
+def test_only_numbers_are_checkpoints(tmp_path):
+    for name in ("20", "3", "\u00b2", "\u0663", "4.damaged", "-1"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert saved_steps(tmp_path) == [20, 3]
 
 
 def test_set_aside_is_not_a_new_run(saved):

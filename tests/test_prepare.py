@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 
@@ -217,3 +218,24 @@ def test_stdlib_is_text():
     found = [d for d in documents(find_units(["stdlib"], "text", None)[0])]
     assert 1_000_000 < sum(map(len, found)) < 10_000_000
     assert all(d.decode() for d in found[:50])
+
+
+def test_names_that_are_no_utf8(tmp_path):
+    """They are said, escaped; text is read from them, but no corpus is written to one."""
+    text = os.fsencode(tmp_path) + b"/\xe9.txt"
+    out = str(tmp_path / "out")
+    done = run("prepare.py", os.fsdecode(text), "--out", out)
+    assert done.returncode == 2 and "\\udce9.txt does not exist" in done.stderr
+    with open(text, "w", encoding="utf-8") as file:
+        file.write("some text")
+    done = run("prepare.py", os.fsdecode(text), "--out", out + "\udce9")
+    assert done.returncode == 2 and "is no UTF-8; name another folder" in done.stderr
+    done = run("prepare.py", os.fsdecode(text), "--out", out, "--heldout", "0")
+    assert done.returncode == 0, done.stderr
+    assert texts_of(tmp_path / "out")["train"] == [b"some text"]
+
+
+def test_a_link_to_itself(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    done = run("prepare.py", str(tmp_path / "loop"), "--out", str(tmp_path / "out"))
+    assert done.returncode == 2 and "loop is a link to nothing" in done.stderr

@@ -1,6 +1,7 @@
 """A run's folder: its name, its one owner, and what it holds."""
 
 import contextlib
+import dataclasses
 import datetime
 import fcntl
 import json
@@ -28,7 +29,17 @@ from octavo.training.trainer import Trainer
 
 LOCK = "lock"
 DIVERGED = "diverged.json"
-"""Says that the run gave up, after which step, and at which learning rate."""
+"""Holds ``Diverged``."""
+MADE = ("metrics.jsonl", "results.json", "sample.txt", "tokenizer.json", "tensorboard")
+"""What only a run that has a ``CONFIG`` makes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Diverged:
+    """Says that the run gave up, after which step, and at which learning rate."""
+
+    step: int
+    learning_rate: float
 
 
 def new_folder(preset: str, root: Path = Path("runs")) -> Path:
@@ -134,11 +145,12 @@ def unsaved_start(folder: Path, config: Config, allowed: tuple[str, ...]) -> boo
 
     Raises CheckpointError if its checkpoints are gone, ConfigError if it was another run.
     """
-    if saved_steps(folder) or not any((folder / n).exists() for n in (CONFIG, "metrics.jsonl")):
+    held = [name for name in (CONFIG, *MADE) if (folder / name).exists()]
+    if saved_steps(folder) or not held:
         return False
-    if not (folder / CONFIG).exists():
+    if CONFIG not in held:
         raise CheckpointError(
-            f"{folder} holds metrics of a run, but neither its config.json nor a checkpoint. "
+            f"{folder} holds {held[0]} of a run, but neither its config.json nor a checkpoint. "
             "Choose another --workdir, or clear this one."
         )
     saved = read_config(folder, "Delete it, or choose another --workdir.")
@@ -185,7 +197,7 @@ def give_up(folder: Path, checkpoints: Checkpoints, config: Config, step: int, s
         checkpoints.set_aside(step - skipped, "diverged")
     rate = config.optimizer.learning_rate
     if jax.process_index() == 0:
-        write_json(folder / DIVERGED, {"step": step, "learning_rate": rate})
+        write_json(folder / DIVERGED, dataclasses.asdict(Diverged(step, rate)))
     kept = checkpoints.newest
     start = "from its start" if kept is None else f"from step {kept}"
     return (
@@ -200,5 +212,5 @@ def given_up(folder: Path, config: Config) -> tuple[str, ...]:
     path = folder / DIVERGED
     if not path.exists():
         return ()
-    rate = read_json(path, dict[str, float], error=CheckpointError)["learning_rate"]
+    rate = read_json(path, Diverged, error=CheckpointError, advice="Delete it.").learning_rate
     return ("optimizer.learning_rate",) if config.optimizer.learning_rate < rate else ()

@@ -30,8 +30,8 @@ def objective(
     ``mtp_targets/K`` of the K-th next id, for each learned level ``positions``, ``ends`` and
     ``collapsed`` positions, and the model's own statistics.
 
-    integral: of the controller of a delete gate. predicted: ``nats_ahead`` of all predictions beyond
-    the next id, stacked.
+    integral: of the controller of a delete gate. predicted: ``nats_ahead`` of all predictions
+    beyond the next id, stacked.
     """
     nats, log_normalizer = cross_entropy(output.logits, batch.targets)
     weights = batch.loss_weights
