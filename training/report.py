@@ -20,7 +20,7 @@ def decided(trainer: Trainer, preset: str) -> Iterator[str]:
     steps = config.train.steps
     yield (
         f"model      {preset}, {human(definition.parameters)}parameters, "
-        f"{definition.backend} attention, {config.train.compute_dtype}"
+        f"{definition.backend} attention, {config.execution.compute_dtype}"
     )
     yield (
         f"compute    {human(trainer.flops_per_id / trainer.bytes_per_id)}FLOPs per byte, "
