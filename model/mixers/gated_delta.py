@@ -75,11 +75,8 @@ class GatedDelta(Mixer):
         self.norm = RMSNorm(D)
 
     def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
-        B, _, d = x.shape
-        H, D = self.heads, self.head_size
-        nothing = _empty((B,), H, D, self.dtype)
-        starts = starts_of(rows.spec.segment_ids)
-        return self._continued(x, nothing, starts)[0]
+        nothing = _empty((len(x),), self.heads, self.head_size, self.dtype)
+        return self._continued(x, nothing, starts_of(rows.spec.segment_ids))[0]
 
     @staticmethod
     def init_cache(config: ModelConfig, layers: int, batch: int, slots: int, dtype) -> dict:
@@ -111,8 +108,6 @@ class GatedDelta(Mixer):
         )
         q, k = _normalized(q), _normalized(k)
         log_decay = -jax.nn.softplus(self.dt(x) + self.dt_bias[...]) * jnp.exp(self.A_log[...])
-        # e^-100 is 0 in float32; what is less would only round the sums.
-        log_decay = jnp.maximum(log_decay, -100)
         beta = jax.nn.sigmoid(self.beta(x))
         y, delta = gated_delta(q, k, v, log_decay, beta, starts, cache["state"])
         gate = jax.nn.silu(self.gate(x).astype(jnp.float32)).reshape(split)
@@ -202,8 +197,8 @@ def gated_delta(q, k, v, log_decay, beta, starts, state):
     mask = seen[:, :, 0].mT.astype(jnp.float32)
 
     def summed(x):
-        """Over the document up to each position: a sum over the chunk would be rounded otherwise
-        beside other documents."""
+        """Over the document up to each position. (Over the chunk, sums would be rounded in another
+        way beside other documents.)"""
         return product(x, mask)
 
     # Differences of sums lose the small one beside a strong decay. Whole numbers lose nothing.
@@ -242,8 +237,7 @@ def _chunk_size(length: int) -> int:
 
 
 def _chunked(x, size):
-    """``[B, N, H, ...]`` to ``[chunks, B, H, size, ...]``, filled up with zeros, which neither
-    decay nor write."""
+    """``[B, N, H, ...]`` to ``[chunks, B, H, size, ...]``, filled up with zeros."""
     filled = jnp.pad(x, [(0, 0), (0, -x.shape[1] % size)] + [(0, 0)] * (x.ndim - 2))
     chunks = filled.reshape(len(x), -1, size, *x.shape[2:])
     return jnp.moveaxis(chunks, (1, 3), (0, 2))
