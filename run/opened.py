@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -91,7 +91,8 @@ class Run(Saved):
         document. The filters are those of ``decoding.sampling.Sampling``, which raises ValueError
         for values out of range; a drafter changes nothing but the speed."""
         how = sampling.Sampling(temperature, top_k, top_p, min_p, typical)
-        return "".join(*self.continuations(prompt, bytes, how, seed=seed, drafter=drafter))
+        [pieces] = self.continuations(prompt, bytes, how, seed=seed, drafter=drafter)
+        return "".join(pieces)
 
     def continuations(
         self,
@@ -173,4 +174,5 @@ def open_run(path: str | os.PathLike, step: int | None = None) -> Run:
     saved = load(path, step)
     marker = marker_for(saved.config.model, saved.tokenizer, Path(path))
     name = os.path.basename(os.path.realpath(path))
-    return Run(**vars(saved), marker=marker, name=name)
+    about = {part.name: getattr(saved, part.name) for part in fields(saved)}
+    return Run(**about, marker=marker, name=name)

@@ -26,9 +26,11 @@ from octavo.model import flops
 from octavo.model.embeddings.bit_biased import BITS
 from octavo.model.entropy import cross_entropy
 from octavo.model.lm import Output
+from octavo.run.checkpoint import Checkpoints
 from octavo.run.definition import define
 from octavo.run.sharding import check_fits, make_mesh
 from octavo.tokenizers.bytes import BYTES, ByteTokenizer
+from octavo.training import optimizers
 from octavo.training.objective import boundary_nats, entropy_spikes, objective
 from octavo.training.optimizer import learning_rate, make_optimizer
 from octavo.training.trainer import Trainer
@@ -183,6 +185,49 @@ def test_muon_orthogonalizes():
     singular = jnp.linalg.svd(updates["trunk"]["stack"]["blocks"]["mlp"]["up"]["weight"][1])[1]
     singular /= 0.2 * 128**0.5
     assert 0.5 < float(singular.min()) and float(singular.max()) < 1.4
+
+
+def test_an_optimizer_is_one_file(tmp_path, monkeypatch):
+    """Of factored statistics, which have not their parameters' shapes: it trains, sharded as
+    unsharded, and goes on from a checkpoint."""
+    (tmp_path / "factored.py").write_text(
+        "import optax\n"
+        "from octavo.training.optimizers import adamw\n"
+        "def transforms(config, rate):\n"
+        "    factored = optax.adafactor(rate, min_dim_size_to_factor=8)\n"
+        "    return adamw.transforms(config, rate) | {'factored': factored}\n"
+    )
+    monkeypatch.setattr(optimizers, "__path__", [*optimizers.__path__, str(tmp_path)])
+    config = change(SMALL, optimizer={"name": "factored"}, data={"length": 64, "batch_size": 8})
+    config = change(config, optimizer={"learning_rate": 1e-2, "warmup_steps": 2})
+    host = {name: np.asarray(field) for name, field in rows(0)._asdict().items()}
+
+    def losses(devices, mesh, steps, state=None):
+        it = Trainer.of(
+            dataclasses.replace(config, mesh=mesh), ByteTokenizer(), devices=jax.devices()[:devices]
+        )
+        with jax.set_mesh(it.mesh):
+            state = it.fresh() if state is None else Checkpoints(tmp_path, 1).restore(
+                it.abstract, {}, it.meta, warn=pytest.fail)  # fmt: skip
+            found = []
+            for _ in range(steps):
+                state, metrics = it.step(state, it.place(host))
+                found.append(float(metrics["loss"]))
+        shapes = {leaf.shape for leaf in jax.tree.leaves(state["opt"])}
+        assert {(2, 32), (2, 128)} <= shapes, "nothing is factored"
+        return it, state, found
+
+    _, _, alone = losses(1, MeshConfig(), 4)
+    it, state, found = losses(8, MeshConfig(2, 2, 2), 2)
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.save(state, {}, it.meta)
+    checkpoints.wait()
+    checkpoints.close()
+    _, _, rest = losses(8, MeshConfig(2, 2, 2), 2, "saved")
+    np.testing.assert_allclose(found + rest, alone, rtol=1e-4)
+    assert alone[-1] < alone[0] - 0.1
+    with pytest.raises(ConfigError, match="no optimizer.name 'factord'. Did you mean factored?"):
+        Trainer.of(change(SMALL, optimizer={"name": "factord"}), ByteTokenizer())
 
 
 def test_cross_entropy_and_z_loss():

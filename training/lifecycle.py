@@ -3,7 +3,6 @@
 import faulthandler
 import os
 import signal
-import sys
 import threading
 import time
 
@@ -11,6 +10,9 @@ import jax
 from jax.experimental import multihost_utils
 
 from octavo import process
+
+_STDERR = 2
+"""Its descriptor: what a notebook has as sys.stderr is no file."""
 
 
 class StopSignal:
@@ -106,10 +108,10 @@ class Watchdog:
         tick = min(1.0, self.seconds / 4)
         while not self._over.wait(tick):
             # If code that holds the interpreter never returns, this thread cannot run either.
-            faulthandler.dump_traceback_later(self._limit + 60, exit=True)
+            faulthandler.dump_traceback_later(self._limit + 60, exit=True, file=_STDERR)
             if time.monotonic() - self._moved > self._limit:
                 phase, limit = self._phase, self._limit
-                process.within(10, lambda: faulthandler.dump_traceback(sys.stderr))
+                process.within(10, lambda: faulthandler.dump_traceback(_STDERR))
                 process.end(
                     f"{phase}: nothing moved for {limit:g} seconds (train.watchdog_seconds is "
                     f"{self.seconds:g}); the stacks of all threads are above. Saved work is kept; "

@@ -44,8 +44,8 @@ class Trainer:
     mesh: Mesh
     tokenizer: Tokenizer
     definition: Definition
-    plan: Plan | None
-    """What every row of every step holds; None: the batches come from elsewhere."""
+    planned: Plan | None
+    """The data plan; None: the batches come from elsewhere."""
     marker: NoMarks | EntropyMarks
     """What marks text beside the corpus, for the score and the sample."""
     replanned: Replanned | None = None
@@ -121,6 +121,12 @@ class Trainer:
         """The state before the first step. seed: None: the config's."""
         seed = self.config.train.seed if seed is None else seed
         return fresh_state(self.definition, self.optimizer, self.abstract, seed)
+
+    @property
+    def plan(self) -> Plan:
+        """What every row of every step holds."""
+        assert self.planned, "made with a tokenizer: its batches come from elsewhere"
+        return self.planned
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -258,31 +258,34 @@ def _to_end(log_decay, starts):
 
 @jax.custom_vjp
 def unit_lower_inverse(a: jax.Array) -> jax.Array:
-    """``(I + a)^-1`` for strictly lower triangular a ``[..., C, C]`` float32; C up to ``BLOCK``, or
-    that times a power of two.
+    """``(I + a)^-1`` for strictly lower triangular a ``[n, ..., C, C]`` float32; C up to ``BLOCK``,
+    or that times a power of two.
 
     Forward substitution within blocks, and from block to block. (The series I - a + a^2 - ... is
     shorter, but its terms grow to 1e18 where keys repeat.)
     """
     C = a.shape[-1]
     size = min(C, BLOCK)
-    blocks = jnp.stack([a[..., i : i + size, i : i + size] for i in range(0, C, size)], axis=-3)
+    blocks = jnp.stack([a[..., i : i + size, i : i + size] for i in range(0, C, size)])
+    # Many blocks, on the last axis, fill a vector unit; their few columns would not.
+    rows = jnp.moveaxis(blocks.reshape(-1, *blocks.shape[2:]), (-2, -1, 0), (0, 1, -1))
 
     def substitute(i, inverse):
-        row = lax.dynamic_index_in_dim(blocks, i, -2, keepdims=False)[..., None]
-        known = jnp.sum(row * inverse, axis=-2)
-        return lax.dynamic_update_index_in_dim(inverse, (jnp.arange(size) == i) - known, i, -2)
+        known = jnp.sum(rows[i][:, None] * inverse, axis=0)
+        return inverse.at[i].add(-known)
 
-    inverse = lax.fori_loop(1, size, substitute, jnp.broadcast_to(jnp.eye(size), blocks.shape))
+    identity = jnp.eye(size).reshape(size, size, *[1] * (rows.ndim - 2))
+    inverse = lax.fori_loop(1, size, substitute, jnp.broadcast_to(identity, rows.shape))
+    inverse = jnp.moveaxis(inverse, (0, 1, -1), (-2, -1, 0)).reshape(blocks.shape)
     while size < C:
         below = [a[..., i + size : i + 2 * size, i : i + size] for i in range(0, C, 2 * size)]
-        upper, lower = inverse[..., 0::2, :, :], inverse[..., 1::2, :, :]
-        corner = jnp.matmul(lower, jnp.stack(below, axis=-3), precision=EXACT)
+        upper, lower = inverse[0::2], inverse[1::2]
+        corner = jnp.matmul(lower, jnp.stack(below), precision=EXACT)
         corner = -jnp.matmul(corner, upper, precision=EXACT)
         above = jnp.concatenate([upper, jnp.zeros_like(upper)], axis=-1)
         inverse = jnp.concatenate([above, jnp.concatenate([corner, lower], axis=-1)], axis=-2)
         size *= 2
-    return inverse[..., 0, :, :]
+    return inverse[0]
 
 
 def _inverse_products(C: int) -> int:
