@@ -43,7 +43,6 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     from octavo.data.shards import heldout_documents
     from octavo.run.checkpoint import Checkpoints, all_finite, record_of
     from octavo.run.identity import changes
-    from octavo.run.score import score
     from octavo.training import folder
     from octavo.training.hosts import start_hosts
     from octavo.training.metrics import human

@@ -139,7 +139,7 @@ def test_losses_are_the_sum_of_all_heads(kind, trunk):
         model = definition.bind(params)
         output = model(batch, None, ahead)
         further = model.predict_ahead(batch, output, ahead, functools.partial(nats_ahead, batch))
-        return objective(output, batch, sizes, config, further=further)
+        return objective(output, batch, sizes, config, predicted=further)
 
     def at_once(params):
         model = definition.bind(params)
