@@ -163,7 +163,8 @@ def arguments_of(config: Config, workdir) -> list[str]:
             elif name == "stages":
                 assert not value, "name the preset that has them"
             elif name != "workdir":
-                found += [f"--{prefix}{name}", str(value)]
+                each = value if isinstance(value, tuple) else (value,)
+                found += [f"--{prefix}{name}", *map(str, each)]
         return found
 
     return ["--workdir", str(workdir), *flags(dataclasses.asdict(config), "")]
