@@ -22,7 +22,7 @@ from helpers import (
     shrink,
 )
 from octavo.batch import FIELDS, Batch
-from octavo.configs import presets
+from octavo.configs import BROKEN, presets
 from octavo.configs.schema import Config, MeshConfig
 from octavo.data.pipeline import BatchSource
 from octavo.data.plan import Plan
@@ -292,6 +292,19 @@ def test_several_vectors_per_word(check):
     check(with_model(words, stages=(stage,)))
 
 
+@pytest.mark.parametrize(
+    "check", [test_causality_when_packed, test_isolation, test_stepwise_equals_parallel]
+)
+@pytest.mark.parametrize("name", [of_preset("toucan"), of_preset("blt")])
+def test_recurrence_in_every_stack(name, check):
+    """Encoders, trunks and decoders, also one that sees its own unit only."""
+    config = shrink(presets()[name])
+    stages = tuple(
+        dataclasses.replace(stage, mixers=("gated_delta",)) for stage in config.model.stages
+    )
+    check(with_model(config, mixers=("gated_delta", "attention"), stages=stages))
+
+
 @functools.lru_cache(maxsize=2)
 def trainer(config, mesh_config, devices):
     """``fresh() -> state``, its description, and ``advance(state, steps) -> (state, losses)``."""
@@ -396,3 +409,7 @@ def test_any_mesh_and_any_order_of_work(mesh, changes):
     devices = 1 if changes else 8
     found, _ = losses(computed(flat, **changes), mesh, devices)
     check_equal(found, losses(flat, MeshConfig(), 1)[0], flat)
+
+
+def test_every_file_of_presets_can_be_used():
+    assert presets() and not BROKEN

@@ -72,3 +72,15 @@ def test_train_and_measure(checkout):
     helped = run("train.py", "clauses", "--help").stdout
     for text in ("clauses:", "a linear score of each position's state", "moving_average:"):
         assert text in re.sub(r"[\s│]+", " ", helped)
+
+
+def test_a_file_of_presets_that_is_wrong_breaks_itself(checkout):
+    home, _ = checkout
+    (home / "configs" / "wrong.py").write_text("LAYERS = {}\nLAYERS['none']\n")
+    try:
+        command = [sys.executable, "train.py", "flat", "--help"]
+        done = subprocess.run(command, cwd=home, capture_output=True, text=True)
+    finally:
+        (home / "configs" / "wrong.py").unlink()
+    assert done.returncode == 0 and "Presets: averages" in done.stdout
+    assert "configs/wrong.py cannot be used, nor its presets: KeyError: 'none'" in done.stderr
