@@ -322,8 +322,8 @@ def check_settings(record: Record, meta: dict, folder: Path, allowed: tuple[str,
     saved = record.config
     if saved is None or "config" not in meta:
         # Of a revision that kept no more; what it lacks has its default.
-        before = to_json(from_json({"model": record.meta["model"]}).model)
-        _agree(before, meta["model"], "model", folder)
+        models = (to_json(from_json({"model": of["model"]}).model) for of in (record.meta, meta))
+        _agree(*models, "model", folder)
         return
     who = f"the checkpoints in {folder} were made"
     check_identity(saved, from_json(meta["config"]), who, allowed=allowed)
