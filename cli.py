@@ -85,7 +85,8 @@ def parse_config(
 def _moved(argument: str) -> str:
     """A flag of an earlier revision as it is called now."""
     name, equals, value = argument.partition("=")
-    where = MOVED.get(tuple(name.removeprefix("--").replace("-", "_").split(".")))
+    section, _, setting = name.removeprefix("--").replace("-", "_").partition(".")
+    where = MOVED.get((section, setting))
     if where is None or not name.startswith("--"):
         return argument
     flag = f"--{'.'.join(where).replace('_', '-')}"

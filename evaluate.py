@@ -5,7 +5,7 @@ Without --text or --data, of the held-out documents of the corpus the run was tr
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import tyro
 
@@ -14,7 +14,10 @@ from octavo.arguments import Range, check_output, read_file
 from octavo.configs.checks import ConfigError
 from octavo.evaluation import measures
 
-Measure = str if TYPE_CHECKING else Literal[measures.NAMES]
+if TYPE_CHECKING:
+    Measure: TypeAlias = str
+else:
+    Measure = Literal[measures.NAMES]
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Arguments:
 
 
 def main() -> None:
-    description = " ".join((measures.sentences(), *__doc__.split("\n\n")[1:]))
+    description = " ".join((measures.sentences(), *(__doc__ or "").split("\n\n")[1:]))
     evaluate(cli.parse(Arguments, "evaluate.py", description))
 
 

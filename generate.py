@@ -57,7 +57,7 @@ class Arguments:
 
 
 def main() -> None:
-    generate(cli.parse(Arguments, "generate.py", __doc__.split("\n\n")[1]))
+    generate(cli.parse(Arguments, "generate.py", (__doc__ or "").split("\n\n")[1]))
 
 
 def generate(arguments: Arguments) -> None:

@@ -91,7 +91,9 @@ def prepare(arguments: Arguments) -> None:
     if len(said) > _MOST_SAID:
         console.print(f"skipped: {len(said) - _MOST_SAID:,} more")
     tokenizer = _tokenizer(arguments, arguments.tokenizer, "tokenizer.json", units, console)
-    mark = _marks(arguments, tokenizer, units, console) if arguments.marks is not None else None
+    mark = None
+    if arguments.marks is not None:
+        mark = _marks(arguments, arguments.marks, tokenizer, units, console)
 
     columns = ("preparing", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -253,12 +255,11 @@ def _trained(arguments: Arguments, scheme, digits: str, kept: Path, units: list,
 _MOST_IDS = 1 << 24
 
 
-def _marks(arguments: Arguments, tokenizer, units: list, console):
+def _marks(arguments: Arguments, name: str, tokenizer, units: list, console):
     """What gives documents their marks."""
     from octavo.data.marks import SubwordMarks
     from octavo.tokenizers.interface import SubwordTokenizer
 
-    name = arguments.marks
     if not (Path(name) / "config.json").is_file():
         scheme = _scheme(name)
         if not (scheme and issubclass(scheme, SubwordTokenizer) or Path(name).is_file()):
@@ -273,13 +274,13 @@ def _marks(arguments: Arguments, tokenizer, units: list, console):
     from octavo.run.marks import EntropyMarks, keep_marker
     from octavo.run.opened import open_run
 
-    run = open_run(arguments.marks)
+    run = open_run(name)
     if run.tokenizer.fingerprint != tokenizer.fingerprint:
         raise ConfigError(
-            f"{arguments.marks} reads {run.tokenizer.name}, the corpus is of {tokenizer.name}; "
+            f"{name} reads {run.tokenizer.name}, the corpus is of {tokenizer.name}; "
             "give both the same tokenizer."
         )
-    chosen = Path(arguments.marks) / THRESHOLD
+    chosen = Path(name) / THRESHOLD
     if chosen.is_file():  # the marker of another corpus: marks as there
         mark = EntropyMarks.of_run(run, read_json(chosen, float, error=ConfigError))
     else:
@@ -287,7 +288,7 @@ def _marks(arguments: Arguments, tokenizer, units: list, console):
         sample = list(_training_text(arguments, units, 500_000))
         mark = EntropyMarks.with_rate(run, sample, 1 / arguments.unit_bytes)
     console.print(f"a unit ends where the entropy of the next byte is above {mark.threshold:.3f}")
-    keep_marker(Path(arguments.marks), mark.threshold, Path(arguments.out))
+    keep_marker(Path(name), mark.threshold, Path(arguments.out))
     return mark
 
 

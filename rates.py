@@ -27,7 +27,7 @@ class Arguments:
 
 
 def main() -> None:
-    arguments = cli.parse(Arguments, "rates.py", __doc__.split("\n\n")[1])
+    arguments = cli.parse(Arguments, "rates.py", (__doc__ or "").split("\n\n")[1])
 
     from octavo.evaluation.parallel import read_parallel
     from octavo.evaluation.rates import LEAST, MOST, fair_rates, written_in

@@ -149,7 +149,8 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     stop.close()
 
     # What came of it, which cannot lose what training gave.
-    run, results = trainer.run(state, workdir.name), {"step": int(state["step"])}
+    run = trainer.run(state, workdir.name)
+    results: dict[str, float] = {"step": int(state["step"])}
     try:
         watchdog.begin("scoring")
         if heldout:

@@ -29,7 +29,7 @@ class Arguments:
 
 
 def main() -> None:
-    view(cli.parse(Arguments, "view.py", __doc__.split("\n\n")[1]))
+    view(cli.parse(Arguments, "view.py", (__doc__ or "").split("\n\n")[1]))
 
 
 def view(arguments: Arguments) -> None:
@@ -50,10 +50,10 @@ def view(arguments: Arguments) -> None:
     from octavo.evaluation import viewer
     from octavo.run.opened import open_run
 
-    views = []
+    views, text = [], text or b""
     for folder, path in zip(arguments.runs, paths, strict=True):
         run = open_run(folder)
-        if text is None:
+        if arguments.text is None and not text:
             folders = [where for where, _ in parse_source(run.config.data.source)]
             check_output(arguments.out, "--out", *folders)
             documents = heldout_documents(

@@ -21,7 +21,14 @@ from octavo.configs.checks import (
 from octavo.configs.kinds import help_of, one_of
 
 if TYPE_CHECKING:
-    SegmenterKind = PoolKind = UnpoolKind = EmbeddingKind = MixerKind = MTPKind = str
+    from typing import TypeAlias
+
+    SegmenterKind: TypeAlias = str
+    PoolKind: TypeAlias = str
+    UnpoolKind: TypeAlias = str
+    EmbeddingKind: TypeAlias = str
+    MixerKind: TypeAlias = str
+    MTPKind: TypeAlias = str
 else:
     SegmenterKind, PoolKind = one_of("units/segmenters"), one_of("units/pools")
     UnpoolKind, EmbeddingKind = one_of("units/unpools"), one_of("embeddings")

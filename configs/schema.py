@@ -7,7 +7,7 @@ What depends on the machine (devices, files) is checked where the machine is kno
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from octavo.configs.checks import (
     MOST,
@@ -202,7 +202,7 @@ class Config:
             )
 
 
-def to_json(config: object) -> dict:
+def to_json(config: Any) -> dict:
     """The config as nested plain dicts and lists, as JSON gives them back."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 

@@ -140,7 +140,8 @@ class EarlyExit(Drafter):
         self.layers, self.size = layers, size
 
     def draft(self, model, params, carry, now):
-        assert isinstance(model.trunk, Trunk)
+        trunk = model.trunk
+        assert isinstance(trunk, Trunk)
         (cache,) = now.cache["trunk"]["stack"]
         stack = jax.tree.map(lambda leaf: leaf[: self.layers], cache)
 
@@ -149,7 +150,7 @@ class EarlyExit(Drafter):
             at = now.length + i
             x = embedded(model, ids, at, 1)
             first = first_seen(at, 1, now.context)
-            ((extend, layers),) = model.trunk.stack.extended(at[:, None], at, first)
+            ((extend, layers),) = trunk.stack.extended(at[:, None], at, first)
             for k in range(self.layers):
                 layer = jax.tree.map(lambda leaf, k=k: leaf[k], layers)
                 x, stack, _ = extend(k, layer, x, stack)

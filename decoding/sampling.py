@@ -161,11 +161,11 @@ def generate(
     for row, prompt in zip(tokens, prompts, strict=True):
         row[1 : len(prompt) + 1] = prompt
     loop = _loop(bind, marker, drafter, sampling, eos_id, context, count, slots)
-    params = (params, marker.params, drafter.params)
-    state = loop.start(params, tokens, lengths, jax.random.key(seed))
+    all_params = (params, marker.params, drafter.params)
+    state = loop.start(all_params, tokens, lengths, jax.random.key(seed))
     for begin in range(0, count, chunk):
         end = min(begin + chunk, count)
-        state = loop.proceed(params, state, end)
+        state = loop.proceed(all_params, state, end)
         ids, done, ended, counts = jax.device_get(
             [state[k] for k in ("ids", "done", "ended", "counts")]
         )

@@ -34,7 +34,8 @@ def fair_rates(
             raise ConfigError(f"script {name} is asked for {asked.count(name)} times.")
     shares = []
     for found in texts.values():
-        counts = sum(np.bincount(scripts.scripts_of(line), minlength=len(index)) for line in found)
+        each = [np.bincount(scripts.scripts_of(line), minlength=len(index)) for line in found]
+        counts = np.sum(each, axis=0)
         of_routes = [sum(counts[index[name]] for name in group.split("+")) for group in routes]
         shares.append([counts.sum() - sum(of_routes), *of_routes])
     wanted = rate * sum(shares[list(texts).index(anchor)])

@@ -9,6 +9,7 @@ Letters: B batch, T positions, H query heads, K key/value heads, G = H / K, D he
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,14 +80,14 @@ def attend(
         key_bias = key_bias[:, None, None]
     q = q * jnp.asarray(1 / math.sqrt(D), q.dtype)
     if cached:
-        mixed = _mixed(plus_one, _scores(q, k, key_bias, visible, "bkds"), v)[0]
+        mixed: Any = _mixed(plus_one, _scores(q, k, key_bias, visible, "bkds"), v)[0]
     else:
         mixed = _softmax_product(plus_one, q, k, v, key_bias, visible)
     return mixed.reshape(B, K, G, N, D).transpose(0, 3, 1, 2, 4).reshape(B, N, H, D)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _softmax_product(plus_one, q, k, v, bias, visible):
+def _softmax_product(plus_one, q, k, v, bias, visible) -> Any:
     """softmax(q k^T + bias) v per head; q ``[B, K, R, D]``, k, v ``[B, K, S, D]``, bias
     ``[B, 1, 1, S]`` or None."""
     return _softmax_product_forward(plus_one, q, k, v, bias, visible)[0]
@@ -156,8 +157,8 @@ def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Ar
             ids = spec.segment_ids
             visible &= ids[:, start:stop, None] == ids[:, None, low:high]
         bias = None if spec.key_bias is None else spec.key_bias[:, low:high]
-        keys = (x[:, low:high].transpose(0, 2, 1, 3) for x in (k, v))
-        outputs.append(attend(q[:, start:stop], *keys, visible, bias, spec.plus_one))
+        seen, values = (x[:, low:high].transpose(0, 2, 1, 3) for x in (k, v))
+        outputs.append(attend(q[:, start:stop], seen, values, visible, bias, spec.plus_one))
     return jnp.concatenate(outputs, axis=1) if len(outputs) > 1 else outputs[0]
 
 
@@ -218,7 +219,8 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
         heads_first = [scaled] + [jnp.repeat(x, repeat, axis=2) for x in (k, v)]
         heads_first = [jnp.swapaxes(x, 1, 2) for x in heads_first]
         ids = kernel.SegmentIds(segment_ids, segment_ids)
-        return jnp.swapaxes(jax.vmap(run)(*heads_first, ids), 1, 2).astype(q.dtype)
+        mixed: Any = jax.vmap(run)(*heads_first, ids)
+        return jnp.swapaxes(mixed, 1, 2).astype(q.dtype)
 
     return _per_shard(local, q, k, v, segment_ids)[:, :whole]
 

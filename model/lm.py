@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +32,9 @@ class Output:
     segment, and on nothing else."""
     levels: tuple[Level, ...] = ()
     """How each level of an hourglass cut its positions into units, outermost first."""
-    states: jax.Array | None = None
+    states: Any = None
     """What further ids are predicted from: the trunk's states ``[B, T, d]``."""
-    extra_states: jax.Array | None = None
+    extra_states: Any = None
     """Those of extra positions, ``[B, G * L, d]``."""
     statistics: dict[str, jax.Array] = field(default_factory=dict)
     """Sums over the batch, by name."""
@@ -51,13 +52,13 @@ class ByteLM(nnx.Module):
         kind = None if config.mtp.kind == "none" else mtp(config.mtp.kind)
         self.embedding = embedding(config.embedding)(config, vocabulary, dtype, rngs)
         extra = kind is not None and kind.extra
-        self.trunk = make_trunk(config, 0, extra, execution, rngs)
+        self.trunk: Any = make_trunk(config, 0, extra, execution, rngs)
         self.norm = RMSNorm(width)
         # A small head: the first predictions are close to uniform, whatever the width.
         untied = not config.tied_embeddings
         shape = (width, vocabulary.size)
         self.head = Linear(*shape, ("embed", "vocab"), dtype, rngs, 0.1) if untied else None
-        self.mtp = None if kind is None else kind(config, vocabulary.size, execution, rngs)
+        self.mtp: Any = None if kind is None else kind(config, vocabulary.size, execution, rngs)
         self.rule = segmenter(config.stages[0].segmenter) if config.stages else None
         self.routed = any(stage.scripts for stage in config.stages)
         # How many ids before the new ones the embedding, the segmenter's rule and characters reach.
@@ -145,7 +146,7 @@ class ByteLM(nnx.Module):
 
     def init_cache(self, batch: int, slots: int) -> dict:
         """An empty cache for documents of up to ``slots`` ids, one a row."""
-        cache = {
+        cache: dict = {
             "length": jnp.zeros((batch,), jnp.int32),
             "ids": jnp.full((batch, self.history), -1, jnp.int32),
             "script": jnp.zeros((batch,), jnp.int32),
@@ -184,7 +185,8 @@ class ByteLM(nnx.Module):
             written = self._scripts(recent, jnp.zeros_like(recent), cache["script"])
         layout = Layout(at[:, self.history :], jnp.ones_like(tokens), ends, written)
         states, trunk = self.trunk.advance(x, layout, cache["trunk"], valid, context)
-        x, pending = states, {"known": known, "written": written}
+        x = states
+        pending: dict = {"known": known, "written": written}
         if self._next is not None:
             first = first_seen(length, N, context)
             x, pending["next"] = self._next.extend(x, cache["next"], length, first)
@@ -197,7 +199,7 @@ class ByteLM(nnx.Module):
         before, written = pending["before"], pending["written"]
         keep = jax.vmap(lambda ids, n: lax.dynamic_slice_in_dim(ids, n, self.history))
         newest = take(written, jnp.maximum(kept - 1, 0)[:, None])[:, 0]
-        cache = {
+        cache: dict = {
             "length": before["length"] + kept,
             "ids": keep(pending["known"], kept),
             "script": jnp.where(kept > 0, newest, before["script"]),

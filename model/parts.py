@@ -28,7 +28,7 @@ def find(base: type[Part], folder: str, kind: str) -> type[Part]:
     return part
 
 
-def unmet(needs: dict[str, tuple], settings: Any) -> str | None:
+def unmet(needs: dict[str, tuple | range], settings: Any) -> str | None:
     """What of ``needs`` (values that settings may have) the settings lack, as text: "pool last and
     unpool repeat"; None if nothing."""
     if all(getattr(settings, name) in allowed for name, allowed in needs.items()):

@@ -159,7 +159,8 @@ class Transformer(nnx.Module):
 
     def _places(self) -> list[tuple[Any, Any]]:
         """Definition and stacked parameters of the blocks at each place of the pattern."""
-        places = [self.blocks] if len(self.kinds) == 1 else self.blocks
+        blocks: Any = self.blocks
+        places = [blocks] if len(self.kinds) == 1 else blocks
         return [nnx.split(place) for place in places]
 
     def __call__(

@@ -18,6 +18,7 @@ import google_crc32c
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 from jax import lax
 
 from octavo.configs.checks import ConfigError
@@ -282,7 +283,7 @@ class Checkpoints:
         """Raise ConfigError if the arrays are others than this version makes of the settings."""
         handler = ocp.StandardCheckpointHandler()
         for item, expected in (("params", abstract["params"]), ("opt", _rest(abstract))):
-            found = handler.metadata(self.folder / str(step) / item)
+            found = handler.metadata(epath.Path(self.folder / str(step) / item))
             if _shapes(found) != _shapes(expected):
                 raise ConfigError(
                     f"the {item} in {self.folder / str(step)} are other arrays than this version "
@@ -322,8 +323,10 @@ def check_settings(record: Record, meta: dict, folder: Path, allowed: tuple[str,
     saved = record.config
     if saved is None or "config" not in meta:
         # Of a revision that kept no more; what it lacks has its default.
-        models = (to_json(from_json({"model": of["model"]}).model) for of in (record.meta, meta))
-        _agree(*models, "model", folder)
+        before, now = (
+            to_json(from_json({"model": of["model"]}).model) for of in (record.meta, meta)
+        )
+        _agree(before, now, "model", folder)
         return
     who = f"the checkpoints in {folder} were made"
     check_identity(saved, from_json(meta["config"]), who, allowed=allowed)

@@ -7,8 +7,8 @@ another may round differently, which the checksum of the text then tells.
 """
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
 
 import constriction
 import google_crc32c
@@ -49,7 +49,7 @@ class Predictor:
         self._empty = jax.jit(lambda: bind(run.params).init_cache(1, length))
         self._unmarked = jax.jit(lambda: marker.init_cache(1, length))
 
-    def __call__(self) -> Iterator[np.ndarray]:
+    def __call__(self) -> Generator[np.ndarray, int, None]:
         """A generator of probabilities, float32 ``[V]``; ``send`` it each id."""
         length, tokenizer = self.run.length, self.run.tokenizer
         params = (self.run.params, self.run.marker.params)
@@ -75,7 +75,8 @@ def checkpoint_checksum(params: dict) -> int:
     return int.from_bytes(crc.digest(), "big")
 
 
-_CATEGORICAL = constriction.stream.model.Categorical(perfect=False)
+_STREAM: Any = constriction.stream  # type: ignore[attr-defined]
+_CATEGORICAL = _STREAM.model.Categorical(perfect=False)
 
 
 def compress(
@@ -87,7 +88,7 @@ def compress(
     targets = np.append(run.tokenizer.encode(text).astype(np.int32), run.tokenizer.eos_id)
     if len(targets) >= 1 << 32:
         raise CodecError("it is too long: its ids are counted with 32 bits")
-    coder = constriction.stream.queue.RangeEncoder()
+    coder = _STREAM.queue.RangeEncoder()
     predictor = model()
     p = next(predictor)
     for done, id_ in enumerate(targets.tolist(), 1):
@@ -111,9 +112,9 @@ def decompress(
     if made_with != checkpoint_checksum(run.params):
         raise CodecError("it was made with another checkpoint; name the run that made it")
     words = np.frombuffer(data[HEADER:], "<u4").astype(np.uint32)
-    coder = constriction.stream.queue.RangeDecoder(words)
+    coder = _STREAM.queue.RangeDecoder(words)
     # What is read is written again: a whole file comes out as it is, bit for bit.
-    again = constriction.stream.queue.RangeEncoder()
+    again = _STREAM.queue.RangeEncoder()
     predictor = model()
     p = next(predictor)
     ids: list[int] = []

@@ -5,6 +5,7 @@ costs ten times a dict's.
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -33,7 +34,7 @@ class Definition:
     """Shapes and dtypes of the parameters."""
     names: dict
     """Logical axis names of the parameters: tuples, "layers" first where stacked."""
-    init: object
+    init: Callable[[jax.Array], dict]
     """``init(key)`` gives fresh parameters; jit it."""
     backend: str
     """The attention kernels that were chosen, joined by "+"."""

@@ -48,4 +48,5 @@ def changes(saved: Config | None, asked: Config) -> list[str]:
     """Every setting that is not the saved one, as text."""
     if saved is None:
         return []
-    return differences(*(to_json(config) | {"workdir": None} for config in (saved, asked)))
+    before, now = (to_json(config) | {"workdir": None} for config in (saved, asked))
+    return differences(before, now)

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +50,7 @@ class Run(Saved):
 
     def score(
         self,
-        text: Text | list[Text],
+        text: Text | Sequence[Text],
         *,
         overlap: int | None = None,
         batch_size: int = 16,
@@ -171,7 +171,7 @@ def open_run(path: str | os.PathLike, step: int | None = None) -> Run:
     checkpoint of that step, or its settings are not those it was trained with; CheckpointError if
     what is there cannot be read.
     """
-    saved = load(path, step)
+    saved = load(Path(path), step)
     marker = marker_for(saved.config.model, saved.tokenizer, Path(path))
     name = os.path.basename(os.path.realpath(path))
     about = {part.name: getattr(saved, part.name) for part in fields(saved)}

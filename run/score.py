@@ -118,11 +118,13 @@ def _by_windows(
         raise ValueError(f"the overlap must lie in [0, {length}), the row length; not {overlap}")
     marks = run.marker.of_documents(encoded)
     rows, places = packed_rows(encoded, run.tokenizer, length, overlap, marks, run.room)
-    sharding = batch_sharding(run.mesh)
+    assert run.mesh is not None, "a score lies over a mesh"
+    mesh: Mesh = run.mesh
+    sharding = batch_sharding(mesh)
     # Rows are filled up to a batch: no more than a power of two above those there are. A mesh needs
     # rows for each of its devices.
     batch_size = min(batch_size, 1 << (len(rows) - 1).bit_length())
-    devices = run.mesh.shape["replica"] * run.mesh.shape["fsdp"]
+    devices = mesh.shape["replica"] * mesh.shape["fsdp"]
     batch_size = -(-batch_size // devices) * devices
 
     def evaluate(part: np.ndarray):

@@ -82,8 +82,9 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def local_rows(sharding: NamedSharding, shape: tuple[int, int]) -> np.ndarray:
     """The rows of a ``[rows, length]`` batch that this process's devices hold, in order."""
-    slices = sharding.addressable_devices_indices_map(shape).values()
-    return np.unique(np.concatenate([np.arange(shape[0])[index[0]] for index in slices]))
+    indices = sharding.addressable_devices_indices_map(shape).values()
+    rows = [np.arange(shape[0])[index[0]] for index in indices if index is not None]
+    return np.unique(np.concatenate(rows))
 
 
 def place_batch(

@@ -79,7 +79,7 @@ class BPETokenizer(SubwordTokenizer):
 
         if vocab_size < 257:
             raise ValueError(f"a byte-level BPE needs at least 257 ids, asked for {vocab_size}")
-        trainer = rustbpe.Tokenizer()
+        trainer = rustbpe.Tokenizer()  # type: ignore[attr-defined]
         texts = (
             stretch
             for document in documents

@@ -79,7 +79,7 @@ def scheme(name: str) -> "type[Tokenizer]":
 def from_json(data: dict) -> "Tokenizer":
     """The tokenizer that wrote ``data`` with ``to_json``. Raises ValueError if none did."""
     name = data.get("scheme") if isinstance(data, dict) else None
-    found = scheme(name)
+    found = scheme(str(name))
     if set(data) - {"scheme"} != set(found.fields):
         wanted = ", ".join(found.fields) or "no other field"
         given = ", ".join(sorted(set(data) - {"scheme"}))

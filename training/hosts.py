@@ -9,6 +9,8 @@ import os
 import re
 import threading
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax._src import clusters, distributed
@@ -63,21 +65,20 @@ def start_hosts(distributed_run: bool) -> None:
     process.peers = Peers(distributed.global_state.client, count, index, way)
 
 
-def _whereabouts() -> tuple[tuple[str, int], int, int, list[int] | None]:
+def _whereabouts() -> tuple[tuple[str, int], int, int, Sequence[int] | None]:
     """Where host 0 is, how many hosts there are, which one this is, and its devices (None: all)."""
     try:
-        told = [
+        given = [
             int(os.environ[name]) if name in os.environ else None
             for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
         ]
         place = os.environ.get("JAX_COORDINATOR_ADDRESS")
-        # What is not told, a TPU pod or SLURM may know.
-        place, *told, devices = clusters.ClusterEnv.auto_detect_unset_distributed_params(
-            place, *told, None, None, INIT_TIMEOUT
+        # What is not given, a TPU pod or SLURM may know.
+        place, count, index, devices = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+            place, given[0], given[1], None, None, INIT_TIMEOUT
         )
-        if None in (place, *told):
+        if place is None or count is None or index is None:
             raise ValueError("nothing says where they are")
-        count, index = told
         if not 0 <= index < count:
             raise ValueError(f"JAX_PROCESS_ID {index} is not in [0, {count})")
         name, colon, port = place.rpartition(":")
@@ -110,7 +111,7 @@ class _Heard(Exception):
 class Peers:
     """Signs of life, and last words, of all hosts of a run."""
 
-    def __init__(self, client, count: int, index: int, way: Relay | Door):
+    def __init__(self, client, count: int, index: int, way: Any):
         self._client, self._count, self._index = client, count, index
         self._leaving = self._lost = False
         self._dead: set[str] = set()

@@ -9,13 +9,16 @@ import socket
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 from rich.console import Console
-from tensorboardX.proto import event_pb2
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto import event_pb2, summary_pb2
 
 from octavo import files, process
+
+_EVENTS: Any = event_pb2  # their names are made when they are imported
+_SUMMARIES: Any = summary_pb2
 
 
 class MetricsLog:
@@ -60,12 +63,13 @@ class Events:
             self._give_up(error)
         self._add(file_version="brain.Event:2")
         if first_step:  # what a killed run wrote beyond it is not shown
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            start = _EVENTS.SessionLog(status=_EVENTS.SessionLog.START)
             self._add(step=first_step + 1, session_log=start)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self._add(step=step, summary=Summary(value=scalars))
+        summary = _SUMMARIES.Summary
+        scalars = [summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._add(step=step, summary=summary(value=scalars))
 
     def close(self) -> None:
         file, self._file = self._file, None
@@ -75,7 +79,7 @@ class Events:
     def _add(self, **content) -> None:
         if not self._file:
             return
-        data = event_pb2.Event(wall_time=time.time(), **content).SerializeToString()
+        data = _EVENTS.Event(wall_time=time.time(), **content).SerializeToString()
         head = struct.pack("<Q", len(data))
         record = head + _masked_crc(head) + data + _masked_crc(data)
         try:
@@ -85,7 +89,7 @@ class Events:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        name = error.filename or self._file.name
+        name = error.filename or getattr(self._file, "name", "the log")
         process.warn(f"no more TensorBoard events: {name}: {error.strerror}")
         with contextlib.suppress(OSError):
             self.close()

@@ -23,7 +23,7 @@ class Replanned:
     def sentence(self, config: Config) -> str:
         """For people."""
         steps, warmup = config.train.steps, max(config.optimizer.warmup_steps, 1)
-        to = float(learning_rate(config.optimizer, steps, self)(self.step + warmup))
+        to = _at(learning_rate(config.optimizer, steps, self), self.step + warmup)
         return (
             f"learning rate laid out anew over {steps} steps: from {self.rate:.3g} at step "
             f"{self.step} to {to:.3g} within {warmup} steps"
@@ -48,8 +48,12 @@ def replan(config: Config, record: Record | None) -> Replanned | None:
         return None
     if saved.train.steps == config.train.steps:
         return before
-    rate = learning_rate(saved.optimizer, saved.train.steps, before)(record.step)
-    return Replanned(record.step, float(rate))
+    rate = _at(learning_rate(saved.optimizer, saved.train.steps, before), record.step)
+    return Replanned(record.step, rate)
+
+
+def _at(schedule: optax.Schedule, step: int) -> float:
+    return float(jnp.asarray(schedule(step)))
 
 
 def learning_rate(

@@ -39,7 +39,7 @@ class Door:
             except OSError:
                 raise HostsError(
                     f"port {port} of JAX_COORDINATOR_ADDRESS cannot be used on host 0: "
-                    f"{os.strerror(error.errno)}. Choose another, the same on all hosts."
+                    f"{error.strerror}. Choose another, the same on all hosts."
                 ) from error
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.service = f"127.0.0.1:{free.getsockname()[1]}"

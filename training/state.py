@@ -24,8 +24,9 @@ def abstract_state(
     def opt_sharding(path, leaf):
         endings = (path[i:] for i in range(len(path)))
         parameter = next((by_path[end] for end in endings if end in by_path), None)
-        alike = parameter is not None and parameter.shape == leaf.shape
-        return parameter.sharding if alike else everywhere
+        if parameter is None or parameter.shape != leaf.shape:
+            return everywhere
+        return parameter.sharding
 
     opt = jax.eval_shape(optimizer.init, definition.abstract)
     counter = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)

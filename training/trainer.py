@@ -76,11 +76,12 @@ class Trainer:
         sharding.check_fits(mesh, config.model, rows)
         plan, marker = None, NoMarks()
         if tokenizer is None:
-            plan = plan_of(config, Plan.VERSION if record is None else record.data.get("version"))
+            version = Plan.VERSION if record is None else record.data.get("version", Plan.VERSION)
+            plan = plan_of(config, version)
             check_marks(config.model, plan.corpora)
             tokenizer = plan.corpora[0].tokenizer
             marker = marker_for(config.model, tokenizer, plan.corpora[0].folder)
-        platform = platform or mesh.devices.flat[0].platform
+        platform = platform or str(mesh.devices.flat[0].platform)
         with jax.set_mesh(mesh):
             definition = define(config, tokenizer.vocabulary, platform)
         return cls(config, mesh, tokenizer, definition, plan, marker)

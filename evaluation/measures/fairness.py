@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +108,7 @@ def by_language(
             "bits_per_sentence": None if bits is None else bits / len(lines),
             "bits_per_byte": None if bits is None else bits / size,
         })  # fmt: skip
-    spread = {"system": system, "language": "spread", "script": ""}
+    spread: dict = {"system": system, "language": "spread", "script": ""}
     for name in list(rows[0])[3:]:
         values = [row[name] for row in rows]
         spread[name] = None if None in values or not min(values) else max(values) / min(values)
@@ -174,9 +175,8 @@ def plot(rows: list[dict], anchor: str, out: Path) -> None:
     axes.set_ylabel(f"units per sentence, {plain[anchor]} = 1")
     axes.axhline(1, color="black", linewidth=0.8)
     labels = [plain[name] for name in systems]
-    figure.legend(
-        axes.containers, labels, frameon=False, ncols=len(systems), loc="outside upper left"
-    )
+    bars: list[Any] = list(axes.containers)
+    figure.legend(bars, labels, frameon=False, ncols=len(systems), loc="outside upper left")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     picture = io.BytesIO()

@@ -1,5 +1,7 @@
 """frozen identity rows, no parameters."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -24,7 +26,7 @@ class OneHot(Embedding):
             )
         self.vocab_size, self.width, self.dtype = vocab_size, width, dtype
         self.scale = parameter(jnp.asarray(width**0.5))
-        self.logit_scale = parameter(jnp.asarray(1.0)) if config.tied_embeddings else None
+        self.logit_scale: Any = parameter(jnp.asarray(1.0)) if config.tied_embeddings else None
 
     def __call__(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
         return jax.nn.one_hot(ids, self.width, dtype=self.dtype) * self.scale[...].astype(

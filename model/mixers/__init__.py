@@ -19,7 +19,12 @@ class Rows:
     angles: tuple[jax.Array, jax.Array]
     """Of rotary positions."""
     spec: MaskSpec
-    """What each may see; ``spec.segment_ids [B, T]``: its document."""
+    """What each may see."""
+
+    @property
+    def segment_ids(self) -> Any:
+        """``[B, T]``: the document of each."""
+        return self.spec.segment_ids
 
 
 @dataclass(frozen=True)

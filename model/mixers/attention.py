@@ -1,5 +1,7 @@
 """softmax attention with rotary positions."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -32,8 +34,8 @@ class Attention(Mixer):
         # Residual branches start small, so that depth does not change the variance at the top.
         scale = (2 * config.layers) ** -0.5
         self.out = Linear(self.heads * D, d, ("heads", "embed"), dtype, rngs, scale)
-        self.query_norm = RMSNorm(D) if config.qk_norm else None
-        self.key_norm = RMSNorm(D) if config.qk_norm else None
+        self.query_norm: Any = RMSNorm(D) if config.qk_norm else None
+        self.key_norm: Any = RMSNorm(D) if config.qk_norm else None
 
     def _project(self, x, angles):
         B, T, _ = x.shape

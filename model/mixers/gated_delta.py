@@ -76,7 +76,7 @@ class GatedDelta(Mixer):
 
     def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
         nothing = _empty((len(x),), self.heads, self.head_size, self.dtype)
-        return self._continued(x, nothing, starts_of(rows.spec.segment_ids))[0]
+        return self._continued(x, nothing, starts_of(rows.segment_ids))[0]
 
     @staticmethod
     def init_cache(config: ModelConfig, layers: int, batch: int, slots: int, dtype) -> dict:

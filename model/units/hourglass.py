@@ -78,13 +78,13 @@ class Hourglass(nnx.Module):
             stage.encoder_layers, stage.encoder_scope, causal=not self.of_whole_units
         )
         self.pool = pool(stage.pool)(stage, inner_width, self.dtype, rngs)
-        self.inner = make_trunk(config, level + 1, False, execution, rngs)
+        self.inner: Any = make_trunk(config, level + 1, False, execution, rngs)
         self.unpool = unpool(stage.unpool)(stage, inner_width, self.dtype, rngs)
         self.decoder = stack(
             stage.decoder_layers, stage.decoder_scope,
             cross_attends=self.unpool.cross_attends, extra=extra,
         )  # fmt: skip
-        self.end_predictor = EndPredictor(stage, rngs) if stage.predict_ends else None
+        self.end_predictor: Any = EndPredictor(stage, rngs) if stage.predict_ends else None
 
     # All positions of rows at once.
 
@@ -139,22 +139,27 @@ class Hourglass(nnx.Module):
         level = Level(units.boundary, decision, real, foreseen)
         return decoded, statistics | inner_statistics, (level, *levels)
 
-    def _inner(self, encoded, units: Segmentation, decision: Decision, layout: Layout, soft: bool):
+    def _inner(
+        self, encoded, units: Segmentation, decision: Decision, layout: Layout, soft: bool
+    ) -> tuple[jax.Array, jax.Array, dict, tuple]:
         """Memories ``[B, S, m, d]``, which of them each position reads (0: the null unit's), and
         what the inner trunk tells. soft: what is deleted is hidden softly, in training."""
         index = units.available
         if self.segmenter.biases_keys and soft:
             # The inner trunk sees every position.
-            every = self.pool.project(encoded)
-            z, *others = self.inner(every, layout, None, decision.key_bias)
+            every, biases = self.pool.project(encoded), {"key_bias": decision.key_bias}
+            z, statistics, levels = self.inner(every, layout, None, **biases)
             newest = take(units.last, jnp.maximum(index - 1, 0))
-            return self.unpool.memory(z[:, :, None]), jnp.where(index > 0, newest + 1, 0), *others
+            index = jnp.where(index > 0, newest + 1, 0)
+            return self.unpool.memory(z[:, :, None]), index, statistics, levels
         pooled = constrain(self._pool(encoded, units, decision, layout))
         B, S, p, D = pooled.shape
         positions, biases = self.segmenter.inner(decision, layout, units.last)
         inner_layout = _placed(_spread(units.layout, p), positions)
-        z, *others = self.inner(pooled.reshape(B, S * p, D), inner_layout, None, **biases)
-        return self.unpool.memory(z.reshape(B, S, p, D)), index, *others
+        z, statistics, levels = self.inner(
+            pooled.reshape(B, S * p, D), inner_layout, None, **biases
+        )
+        return self.unpool.memory(z.reshape(B, S, p, D)), index, statistics, levels
 
     def _pool(self, x, units: Segmentation, decision: Decision, layout: Layout) -> jax.Array:
         if self.of_whole_units:

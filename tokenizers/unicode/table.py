@@ -87,4 +87,4 @@ def _runs(name: str, table: np.ndarray) -> dict[str, np.ndarray]:
 if __name__ == "__main__":
     names, scripts = build_scripts(Path(sys.argv[1]))
     runs = _runs("", build(Path(sys.argv[1]))) | _runs("script_", scripts)
-    np.savez_compressed(TABLE, **runs, script_names=names)
+    np.savez_compressed(TABLE, **runs, script_names=names)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ unit in the inner trunk.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ class Pool(nnx.Module):
 
     uses: ClassVar[tuple[str, ...]] = ()
     """Settings of ``StageConfig`` that not every stage has a use for, but this one."""
-    needs: ClassVar[dict[str, tuple]] = {}
+    needs: ClassVar[dict[str, tuple | range]] = {}
     """Other settings of the stage, and the values that this kind goes with."""
     whole: ClassVar[bool] = False
     """Whether it goes with an encoder that looks at whole units."""
@@ -53,10 +53,10 @@ class Pool(nnx.Module):
         padded = stage.projection != "linear"
         more = inner_width - stage.width
         learned = stage.projection == "learned_pad" and more
-        self.pad = parameter(jnp.zeros((more,)), None) if learned else None
+        self.pad: Any = parameter(jnp.zeros((more,)), None) if learned else None
         shape = self.projected(stage, inner_width)
-        self.norm = None if padded else RMSNorm(shape[0])
-        self.enter = None if padded else Linear(*shape, ("embed", None), dtype, rngs)
+        self.norm: Any = None if padded else RMSNorm(shape[0])
+        self.enter: Any = None if padded else Linear(*shape, ("embed", None), dtype, rngs)
 
     def _make(self, stage: StageConfig, dtype, rngs: nnx.Rngs) -> None:
         """Parameters of the kind's own."""
@@ -90,10 +90,11 @@ class Pool(nnx.Module):
         return 2 * d * D * units * cls.per_unit(stage)
 
     def __call__(
-        self, x: jax.Array, units: Segmentation, decision: Decision | None = None,
-        layout: Layout | None = None,
+        self, x: jax.Array, units: Segmentation, decision: Any = None,
+        layout: Any = None,
     ) -> jax.Array:  # fmt: skip
-        """States x ``[B, T, d]`` to ``[B, S, p, D]``; decision, layout: in the parallel pass."""
+        """States x ``[B, T, d]`` to ``[B, S, p, D]``; decision
+        (a Decision) and layout: in the parallel pass."""
         raise NotImplementedError
 
     def of_whole_units(self, x: jax.Array, units: Segmentation, encoder: Callable) -> jax.Array:

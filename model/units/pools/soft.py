@@ -1,5 +1,7 @@
 """weighed by the probability that they are its own (frontier)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -63,9 +65,9 @@ class SoftSums(nnx.Module):
 
     def __init__(self, width: int):
         mix = jnp.zeros((3, width)).at[0].set(1.0)
-        self.mix = parameter(mix, None, "embed")
+        self.mix: Any = parameter(mix, None, "embed")
 
-    def values(self, x: jax.Array, before: jax.Array, positions: jax.Array) -> jax.Array:
+    def values(self, x: jax.Array, before: jax.Array, positions: jax.Array) -> Any:
         """x ``[B, T, d]`` and the two states before it, ``[B, 2, d]``; float32."""
         wide = jnp.concatenate([before, x], axis=1).astype(jnp.float32)
         T = x.shape[1]
@@ -82,7 +84,7 @@ class SoftSums(nnx.Module):
         spread = jnp.maximum(decision.variance, self.FLOOR)[..., None]
         return jax.nn.softmax(-jnp.square(distance) / (2 * spread))[..., self.REACH :]
 
-    def sums(self, values, decision, unit_of, count, counts):
+    def sums(self, values, decision, unit_of, count, counts) -> Any:
         """Weighed values, and in a last column weights, of units ``[B, count, d + 1]``. counts
         ``[B, T, REACH + 1]``: which shares count."""
         shares = jnp.where(counts, self.membership(decision), 0)

@@ -23,26 +23,26 @@ from octavo.tokenizers.interface import Vocabulary
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Decision:
-    """What a segmenter decides, ``[B, T]``."""
+    """What a segmenter decides, arrays ``[B, T]``; None: what a kind has not."""
 
     ends: jax.Array
     """Booleans: a unit should end here."""
-    log_odds: jax.Array | None = None
+    log_odds: Any = None
     """Of an end, before any noise."""
-    count: jax.Array | None = None
+    count: Any = None
     """How many ends are counted here, float32: as ``ends``, or the probability where the sum of
     probabilities decides; with the estimator's gradient."""
-    route: jax.Array | None = None
+    route: Any = None
     """Which predictor decided, from 0."""
-    offset: jax.Array | None = None
+    offset: Any = None
     """Where the position lies from the middle of its unit, in units (soft frontiers)."""
-    variance: jax.Array | None = None
+    variance: Any = None
     """Of that place (soft frontiers)."""
-    key_bias: jax.Array | None = None
+    key_bias: Any = None
     """What the inner trunk adds to attention scores of this position (delete gate)."""
 
     @property
-    def probability(self) -> jax.Array | None:
+    def probability(self) -> Any:
         return None if self.log_odds is None else jax.nn.sigmoid(self.log_odds)
 
 
@@ -51,7 +51,7 @@ class Segmenter(nnx.Module):
 
     uses: ClassVar[tuple[str, ...]] = ("capacity",)
     """Settings of ``StageConfig`` that not every stage has a use for, but this one."""
-    needs: ClassVar[dict[str, tuple]] = {}
+    needs: ClassVar[dict[str, tuple | range]] = {}
     """Other settings of the stage, and the values that this kind goes with."""
     supervisions: ClassVar[tuple[str, ...]] = ()
     """What it may be held to; nothing: it does not learn."""

@@ -6,7 +6,7 @@ Letters: B batch, T positions, S units, U memories (the null unit's first), d an
 width, m vectors of a memory.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ class Unpool(nnx.Module):
 
     uses: ClassVar[tuple[str, ...]] = ()
     """Settings of ``StageConfig`` that not every stage has a use for, but this one."""
-    needs: ClassVar[dict[str, tuple]] = {}
+    needs: ClassVar[dict[str, tuple | range]] = {}
     """Other settings of the stage, and the values that this kind goes with."""
     whole: ClassVar[bool] = False
     """Whether it goes with an encoder that looks at whole units: no state of it is passed on."""
@@ -37,9 +37,9 @@ class Unpool(nnx.Module):
         self.stage, self.dtype = stage, dtype
         d = stage.width
         padded = stage.projection != "linear"
-        self.norm = None if padded else RMSNorm(inner_width)
+        self.norm: Any = None if padded else RMSNorm(inner_width)
         shape = self.piece(stage, inner_width), self.size(stage) * d
-        self.leave = None if padded else Linear(*shape, (None, "embed"), dtype, rngs)
+        self.leave: Any = None if padded else Linear(*shape, (None, "embed"), dtype, rngs)
         null = jax.random.normal(rngs.params(), (self.vectors(stage), d)) * 0.02
         self.null = parameter(null, None, "embed")
         self._make(stage, rngs)

@@ -36,6 +36,6 @@ class Smooth(Unpool):
 
     def __call__(self, x, memory, index, boundary, since, p=None):
         # Worth exactly 1, with the gradient of the probability of what was decided.
-        sure = jnp.where(boundary, p, 1 - p)
+        sure = jnp.where(boundary, p, 1 - p)  # type: ignore[operator,arg-type]
         sure = 1 + (sure - jax.lax.stop_gradient(sure))
         return (take(memory[:, :, 0], index) * sure[..., None] + self.skip(x)).astype(x.dtype)
