@@ -75,10 +75,7 @@ class EntropyMarks:
         self.bind, self.params, self.tokenizer = bind, params, tokenizer
         self.length, self.threshold, self.room, self.mesh = length, threshold, room, mesh
         self.step = length - length // 2
-        of_two, of_three = (
-            jax.eval_shape(lambda rows=rows: bind(params).init_cache(rows, length))
-            for rows in (2, 3)
-        )
+        of_two, of_three = (jax.eval_shape(lambda rows=rows: self._empty(rows)) for rows in (2, 3))
         # Which axis of each part of a cache is that of rows.
         self._axes = jax.tree.map(
             lambda a, b: [x == y for x, y in zip(a.shape, b.shape, strict=True)].index(False),

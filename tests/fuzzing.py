@@ -29,6 +29,7 @@ import tyro
 from octavo import cli
 from octavo.configs.schema import Config
 from octavo.run import opened
+from octavo.training.lifecycle import Watchdog
 
 SECONDS = 60
 """A command that takes longer hangs."""
@@ -127,7 +128,10 @@ def at(folder: Path) -> Iterator[None]:
         return _opened(really, folder) if name == "run" else really(name)
 
     try:
-        with mock.patch.object(opened, "open_run", open_run):
+        with (
+            mock.patch.object(opened, "open_run", open_run),
+            mock.patch.object(Watchdog, "_watch", lambda self: None),  # it would end this process
+        ):
             yield
     finally:
         os.chdir(before)

@@ -101,7 +101,7 @@ def test_resume_on_more_hosts(config, single, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"continues at step {stopped}" in done.stdout
     assert list(metrics_of(tmp_path)) == list(range(1, stopped + 6))
-    assert len(saved_params(tmp_path, config)) > 0
+    assert len(saved_params(tmp_path)) > 0
 
 
 @pytest.mark.parametrize("killed", [0, 1])
@@ -136,8 +136,9 @@ def test_failure_of_one_host_is_said_on_all(config, wrong, tmp_path):
     codes, outputs = finish(processes)
     assert codes == [2, 2], outputs
     why = "nowhere is not a prepared corpus"
-    assert outputs[wrong][1].startswith(f"error: {why}")
-    assert outputs[1 - wrong][1].startswith(f"error: host {wrong} ended: {why}")
+    # JAX may say before that the other host is gone.
+    assert f"\nerror: {why}" in "\n" + outputs[wrong][1]
+    assert f"\nerror: host {wrong} ended: {why}" in "\n" + outputs[1 - wrong][1]
     assert not any("Traceback" in said for _, said in outputs)
 
 
