@@ -21,7 +21,7 @@ from octavo.training.objective import nats_ahead, objective
 
 LENGTH, COUNT = 64, 4
 KINDS = ("heads", "linear", "modules", "registers", "lookahead")
-TRUNKS = ("flat", "words", "megabyte", "blt", "hnet-2stage", "mrt5")
+TRUNKS = ("flat", "words", "megabyte", "blt", "hnet", "mrt5")
 
 
 def predicting(trunk: str, kind: str, **changes) -> Config:
@@ -64,7 +64,7 @@ def places_of(config) -> np.ndarray:
 COMBINATIONS = [
     (kind, trunk)
     for kind in KINDS
-    for trunk in (("flat", "hnet-2stage") if kind in ("linear", "modules") else TRUNKS)
+    for trunk in (("flat", "hnet") if kind in ("linear", "modules") else TRUNKS)
 ]
 
 
@@ -90,7 +90,7 @@ def test_causality(kind, trunk):
                 assert (first[behind] != other[behind]).any(-1).mean() > 0.9
 
 
-@pytest.mark.parametrize("trunk", ["flat", "hnet-2stage"])
+@pytest.mark.parametrize("trunk", ["flat", "hnet"])
 @pytest.mark.parametrize("kind", ["registers", "lookahead"])
 def test_extra_positions_change_nothing(kind, trunk):
     """Ordinary predictions are those of a model without, and owe extra positions no gradient."""
