@@ -101,6 +101,8 @@ def evaluate(arguments: Arguments) -> dict:
             progress=lambda done, of: bar.update(task, completed=done, total=of),
         )  # fmt: skip
 
+    if not rows:
+        raise ConfigError(f"{arguments.what} has no row to show of {source}.")
     about = {
         "run": str(arguments.run),
         "step": run.step,
@@ -126,8 +128,8 @@ def _check(arguments: Arguments, measure, parallel: bool) -> None:
         raise ConfigError("give one of --text, --data and --parallel, not both.")
     if arguments.most_bytes and (arguments.text is not None or parallel):
         raise ConfigError("--most-bytes is of held-out documents; a file is scored whole.")
-    for name in ("tokenizer", "plot", "sentences"):
-        if not parallel and getattr(arguments, name):
+    for name in ("anchor", "tokenizer", "plot", "sentences"):
+        if not parallel and getattr(arguments, name) != getattr(Arguments, name):
             raise ConfigError(f"--{name} is for fairness alone.")
     texts = Path(arguments.parallel).glob("*.txt") if arguments.parallel else ()
     inputs = (arguments.run, arguments.text, arguments.data, arguments.tokenizer, *texts)

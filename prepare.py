@@ -16,7 +16,7 @@ from typing import Annotated
 
 import tyro
 
-from octavo import cli
+from octavo import cli, process
 from octavo.configs.checks import ConfigError, check_name
 from octavo.tokenizers import load
 
@@ -91,6 +91,7 @@ def prepare(arguments: Arguments) -> None:
     if len(said) > _MOST_SAID:
         console.print(f"skipped: {len(said) - _MOST_SAID:,} more")
     tokenizer = _tokenizer(arguments, arguments.tokenizer, "tokenizer.json", units, console)
+    _check_tokenizer(arguments, tokenizer, units)
     mark = None
     if arguments.marks is not None:
         mark = _marks(arguments, arguments.marks, tokenizer, units, console)
@@ -118,10 +119,16 @@ def prepare(arguments: Arguments) -> None:
         console.print(f"read     {_counted(survey.read)} files")
     if left_out := survey.counted() + prepared.left_out:
         console.print(f"left out {left_out.total():,}: {_counted(left_out)}")
-    for name, split in read_manifest(out).splits.items():
+    splits = read_manifest(out).splits
+    for name, split in splits.items():
         console.print(
             f"{name:8} {split.documents:>10,} documents {split.utf8_bytes:>16,} bytes "
             f"{split.tokens:>16,} ids in {len(split.shards)} shards"
+        )
+    if arguments.heldout and not splits["heldout"].documents:
+        process.warn(
+            "no document was held out, so there will be no score; prepare into another folder, "
+            "with a larger --heldout"
         )
     console.print(f"the corpus is in {out}: python train.py --data.source {out}")
 
@@ -152,6 +159,9 @@ def _check(arguments: Arguments) -> None:
         raise ConfigError(
             f"--training-bytes must be above 0 and at most 2^50, not {arguments.training_bytes}."
         )
+    marked_by_run = arguments.marks and (Path(arguments.marks) / "config.json").is_file()
+    if arguments.unit_bytes != Arguments.unit_bytes and not marked_by_run:
+        raise ConfigError("--unit-bytes is for --marks RUN alone.")
     if "://" in arguments.out:
         raise ConfigError(
             f"--out {arguments.out} is no folder of this machine, the only kind that corpora are "
@@ -203,6 +213,17 @@ def _tokenizer(arguments: Arguments, name: str, kept_as: str, units: list, conso
         raise ConfigError(
             f"{name} is neither {', '.join(_USAGES)}, nor a tokenizer file: {error}."
         ) from error
+
+
+def _check_tokenizer(arguments: Arguments, tokenizer, units: list) -> None:
+    """Raises ConfigError for a scheme, perhaps a new one, that loses the beginning of the text."""
+    from octavo.tokenizers.interface import check_lossless
+
+    beginning = next(iter(_training_text(arguments, units, 1)), b"")[:10_000]
+    try:
+        check_lossless(tokenizer, beginning)
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from error
 
 
 def _scheme(name: str):

@@ -16,7 +16,10 @@ def presets() -> dict[str, Config]:
     found = {}
     for module in sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in NONE):
         try:
-            found |= importlib.import_module(f"octavo.configs.{module}").presets()
+            new = importlib.import_module(f"octavo.configs.{module}").presets()
+            if again := found.keys() & new:
+                raise ValueError(f"there is a preset {min(again)} already")
+            found |= new
         except Exception as error:  # of a file that somebody is writing
             BROKEN[f"configs/{module}.py"] = error
     return found

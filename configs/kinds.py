@@ -2,9 +2,13 @@
 own, and the first sentence of its docstring its help. Nothing is imported to know them."""
 
 import functools
+import importlib
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
+
+from octavo.configs.checks import ConfigError
 
 _MODEL = Path(__file__).parents[1] / "model"
 
@@ -29,3 +33,18 @@ def _summary(folder: str, kind: str) -> str:
     text = (_MODEL / folder / f"{kind}.py").read_text(encoding="utf-8")
     found = re.match(r'"""(.*?)(?:\n\n|""")', text, re.DOTALL)
     return " ".join(found[1].split()) if found else ""
+
+
+def import_file(name: str) -> ModuleType:
+    """The module of a file that somebody may be writing, as "model.mixers.attention". Raises
+    ConfigError if it cannot be imported."""
+    try:
+        return importlib.import_module(f"octavo.{name}")
+    except Exception as error:
+        file = f"{name.replace('.', '/')}.py"
+        raise ConfigError(f"{file} cannot be used: {reason(error)}.") from error
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be used, in a line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

@@ -174,7 +174,9 @@ _USED_BY: dict[str, set[str]] = {
 def _refuse_idle(config: object, idle: set[str], section: str, where: str) -> None:
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         if field.name in idle and getattr(config, field.name) != field.default:
-            raise ConfigError(f"{section}.{field.name} does nothing with {where}; leave it out.")
+            raise ConfigError(
+                f"{section}.{field.name} does nothing with {where}; leave it at {field.default}."
+            )
 
 
 def reads_marks(model: ModelConfig) -> bool:

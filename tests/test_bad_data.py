@@ -148,6 +148,7 @@ def test_damaged_manifest(copied, content):
         (["--heldout", "nan"], "--heldout must be a finite number, not nan"),
         (["--unit-bytes", "1"], "--unit-bytes must be above 1"),
         (["--unit-bytes", "inf"], "--unit-bytes must be a finite number, not inf"),
+        (["--unit-bytes", "3"], "--unit-bytes is for --marks RUN alone"),
         (["--training-bytes", "-1"], "--training-bytes must be above 0"),
         (["--training-bytes", "9" * 18], "at most 2.50"),
         (["--processes", "0"], "--processes must be above 0"),

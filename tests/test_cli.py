@@ -23,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["flatt"], "no preset 'flatt'. Did you mean flat? Presets: flat,"),
+        (["flatt"], "no preset 'flatt'. Did you mean flat? Presets: "),
         (["flat", "--train.stepz", "3"], "--train.steps"),
         (["--train.steps", "many"], "invalid literal for int() with base 10: 'many'"),
         (["--train.steps", "1.5"], "invalid literal for int()"),
@@ -281,6 +281,7 @@ def test_outputs_are_refused_before_any_work(tmp_path):
     for arguments, said in (
         (["fairness", "--parallel", folder, "--plot", str(tmp_path / "x.xyz")], "no kind of pict"),
         (["--plot", "x.svg"], "--plot is for fairness alone"),
+        (["--anchor", "deu"], "--anchor is for fairness alone"),
         (["--text", text, "--most-bytes", "5"], "--most-bytes is of held-out documents"),
         (["fairness", "--parallel", folder, "--text", text], "give one of --text"),
     ):

@@ -1,5 +1,6 @@
 """The pages of docs/extending: their files, copied into a checkout, and their commands."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -18,6 +19,11 @@ TINY = (
 
 def files_of(page: str) -> dict[str, str]:
     return dict(re.findall(r"`([\w/]+\.py)`[^`]*```python\n(.*?)```", PAGES[page], re.DOTALL))
+
+
+MIXER = files_of("layer")["model/mixers/moving_average.py"]
+OPTIMIZER = files_of("optimizer")["training/optimizers/factored.py"]
+MEASURE = files_of("measure")["evaluation/measures/beginnings.py"]
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +90,96 @@ def test_a_file_of_presets_that_is_wrong_breaks_itself(checkout):
         (home / "configs" / "wrong.py").unlink()
     assert done.returncode == 0 and "Presets: averages" in done.stdout
     assert "configs/wrong.py cannot be used, nor its presets: KeyError: 'none'" in done.stderr
+
+
+HALF = {
+    "model/mixers/half.py": {
+        "def": "cannot be used: SyntaxError",
+        "import no_such_library": "cannot be used: ModuleNotFoundError: No module named",
+        "x = 3": "has one class that is a Mixer, not 0.",
+        MIXER: None,
+        MIXER + MIXER.replace("MovingAverage", "Another"): "has one class that is a Mixer, not 2.",
+        MIXER.replace("def settle", "def settles"): "lacks settle.",
+        MIXER.replace("def flops", "def flop"): "lacks flops.",
+    },
+    "training/optimizers/half.py": {
+        "def": "cannot be used: SyntaxError",
+        "x = 3": "lacks transforms.",
+        OPTIMIZER: None,
+        OPTIMIZER.replace('"matrix"', '"matrices"'): "not matrices, matrix, vector.",
+        OPTIMIZER.replace("adamw.transforms(config, rate) |", ""): "not matrix.",
+    },
+    "evaluation/measures/half.py": {
+        "def": "cannot be used: SyntaxError",
+        "x = 3": "lacks measure.",
+        MEASURE: None,
+    },
+}
+"""Files and what is said of them."""
+USE = """
+import json, sys
+from pathlib import Path
+from octavo.configs import kinds
+from octavo.configs.checks import ConfigError
+from octavo.configs.schema import OptimizerConfig
+from octavo.evaluation import measures
+from octavo.model.mixers import mixer
+from octavo.training.optimizer import make_optimizer
+
+uses = {
+    "model": lambda: mixer("half"),
+    "training": lambda: make_optimizer(OptimizerConfig(name="half"), 9, {}),
+    "evaluation": lambda: (measures.sentences(), measures.load("half")),
+}
+found = []
+for file, codes in json.loads(sys.argv[1]).items():
+    for code in codes:
+        Path(file).write_text(code)
+        kinds.kinds.cache_clear()
+        for name in [name for name in sys.modules if name.endswith(".half")]:
+            del sys.modules[name]
+        try:
+            uses[file.split("/")[0]]()
+            found.append(None)
+        except ConfigError as error:
+            found.append(str(error))
+    Path(file).unlink()
+print(json.dumps(found))
+"""
+
+
+def test_a_file_that_is_not_finished_says_what_it_lacks(checkout):
+    _, run = checkout
+    codes = {file: list(said) for file, said in HALF.items()}
+    found = json.loads(run("-B", "-c", USE, json.dumps(codes)).stdout.splitlines()[-1])
+    expected = [(file, said) for file, codes in HALF.items() for said in codes.values()]
+    assert len(found) == len(expected)
+    for sentence, (file, said) in zip(found, expected, strict=True):
+        if said is None:
+            assert sentence is None
+        else:
+            assert sentence and file in sentence and said in sentence
+
+
+def test_a_measure_that_is_wrong_breaks_itself(checkout):
+    home, run = checkout
+    (home / "evaluation" / "measures" / "wrong.py").write_text("def")
+    try:
+        assert "wrong: cannot be used: SyntaxError" in run("evaluate.py", "--help").stdout
+    finally:
+        (home / "evaluation" / "measures" / "wrong.py").unlink()
+
+
+def test_a_preset_that_is_there_already(checkout):
+    home, run = checkout
+    code = files_of("layer")["configs/averages.py"].replace('"averages"', '"flat"')
+    (home / "configs" / "wrong.py").write_text(code)
+    try:
+        command = [sys.executable, "train.py", "flat", "--help"]
+        done = subprocess.run(command, cwd=home, capture_output=True, text=True)
+    finally:
+        (home / "configs" / "wrong.py").unlink()
+    assert (
+        "configs/wrong.py cannot be used, nor its presets: ValueError: there is a preset flat"
+        in (done.stderr)
+    )

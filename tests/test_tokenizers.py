@@ -20,7 +20,7 @@ from helpers import ROOT, random_text, words
 from octavo.tokenizers import load
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ByteTokenizer
-from octavo.tokenizers.interface import Tokenizer, dtype_for, native
+from octavo.tokenizers.interface import SubwordTokenizer, Tokenizer, dtype_for, native
 from octavo.tokenizers.unigram import UnigramTokenizer
 from octavo.tokenizers.words import WordTokenizer
 
@@ -39,7 +39,19 @@ def added(name: str) -> type:
     return vars(module)[f"{name.capitalize()}Tokenizer"]
 
 
-OURS = [ByteTokenizer(), WordTokenizer(), WordTokenizer("unicode"), BPE, UNIGRAM]
+def every_scheme():
+    """A tokenizer of each scheme there is, a new one included, and of another splitter of words.
+    One that always takes an argument which is no size has to be added here."""
+    for name in load.names():
+        scheme = load.scheme(name)
+        if issubclass(scheme, SubwordTokenizer):
+            yield {"bpe": BPE, "unigram": UNIGRAM}.get(name) or scheme.train([words(0, 2000)], 300)
+        elif name in scheme.usage:
+            yield scheme.from_argument(None)
+    yield WordTokenizer("unicode")
+
+
+OURS = list(every_scheme())
 SCHEMES = [*OURS, added("capitals")(), added("pairs").train([random_text(0, 4000)], 300)]
 
 TRAPS = [b"\x02", b"\x03", b"\x10", b"\x17", b"\x00", b"C", b"\xe2\x96\x81", b"\r\n", b"  ",
@@ -298,6 +310,9 @@ def test_the_page_on_adding_a_tokenizer(checkout):
         assert next(iter(added(name).usage)) + ": bytes" in done.stdout
 
 
+BROKEN = ADDED["capitals"].replace('"capitals"', '"broken"')
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
@@ -306,11 +321,24 @@ def test_the_page_on_adding_a_tokenizer(checkout):
         ("SIZE = 3", "tokenizers/broken.py has no Tokenizer with scheme 'broken'"),
         (ADDED["capitals"], "tokenizers/broken.py has no Tokenizer with scheme 'broken'"),
         (
-            ADDED["capitals"].replace('"capitals"', '"broken"').replace("def decode", "def other"),
+            BROKEN.replace("def decode", "def other"),
             "tokenizers/broken.py lacks decode",
         ),
+        (BROKEN.replace("eos_id = EDGE", "other_id = EDGE"), "tokenizers/broken.py lacks eos_id"),
+        (
+            BROKEN.replace("ids[capital] += 32", "ids[capital] = 32"),
+            "tokenizers/broken.py loses text: decode(encode(data)) is not data",
+        ),
+        (
+            BROKEN.replace("EDGE = 256, 257", "EDGE = 258, 257"),
+            "tokenizers/broken.py loses text: ids lie below vocab_size 258, found ",
+        ),
+        (
+            BROKEN.replace("EDGE = 256, 257", "EDGE = 256, 101"),
+            "tokenizers/broken.py loses text: encode gives eos_id 101, which only ends documents",
+        ),
     ],
-    ids=["syntax", "library", "no-class", "another-name", "half"],
+    ids=["syntax", "library", "no-class", "another-name", "half", "ends", "lossy", "size", "eos"],
 )
 def test_a_broken_scheme_breaks_itself(checkout, code, said):
     home, run = checkout

@@ -129,6 +129,26 @@ class SubwordTokenizer(Tokenizer):
         return np.array([len(piece) for piece in self.pieces] + [0], np.int32)
 
 
+def check_lossless(tokenizer: Tokenizer, data: bytes) -> None:
+    """Raise ValueError unless the tokenizer keeps what a scheme owes, of ``data``."""
+    lacking = [name for name in ("vocab_size", "bos_id", "eos_id") if not hasattr(tokenizer, name)]
+    if lacking:
+        raise ValueError(f"tokenizers/{tokenizer.scheme}.py lacks {', '.join(lacking)}")
+    ids = np.asarray(tokenizer.encode(data))
+    used = [*ids.tolist(), tokenizer.bos_id, tokenizer.eos_id]
+    wrong = None
+    if not 0 <= min(used) <= max(used) < tokenizer.vocab_size:
+        wrong = f"ids lie below vocab_size {tokenizer.vocab_size}, found {min(used)}..{max(used)}"
+    elif tokenizer.eos_id in ids:
+        wrong = f"encode gives eos_id {tokenizer.eos_id}, which only ends documents"
+    elif tokenizer.decode(ids) != data:
+        wrong = "decode(encode(data)) is not data"
+    elif tokenizer.bytes_per_id()[ids].sum() != len(data):
+        wrong = "bytes_per_id of encode(data) does not sum to its bytes"
+    if wrong:
+        raise ValueError(f"tokenizers/{tokenizer.scheme}.py loses text: {wrong}")
+
+
 def dtype_for(vocab_size: int) -> np.dtype:
     """The narrowest unsigned integer type for ids below ``vocab_size``."""
     for dtype in (np.uint8, np.uint16):

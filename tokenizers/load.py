@@ -69,9 +69,11 @@ def scheme(name: str) -> "type[Tokenizer]":
     for found in vars(module).values():
         if isinstance(found, type) and issubclass(found, Tokenizer):
             if getattr(found, "scheme", None) == name:
-                if inspect.isabstract(found):
-                    lacking = ", ".join(sorted(found.__abstractmethods__))
-                    raise ValueError(f"tokenizers/{name}.py lacks {lacking}")
+                lacking = sorted(found.__abstractmethods__) if inspect.isabstract(found) else []
+                if not hasattr(found, "usage"):
+                    lacking.append("usage")
+                if lacking:
+                    raise ValueError(f"tokenizers/{name}.py lacks {', '.join(lacking)}")
                 return found
     raise ValueError(f"tokenizers/{name}.py has no Tokenizer with scheme {name!r}")
 

@@ -92,9 +92,16 @@ def make_optimizer(
     config: OptimizerConfig, steps: int, names: dict, replanned: Replanned | None = None
 ) -> optax.GradientTransformation:
     """The configured optimizer for parameters with these logical axis names (tuples, in the
-    parameters' tree). Raises ConfigError if there is none of its name."""
+    parameters' tree). Raises ConfigError if there is none of its name, or its file cannot be
+    used."""
     rate = learning_rate(config, steps, replanned)
     transforms = optimizers.load(config.name).transforms(config, rate)
+    # One of another label would serve no parameter, unsaid.
+    if transforms.keys() - {config.name} != {"matrix", "vector"}:
+        raise ConfigError(
+            f"transforms of training/optimizers/{config.name}.py has matrix, vector and, if need "
+            f"be, {config.name}; not {', '.join(sorted(transforms))}."
+        )
 
     def label(logical: tuple) -> str:
         stacked = logical[:1] == ("layers",)

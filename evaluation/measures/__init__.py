@@ -11,23 +11,33 @@ what it would write cannot be written, or would overwrite an input.
 """
 
 import ast
-import importlib
 import pkgutil
 from pathlib import Path
 from types import ModuleType
+
+from octavo.configs.checks import ConfigError
+from octavo.configs.kinds import import_file, reason
 
 NAMES = tuple(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def load(name: str) -> ModuleType:
-    """The file of a measure."""
-    return importlib.import_module(f"{__name__}.{name}")
+    """The file of a measure. Raises ConfigError if it cannot be used."""
+    module = import_file(f"evaluation.measures.{name}")
+    if not hasattr(module, "measure"):
+        raise ConfigError(f"evaluation/measures/{name}.py lacks measure.")
+    return module
 
 
 def sentences() -> str:
     """What each measures, for a help text; nothing is imported."""
     found = {}
     for name in NAMES:
-        tree = ast.parse((Path(__path__[0]) / f"{name}.py").read_bytes())
-        found[name] = (ast.get_docstring(tree) or "").partition("\n\n")[0]
+        path = Path(__path__[0]) / f"{name}.py"
+        try:
+            tree = ast.parse(path.read_bytes(), path.name)
+        except SyntaxError as error:  # in the way of this measure alone
+            found[name] = f"cannot be used: {reason(error)}."
+        else:
+            found[name] = (ast.get_docstring(tree) or "").partition("\n\n")[0]
     return " ".join(f"{name}: {sentence}" for name, sentence in found.items())

@@ -3,6 +3,7 @@ and back to logits when tied; one kind a file, named as in ``ModelConfig.embeddi
 looks at the ``reach`` ids before each; a place below 0 (or before it) holds no id.
 """
 
+import abc
 from typing import ClassVar
 
 import jax
@@ -24,15 +25,15 @@ class Embedding(nnx.Module):
     reach: ClassVar[int] = 0
     """How many ids before each are looked at."""
 
-    def __init__(self, config: ModelConfig, vocabulary: Vocabulary, dtype, rngs: nnx.Rngs):
-        raise NotImplementedError
+    @abc.abstractmethod
+    def __init__(self, config: ModelConfig, vocabulary: Vocabulary, dtype, rngs: nnx.Rngs): ...
 
-    def __call__(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def __call__(self, ids: jax.Array, positions: jax.Array) -> jax.Array: ...
 
+    @abc.abstractmethod
     def logits(self, x: jax.Array) -> jax.Array:
         """Float32 ``[..., V]`` of states ``[..., d]``, where the output is tied."""
-        raise NotImplementedError
 
     @staticmethod
     def flops(config: ModelConfig) -> float:

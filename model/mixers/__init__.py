@@ -1,5 +1,6 @@
 """What mixes positions in a block: one kind a file, named as in ``ModelConfig.mixers``."""
 
+import abc
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -57,32 +58,32 @@ class Mixer(nnx.Module):
         self, config: ModelConfig, execution: Execution, rngs: nnx.Rngs, spec: MaskSpec
     ): ...
 
+    @abc.abstractmethod
     def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
         """``[B, T, d]`` to ``[B, T, d]``, all positions at once."""
-        raise NotImplementedError
 
     @staticmethod
+    @abc.abstractmethod
     def init_cache(config: ModelConfig, layers: int, batch: int, slots: int, dtype) -> dict:
         """An empty cache of so many layers, each leaf ``[layers, ...]``."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def extend(
         self, x: jax.Array, cache: dict, layer: jax.Array, step: Step
     ) -> tuple[jax.Array, dict, dict]:
         """New positions x ``[B, N, d]`` of layer number ``layer``: their results, the cache of all
         layers with what may be written at once, and what ``settle`` needs of this layer."""
-        raise NotImplementedError
 
     @staticmethod
+    @abc.abstractmethod
     def settle(cache: dict, found: dict, kept: jax.Array) -> dict:
         """The cache of all layers after the first ``kept [B]`` new positions; found: of all layers,
         stacked."""
-        raise NotImplementedError
 
     @staticmethod
+    @abc.abstractmethod
     def flops(config: ModelConfig, length: int, causal: bool = True) -> float:
         """Of one layer over a row of ``length`` positions, forward."""
-        raise NotImplementedError
 
 
 def mixer(kind: str) -> type[Mixer]:

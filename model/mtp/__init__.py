@@ -10,6 +10,7 @@ Letters: B batch, T positions, d width, V vocabulary, P places in a row, L extra
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -42,8 +43,10 @@ class MTP(nnx.Module):
     next: Transformer | None = None
     """What the next id's states go through first."""
 
-    def __init__(self, config: ModelConfig, vocab_size: int, execution: Execution, rngs: nnx.Rngs):
-        raise NotImplementedError
+    @abc.abstractmethod
+    def __init__(
+        self, config: ModelConfig, vocab_size: int, execution: Execution, rngs: nnx.Rngs
+    ): ...
 
     def predict(
         self, model: ByteLM, states: jax.Array, batch: Batch, each: Callable
@@ -59,14 +62,14 @@ class MTP(nnx.Module):
         return 0.0
 
     @staticmethod
+    @abc.abstractmethod
     def flops(config: ModelConfig, vocab_size: int, head: float, length: int) -> float:
         """What training adds to the forward pass, per position; head: of the output's product."""
-        raise NotImplementedError
 
     @staticmethod
+    @abc.abstractmethod
     def drafter(config: ModelConfig) -> Drafter:
         """The drafter that a model so trained is."""
-        raise NotImplementedError
 
 
 class ExtraMTP(MTP):
@@ -82,14 +85,14 @@ class ExtraMTP(MTP):
         self.vectors = parameter(vectors, None, "embed")
 
     @classmethod
+    @abc.abstractmethod
     def count(cls, config: ModelConfig) -> int:
         """How many different vectors there are."""
-        raise NotImplementedError
 
     @classmethod
+    @abc.abstractmethod
     def distances(cls, config: ModelConfig, key: jax.Array) -> jax.Array:
         """How far those of a training step predict, ``[L]``."""
-        raise NotImplementedError
 
     def positions(self, ahead: jax.Array) -> ExtraPositions:
         """Those of a training row; ahead ``[L]``."""

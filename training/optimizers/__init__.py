@@ -11,11 +11,11 @@ has all of it.
 """
 
 import difflib
-import importlib
 import pkgutil
 from types import ModuleType
 
 from octavo.configs.checks import ConfigError
+from octavo.configs.kinds import import_file
 
 
 def names() -> tuple[str, ...]:
@@ -24,10 +24,13 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> ModuleType:
-    """The file of an optimizer. Raises ConfigError if there is none."""
+    """The file of an optimizer. Raises ConfigError if there is none, or it cannot be used."""
     if name not in names():
         near = difflib.get_close_matches(name, names(), 1)
         hint = f" Did you mean {near[0]}?" if near else ""
         known = ", ".join(names())
         raise ConfigError(f"no optimizer.name {name!r}.{hint} Optimizers: {known}.")
-    return importlib.import_module(f"{__name__}.{name}")
+    module = import_file(f"training.optimizers.{name}")
+    if not hasattr(module, "transforms"):
+        raise ConfigError(f"training/optimizers/{name}.py lacks transforms.")
+    return module

@@ -6,6 +6,7 @@ Letters: B batch, T positions, S units, U memories (the null unit's first), d an
 width, m vectors of a memory.
 """
 
+import abc
 from typing import Any, ClassVar
 
 import jax
@@ -101,6 +102,7 @@ class Unpool(nnx.Module):
         probability of each, before ``[B, 1, d]``: the average before the first."""
         raise NotImplementedError
 
+    @abc.abstractmethod
     def __call__(self, x, memory, index, boundary, since, p=None) -> jax.Array:
         """What the decoder starts from, ``[B, T, d]``.
 
@@ -108,7 +110,6 @@ class Unpool(nnx.Module):
         ``[B, T]``: which of U each reads; boundary, since as in Segmentation; p ``[B, T]``: the
         probability of a boundary, where memories are averaged.
         """
-        raise NotImplementedError
 
     def at_extra(self, x, memory, index, boundary, since, p=None) -> jax.Array:
         """The same for extra positions x ``[B, P, d]``, from what holds where each stands."""
