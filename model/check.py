@@ -150,6 +150,19 @@ def check_used(model: ModelConfig) -> None:
         said = f"segmenter {stage.segmenter}, pool {stage.pool}, unpool {stage.unpool}"
         where = f"{said} and supervision {stage.supervision}"
         _refuse_idle(stage, _OPTIONAL - used, "stage", where)
+        coders = [
+            (stage.encoder_layers, stage.encoder_scope),
+            (stage.decoder_layers, stage.decoder_scope),
+        ]
+        if not any(layers and scope == "causal" for layers, scope in coders):
+            _refuse_idle(stage, {"window"}, "stage", "no causal encoder or decoder")
+        _refuse_idle(stage, {"window"} - _used_by(stage.mixers), "stage", _mixed(stage.mixers))
+    # What predicts further ahead is attention beside the outermost level.
+    beside = () if model.mtp.kind == "none" else ("attention",)
+    trunk = model.mixers if model.stages else model.mixers + beside
+    stacks = sum((stage.mixers for stage in model.stages), model.mixers + beside)
+    idle = {"window", "kv_heads"} - _used_by(trunk) | {"qk_norm", "rope_base"} - _used_by(stacks)
+    _refuse_idle(model, idle, "model", _mixed(model.mixers))
     used = set(embedding(model.embedding).uses)
     _refuse_idle(model, {"hash_rows"} - used, "model", f"embedding {model.embedding}")
     if model.mtp.kind == "none":
@@ -169,6 +182,14 @@ _USED_BY: dict[str, set[str]] = {
     "entropy": {"supervision_weight"},
 }
 """Of those by supervision; the others hold ends to ``rates``, too."""
+
+
+def _used_by(mixers: tuple[str, ...]) -> set[str]:
+    return {name for kind in mixers for name in mixer(kind).uses}
+
+
+def _mixed(mixers: tuple[str, ...]) -> str:
+    return f"mixers {' '.join(mixers)}"
 
 
 def _refuse_idle(config: object, idle: set[str], section: str, where: str) -> None:

@@ -13,7 +13,7 @@ from octavo.batch import Batch
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig, StageConfig
-from octavo.model.check import check
+from octavo.model.check import check, check_used
 from octavo.model.layers import starts_of, take
 from octavo.model.units.pools import pool as pool_of
 from octavo.model.units.reductions import interleave
@@ -299,3 +299,35 @@ def test_rows_have_room():
         fresh = jnp.zeros((1, length), bool).at[0, 0].set(True)
         boundary, _ = bounded(ends, stage, jnp.arange(length)[None], none, none, fresh)
         assert int(boundary.sum()) <= row_units(stage, length) - 2
+
+
+@pytest.mark.parametrize(
+    ("preset", "stage", "model", "said"),
+    [
+        ("pooling-space", {"rates": (0.3,)}, {}, "stage.rates does nothing with segmenter white"),
+        ("pooling-space", {"segmenter": "stride"}, {}, "stage.capacity .* leave it at 0.25"),
+        ("words", {"window": 8}, {}, "stage.window does nothing with no causal encoder or dec"),
+        ("hnet-delta", {"window": 8}, {}, "stage.window does nothing with mixers gated_delta"),
+        ("flat", {}, {"hash_rows": 8}, "model.hash_rows does nothing with embedding table"),
+        ("flat", {}, {"mixers": ("gated_delta",), "window": 8}, "model.window does nothing with"),
+        ("flat", {}, {"mixers": ("gated_delta",), "rope_base": 8.0}, "rope_base does nothing"),
+        ("hybrid", {}, {"window": 8, "kv_heads": 2, "qk_norm": False}, None),
+        ("pooling-space", {"window": 8}, {"mixers": ("gated_delta",), "qk_norm": False}, None),
+        ("mtp-heads", {}, {"mixers": ("gated_delta",), "window": 8}, None),
+    ],
+)
+def test_a_setting_that_does_nothing(preset, stage, model, said):
+    config = presets()[preset].model
+    stages = tuple(dataclasses.replace(one, **stage) for one in config.stages[:1])
+    config = dataclasses.replace(config, stages=stages + config.stages[1:], **model)
+    check(config, 512)
+    if said is None:
+        check_used(config)
+    else:
+        with pytest.raises(ConfigError, match=said):
+            check_used(config)
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_presets_set_nothing_that_does_nothing(preset):
+    check_used(presets()[preset].model)

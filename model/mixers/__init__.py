@@ -50,6 +50,8 @@ class Mixer(nnx.Module):
     """A kind of mixer, and what it declares of itself. spec: what its stack will ask of it (of the
     arrays none is looked at). Raises ConfigError if it cannot serve."""
 
+    uses: ClassVar[tuple[str, ...]] = ()
+    """Settings of attention that it has a use for too: window, kv_heads, qk_norm, rope_base."""
     sees_all: ClassVar[bool] = False
     """Whether it can look ahead too, bias keys, and hide positions from others: what encoders of
     whole units, delete gates, registers and look-ahead tokens need."""

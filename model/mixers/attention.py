@@ -20,6 +20,7 @@ class Attention(Mixer):
     size.
     """
 
+    uses = ("window", "kv_heads", "qk_norm", "rope_base")
     sees_all = True
 
     def __init__(self, config: ModelConfig, execution: Execution, rngs: nnx.Rngs, spec: MaskSpec):
