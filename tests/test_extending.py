@@ -74,13 +74,34 @@ def test_train_and_measure(checkout):
         assert text in re.sub(r"[\s│]+", " ", helped)
 
 
-def test_a_file_of_presets_that_is_wrong_breaks_itself(checkout):
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("LAYERS = {}\nLAYERS['none']\n", "KeyError: 'none'"),
+        ("raise SystemExit(3)\n", "SystemExit: 3"),
+        ("presets = lambda: {'wrong': 5}\n", "gives configs by name, not 5 as 'wrong'"),
+        (
+            "from octavo.configs.flat import presets as flat\n"
+            "presets = lambda: {3: flat()['flat']}\n",
+            "gives configs by name, not Config",
+        ),
+        (
+            "from octavo.configs.flat import presets as flat\n"
+            "presets = lambda: {'flat': flat()['flat-1b']}\n",
+            "there is a preset 'flat' already",
+        ),
+    ],
+    ids=["raises", "exits", "no config", "no name", "another's name"],
+)
+def test_a_file_of_presets_that_is_wrong_breaks_itself(checkout, text, said):
     home, _ = checkout
-    (home / "configs" / "wrong.py").write_text("LAYERS = {}\nLAYERS['none']\n")
+    (home / "configs" / "wrong.py").write_text(text)
     try:
         command = [sys.executable, "train.py", "flat", "--help"]
         done = subprocess.run(command, cwd=home, capture_output=True, text=True)
     finally:
         (home / "configs" / "wrong.py").unlink()
     assert done.returncode == 0 and "Presets: averages" in done.stdout
-    assert "configs/wrong.py cannot be used, nor its presets: KeyError: 'none'" in done.stderr
+    assert "(default: 128)" in done.stdout  # the width of flat, as it was
+    assert "configs/wrong.py cannot be used, nor its presets: " in done.stderr
+    assert said in done.stderr
