@@ -11,6 +11,7 @@ import types
 from pathlib import Path
 
 from octavo import cli, process
+from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config
 from octavo.files import write, write_json
 
@@ -29,6 +30,8 @@ def train(config: Config, preset: str = "custom") -> dict:
     """
     from octavo.training.lifecycle import StopSignal, Watchdog
 
+    if not isinstance(config, Config):
+        raise ConfigError(f"train takes a Config, as presets() has them, not {config!r:.60}.")
     with (
         Watchdog(config.train.watchdog_seconds) as watchdog,
         StopSignal() as stop,

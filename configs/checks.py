@@ -1,7 +1,11 @@
 """What settings are checked with, and the error that says what cannot work."""
 
 import dataclasses
+import functools
 import math
+import types
+import typing
+from typing import Any
 
 
 class ConfigError(ValueError):
@@ -44,18 +48,52 @@ def section(config: object) -> str:
     return type(config).__name__.removesuffix("Config").lower()
 
 
-def check_numbers(config: object) -> None:
-    """Raise ConfigError for a number that no computation can hold."""
+def check_values(config: object) -> None:
+    """Raise ConfigError for a value of another type than its field's, which Python would take, and
+    for a number that no computation can hold."""
+    hints = _hints(type(config))
     for f in dataclasses.fields(config):  # type: ignore[arg-type]
         value = getattr(config, f.name)
+        name = f"{section(config)}.{f.name}".lstrip(".")
+        if not _fits(value, hints[f.name]):
+            raise ConfigError(f"{name} is {_told(hints[f.name])}, not {value!r:.60}.")
         for number in value if isinstance(value, tuple) else (value,):
-            name = f"{section(config)}.{f.name}"
             if isinstance(number, float) and not math.isfinite(number):
                 raise ConfigError(f"{name} must be a finite number, not {number}.")
             if isinstance(number, int | float):
                 most = _LIMITS.get(f.name, MOST if isinstance(number, int) else MOST_FLOAT)
                 if not -most <= number <= most:
                     raise ConfigError(f"{name} is at most {most}, not {number}.")
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, arguments[0]) for item in value)
+    if origin is types.UnionType:
+        return any(_fits(value, each) for each in arguments)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _told(hint: Any) -> str:
+    """A type in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " or ".join(map(repr, arguments))
+    if origin is tuple:
+        return f"a tuple of which each is {_told(arguments[0])}"
+    if origin is types.UnionType:
+        return " or ".join(map(_told, arguments))
+    return "None" if hint is types.NoneType else f"of type {hint.__name__}"
 
 
 def check_positive(config: object, *names: str) -> None:

@@ -14,8 +14,8 @@ from octavo.configs.checks import (
     ConfigError,
     check_heads,
     check_not_negative,
-    check_numbers,
     check_positive,
+    check_values,
     nearest_divisors,
 )
 from octavo.configs.kinds import help_of, one_of
@@ -89,7 +89,7 @@ class StageConfig:
     without the encoder (Toucan)."""
 
     def __post_init__(self):
-        check_numbers(self)
+        check_values(self)
         check_positive(self, "max_unit", "capacity", "width", "heads", "slots")
         check_positive(self, "supervision_weight")
         check_heads("model.stages", self.width, self.heads)
@@ -121,7 +121,7 @@ class MTPConfig:
     """registers, lookahead: after how many positions they stand; must divide data.length."""
 
     def __post_init__(self):
-        check_numbers(self)
+        check_values(self)
         check_positive(self, "count", "weight", "every")
 
 
@@ -161,7 +161,7 @@ class ModelConfig:
     mtp: MTPConfig = field(default_factory=MTPConfig)
 
     def __post_init__(self):
-        check_numbers(self)
+        check_values(self)
         check_positive(self, "width", "heads", "rope_base", "hash_rows")
         check_not_negative(self, "layers")
         check_heads("model", self.width, self.heads)

@@ -14,8 +14,8 @@ from octavo.configs.checks import (
     ConfigError,
     check_name,
     check_not_negative,
-    check_numbers,
     check_positive,
+    check_values,
     nearest_divisors,
 )
 from octavo.configs.model import ModelConfig
@@ -37,6 +37,9 @@ class ExecutionConfig:
     remat: Literal["none", "dots", "full"] = "full"
     """What the backward pass computes again: nothing, all but matrix products, or everything of a
     block. full is also the fastest on CPU, where memory costs more than arithmetic."""
+
+    def __post_init__(self):
+        check_values(self)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class DataConfig:
     """Rows are shuffled within windows of this much text; smaller corpora fully."""
 
     def __post_init__(self):
-        check_numbers(self)
+        check_values(self)
         check_positive(self, "length", "batch_size", "shuffle_window_mib")
         if self.length * self.batch_size > MOST:
             raise ConfigError(
@@ -98,7 +101,7 @@ class OptimizerConfig:
     """Gradients are scaled down to this global norm. 0: never."""
 
     def __post_init__(self):
-        check_numbers(self)
+        check_values(self)
         check_positive(self, "learning_rate")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
@@ -122,7 +125,7 @@ class MeshConfig:
     """Devices that split each matrix product (heads and MLP hidden units)."""
 
     def __post_init__(self):
-        check_numbers(self)
+        check_values(self)
         sizes = dataclasses.astuple(self)
         if any(size == 0 or size < -1 for size in sizes) or sizes.count(-1) > 1:
             raise ConfigError(
@@ -163,7 +166,7 @@ class TrainConfig:
     """Bytes of text sampled at the end."""
 
     def __post_init__(self):
-        check_numbers(self)
+        check_values(self)
         check_positive(
             self, "steps", "accumulation", "log_every", "checkpoint_every", "keep_checkpoints",
             "give_up_after",
@@ -187,7 +190,7 @@ class Config:
     """Folder of the run; a run found there is continued. None: a new one under runs/."""
 
     def __post_init__(self):
-        check_numbers(self)
+        check_values(self)
         check_name("workdir", self.workdir or "")
         if self.workdir is not None and (not self.workdir or "://" in self.workdir):
             raise ConfigError(

@@ -1,6 +1,7 @@
 """A run in Python: ``octavo.open_run``."""
 
 import itertools
+import operator
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from octavo.configs.checks import SEEDS
 from octavo.decoding import sampling
 from octavo.model.drafter import Drafter
 from octavo.run import codec
@@ -22,6 +24,7 @@ from octavo.run.score import Predictions, Score, Units, logits, over_bytes, pred
 T = TypeVar("T")
 Text = str | bytes
 """A string stands for its UTF-8 bytes."""
+_TEXTS = (str, bytes, bytearray, memoryview)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,9 +63,12 @@ class Run(Saved):
 
         overlap: ids that the windows of a document longer than a row repeat as context; None: half
         a row. batch_size: rows at a time, which never change the score. progress is called with the
-        rows that are done, and how many there are. Raises ValueError if there is no text at all.
+        rows that are done, and how many there are. Raises ValueError if there is no text at all, or
+        a number is out of its range.
         """
-        texts = [text] if isinstance(text, str | bytes) else text
+        if batch_size < 1:
+            raise ValueError(f"batch_size is 1 or more, not {batch_size}.")
+        texts = [text] if isinstance(text, _TEXTS) else text
         how = {"overlap": overlap, "batch_size": batch_size, "progress": progress}
         return score(self, list(map(as_bytes, texts)), **how)
 
@@ -88,8 +94,8 @@ class Run(Saved):
         drafter: Drafter | None = None,
     ) -> str:
         """The prompt and up to so many bytes of what follows it; fewer if the model ends the
-        document. The filters are those of ``decoding.sampling.Sampling``, which raises ValueError
-        for values out of range; a drafter changes nothing but the speed."""
+        document. The filters are those of ``decoding.sampling.Sampling``; a drafter changes nothing
+        but the speed. Raises ValueError for values out of range."""
         how = sampling.Sampling(temperature, top_k, top_p, min_p, typical)
         [pieces] = self.continuations(prompt, bytes, how, seed=seed, drafter=drafter)
         return "".join(pieces)
@@ -106,6 +112,10 @@ class Run(Saved):
         acceptance: sampling.Acceptance | None = None,
     ) -> list[Iterator[str]]:
         """As ``generate``, several drawn side by side: of each the text, in pieces as they come."""
+        if bytes < 0:
+            raise ValueError(f"bytes is 0 or more, not {bytes}.")
+        if not 0 <= seed < SEEDS:
+            raise ValueError(f"seed lies in [0, {SEEDS - 1}], not {seed}.")
         data, tokenizer = as_bytes(prompt), self.tokenizer
         # A mark may follow every byte.
         count = bytes * (1 if tokenizer.vocabulary.unit_mark is None else 2)
@@ -150,7 +160,10 @@ class Run(Saved):
 
 
 def as_bytes(text: Text) -> bytes:
-    """A string as UTF-8, what came of no UTF-8 as the bytes it was."""
+    """A string as UTF-8, what came of no UTF-8 as the bytes it was. Raises TypeError for what is no
+    text: of a number, Python would make so many zeros."""
+    if not isinstance(text, _TEXTS):
+        raise TypeError(f"a text is a string or bytes, not {text!r:.60}.")
     return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
 
 
@@ -171,7 +184,7 @@ def open_run(path: str | os.PathLike, step: int | None = None) -> Run:
     checkpoint of that step, or its settings are not those it was trained with; CheckpointError if
     what is there cannot be read.
     """
-    saved = load(path, step)
+    saved = load(path, None if step is None else operator.index(step))
     marker = marker_for(saved.config.model, saved.tokenizer, Path(path))
     name = os.path.basename(os.path.realpath(path))
     about = {part.name: getattr(saved, part.name) for part in fields(saved)}

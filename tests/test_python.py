@@ -1,5 +1,6 @@
 """A run in Python: octavo.open_run and octavo.train, and the page that shows them."""
 
+import concurrent.futures
 import dataclasses
 import doctest
 import importlib
@@ -152,6 +153,37 @@ def test_units():
     assert ((p >= 0) & (p <= 1)).all() and (p > 0.5).any()
 
 
+@pytest.mark.parametrize(
+    "wrong", [5, 3.0, None, [1, 2], np.frombuffer(b"ab", np.uint8)], ids=lambda wrong: repr(wrong)
+)
+def test_what_is_no_text_is_refused(wrong, it):
+    """Python would make so many zeros of a number."""
+    for call in (it.score, it.logits, it.units, it.generate, it.compress):
+        with pytest.raises(TypeError):
+            call(wrong)
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_bytes_in_other_wrappings_are_one_document(kind, it):
+    assert it.score(kind(b"abc")) == it.score(b"abc")
+
+
+def test_numbers_out_of_range_are_refused(it, trained):
+    for numbers, said in (
+        ({"seed": -1}, "seed lies in"),
+        ({"seed": 2**32}, "seed lies in"),  # or it were the text of seed 0
+        ({"bytes": -1}, "bytes is 0 or more"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            it.generate("x", **{"bytes": 3} | numbers)
+    for batch_size in (0, -1):
+        with pytest.raises(ValueError, match="batch_size is 1 or more"):
+            it.score("x", batch_size=batch_size)
+    for step in (10.0, "10"):  # of which the folder is "10"
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            octavo.open_run(trained[0], step=step)
+
+
 def test_text_is_that_of_the_command(it, trained, capfdbinary):
     for prompt, seed in (("the qu", 3), ("tr\udcc3", 4)):
         asked = [str(trained[0]), "--prompt", prompt, "--bytes", "30", "--seed", str(seed)]
@@ -184,6 +216,48 @@ def test_training_returns_what_came_of_it(tiny, tmp_path, capsys):
     assert octavo.train(config) == results
     assert "continues at step 3" in capsys.readouterr().out
     assert octavo.open_run(config.workdir).step == 3
+
+
+@pytest.mark.parametrize("config", [None, "flat", {}], ids=repr)
+def test_what_is_no_config_is_refused(config):
+    with pytest.raises(ConfigError, match="train takes a Config"):
+        octavo.train(config)
+
+
+@pytest.mark.parametrize(
+    "section, name, value, said",
+    [
+        ("optimizer", "schedule", "none", "optimizer.schedule is 'wsd' or 'cosine', not 'none'"),
+        ("execution", "compute_dtype", "float16", "execution.compute_dtype is 'float32' or"),
+        ("data", "length", 64.0, "data.length is of type int, not 64.0"),
+        ("train", "steps", "3", "train.steps is of type int, not '3'"),
+        ("train", "distributed", 1, "train.distributed is of type bool, not 1"),
+        ("optimizer", "learning_rate", True, "learning_rate is of type float, not True"),
+        ("model", "mixers", "attention", "model.mixers is a tuple of which each is 'attention' or"),
+        ("model", "window", "8", "model.window is of type int or None, not '8'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(section, name, value, said, tiny):
+    """By the config itself: a run of it would train, and its folder never open again."""
+    with pytest.raises(ConfigError, match=said):
+        dataclasses.replace(getattr(tiny, section), **{name: value})
+
+
+def test_sections_and_folders_have_types(tiny, tmp_path):
+    for changes, said in (
+        ({"model": None}, "model is of type ModelConfig, not None"),
+        ({"workdir": tmp_path}, "workdir is of type str or None, not PosixPath"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{said}"):
+            dataclasses.replace(tiny, **changes)
+
+
+def test_training_in_another_thread(tiny, tmp_path):
+    """Where signals cannot be caught."""
+    train = dataclasses.replace(tiny.train, steps=2, evaluation_bytes=0, sample_bytes=0)
+    config = dataclasses.replace(tiny, train=train, workdir=str(tmp_path / "run"))
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        assert threads.submit(octavo.train, config).result()["step"] == 2
 
 
 def test_the_page(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ class StopSignal:
     """Notes SIGTERM, SIGHUP and Ctrl-C once the loop runs. All hosts learn of it at the same step.
 
     Before the first step there is nothing to save, and a signal ends the run at once, as it does
-    after ``close``."""
+    after ``close``. Signals come to the main thread: a training in another one is not stopped."""
 
     def __init__(self):
         self._received: int | None = None
@@ -32,6 +32,8 @@ class StopSignal:
         self._restore()
 
     def _catch(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
         # With several hosts, jax.distributed itself catches SIGTERM and agrees on a step.
         several = jax.process_count() > 1
         for number in process.SIGNALS:
