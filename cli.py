@@ -1,6 +1,7 @@
 """What the scripts share: arguments from types, and errors as one sentence and an exit code."""
 
 import errno
+import functools
 import os
 import shlex
 import sys
@@ -134,7 +135,7 @@ def run(main: Callable[[], None], prints: bool = False) -> None:
         debug = True
     if not debug:  # what fails behind main's back is no reason for a stack
         threading.excepthook = sys.unraisablehook = _behind
-        sys.excepthook = lambda kind, error, trace: process.warn(f"in the background: {error!r}")
+        sys.excepthook = lambda kind, error, trace: _say_behind(repr(error))
     process.guard_streams(needed=prints)
     if not _STARTED:
         process.catch_signals()
@@ -201,5 +202,10 @@ def _where(error: BaseException) -> str:
     return f"{shown}, line {ours[-1].lineno}"
 
 
+@functools.cache  # what many threads stumble over is said once
+def _say_behind(what: str) -> None:
+    process.warn(f"in the background: {what}")
+
+
 def _behind(failure) -> None:
-    process.warn(f"in the background: {failure.exc_value!r}")
+    _say_behind(repr(failure.exc_value))

@@ -91,9 +91,10 @@ def owned(folder: Path) -> Iterator[None]:
         "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": sys.argv,
     }
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, json_text(about).encode(), 0)
     try:
+        os.ftruncate(handle, 0)
+        with contextlib.suppress(OSError):  # of a full disk: the lock holds without it
+            os.pwrite(handle, json_text(about).encode(), 0)
         yield
     finally:
         path.unlink(missing_ok=True)
