@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -253,6 +254,16 @@ def test_one_owner_at_a_time(tmp_path):
     assert not (path / "lock").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a file"), folder.owned(tmp_path / "file"):
+        pass
+
+
+def test_a_full_disk_does_not_take_the_lock_away(small_disk):
+    """Who holds it cannot be said, but one training owns the folder all the same."""
+    free = os.statvfs(small_disk)
+    (small_disk / "run").mkdir()
+    (small_disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize))
+    refused = pytest.raises(ConfigError, match="in use: another process trains there")
+    with folder.owned(small_disk / "run"), refused, folder.owned(small_disk / "run"):
         pass
 
 

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import google_crc32c
 import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from octavo import process, train
+from octavo import cli, process, train
 from octavo.cli import RunError
 from octavo.data.errors import WorkerError
 from octavo.data.pipeline import batches, make_plan
@@ -287,6 +288,7 @@ def test_killed_data_worker_is_an_error(tiny):
 
 PREPARE = """
 from pathlib import Path
+from types import SimpleNamespace
 from octavo.data.prepare import _run
 from octavo.data.sources import Unit
 from octavo.tokenizers.bytes import ByteTokenizer
@@ -376,3 +378,14 @@ def test_a_watchdog_that_is_over_ends_nothing(monkeypatch):
             time.sleep(0.08)
     time.sleep(0.2)
     assert "armed" in calls and calls[-1] == "cancelled"
+
+
+def test_what_many_threads_stumble_over_is_said_once(capsys):
+    """As TensorStore's do on a full disk, where the sentence that matters comes last."""
+    for error in (OSError("one"), OSError("one"), ValueError("two"), OSError("one")):
+        cli._behind(SimpleNamespace(exc_value=error))
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "warning: in the background: OSError('one')",
+        "warning: in the background: ValueError('two')",
+    ]
