@@ -59,8 +59,8 @@ def test_newest_few_are_kept_and_come_back(tmp_path):
 def test_differences_are_shown(tmp_path):
     checkpoints = saved(tmp_path, [1])
     abstract = abstract_of(state_of(0))
-    with pytest.raises(ConfigError, match="another model .width: saved 8, asked for 9"):
-        checkpoints.restore(abstract, {"plan": 1}, {"model": {"width": 9}}, warn=pytest.fail)
+    with pytest.raises(ConfigError, match="another model .width: saved 8, asked for 16"):
+        checkpoints.restore(abstract, {"plan": 1}, {"model": {"width": 16}}, warn=pytest.fail)
     with pytest.raises(ConfigError, match="plan: saved 1, asked for 2"):
         checkpoints.restore(abstract, {"plan": 2}, META, warn=pytest.fail)
     assert checkpoints.manager.all_steps() == [1]
