@@ -3,8 +3,9 @@
     python benchmarks/kills.py --kills 200 [--hosts 2] [--seed 0] [--out DIR]
 
 Every loss and every parameter must be equal, bit for bit. With several hosts, processes on this
-machine joined over loopback, one of them is killed and the others must end by themselves. Prints
-one line a kill, and exits with 1 if anything differs or anything is left running.
+machine joined over loopback, one of them is killed and the others must end by themselves or, where
+they had not met yet, go on when it comes again. Prints one line a kill, and exits with 1 if
+anything differs or anything is left running.
 """
 
 import argparse
@@ -34,28 +35,43 @@ FLAGS = (
 ).split()
 
 
-def begin(workdir: Path, steps: int, hosts: int) -> list[subprocess.Popen]:
+def free_address() -> str:
+    with contextlib.closing(socket.socket()) as found:
+        found.bind(("localhost", 0))
+        return f"localhost:{found.getsockname()[1]}"
+
+
+def start(workdir: Path, steps: int, hosts: int, index: int, address: str) -> subprocess.Popen:
     flags = [*FLAGS, "--train.steps", str(steps), "--workdir", str(workdir)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     if hosts > 1:
-        with contextlib.closing(socket.socket()) as found:
-            found.bind(("localhost", 0))
-            port = found.getsockname()[1]
         flags += ["--train.distributed", "True"]
         environment |= {
-            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+            "JAX_COORDINATOR_ADDRESS": address,
             "JAX_NUM_PROCESSES": str(hosts),
+            "JAX_PROCESS_ID": str(index),
         }
-    return [
-        subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), "flat", *flags],
-            env=environment | {"JAX_PROCESS_ID": str(i)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(hosts)
-    ]
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "flat", *flags],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def begin(workdir: Path, steps: int, hosts: int) -> tuple[list[subprocess.Popen], str]:
+    """All hosts, and where they meet."""
+    address = free_address()
+    return [start(workdir, steps, hosts, i, address) for i in range(hosts)], address
+
+
+def running(processes: list[subprocess.Popen], seconds: float) -> list[subprocess.Popen]:
+    """Those that still run after so long."""
+    deadline = time.monotonic() + seconds
+    while any(p.poll() is None for p in processes) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return [p for p in processes if p.poll() is None]
 
 
 def reached(workdir: Path) -> int:
@@ -90,7 +106,7 @@ def main() -> None:
     chance, wrong = random.Random(given.seed), 0
 
     began = time.monotonic()
-    whole = begin(out / "whole", steps, given.hosts)
+    whole, _ = begin(out / "whole", steps, given.hosts)
     while not reached(out / "whole"):
         time.sleep(0.01)
     start_up = time.monotonic() - began
@@ -99,7 +115,7 @@ def main() -> None:
     print(f"left alone: {steps} steps, the first after {start_up:.1f} s")
 
     for kill in range(1, given.kills + 1):
-        processes = begin(out / "killed", steps, given.hosts)
+        processes, address = begin(out / "killed", steps, given.hosts)
         # Some while it starts, most after so many steps, and a little later.
         if chance.random() < 0.25:
             time.sleep(chance.uniform(0, start_up))
@@ -110,19 +126,29 @@ def main() -> None:
             time.sleep(chance.uniform(0, 0.1))
         victim = chance.randrange(given.hosts)
         processes[victim].send_signal(signal.SIGKILL)
-        deadline, said = time.monotonic() + ENDS_WITHIN, ""
-        for process in processes:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
+        said = ""
+        if running(processes, ENDS_WITHIN):
+            # They had not met: the others wait for it, and all go on when it comes again.
+            before = reached(out / "killed")
+            processes.append(start(out / "killed", steps, given.hosts, victim, address))
+            deadline = time.monotonic() + ENDS_WITHIN
+            while reached(out / "killed") == before and time.monotonic() < deadline:
+                time.sleep(0.1)
+            said = "  (waited, and went on when it came again)"
+            if reached(out / "killed") == before:
                 said, wrong = f"  STILL RUNNING after {ENDS_WITHIN} s", wrong + 1
+            processes[-1].send_signal(signal.SIGKILL)
+            if left := running(processes, ENDS_WITHIN):
+                said, wrong = f"{said}  LEFT RUNNING", wrong + 1
+                for process in left:
+                    process.kill()
+        for process in processes:
             text = process.communicate()[1]
             if "Traceback" in text or "***" in text:
                 said, wrong = f"{said}  SAID {text.strip().splitlines()[-1]!r}", wrong + 1
         print(f"kill {kill}: host {victim}, step {reached(out / 'killed')}{said}", flush=True)
 
-    last = begin(out / "killed", steps, given.hosts)
+    last, _ = begin(out / "killed", steps, given.hosts)
     errors = [process.communicate()[1] for process in last]
     assert all(process.returncode == 0 for process in last), errors
     same = losses(out / "whole") == losses(out / "killed")
