@@ -29,7 +29,8 @@ def find(base: type[Part], folder: str, kind: str) -> type[Part]:
     if len(parts) != 1:
         raise ConfigError(f"{file} has one class that is a {base.__name__}, not {len(parts)}.")
     if inspect.isabstract(parts[0]):
-        raise ConfigError(f"{file} lacks {', '.join(sorted(parts[0].__abstractmethods__))}.")
+        lacking = getattr(parts[0], "__abstractmethods__", ())
+        raise ConfigError(f"{file} lacks {', '.join(sorted(lacking))}.")
     return parts[0]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -68,7 +68,7 @@ class Run(Saved):
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is 1 or more, not {batch_size}.")
-        texts = [text] if isinstance(text, _TEXTS) else text
+        texts: Sequence[Any] = [text] if isinstance(text, _TEXTS) else text
         how = {"overlap": overlap, "batch_size": batch_size, "progress": progress}
         return score(self, list(map(as_bytes, texts)), **how)
 
