@@ -295,7 +295,7 @@ def test_several_vectors_per_word(check):
 @pytest.mark.parametrize(
     "check", [test_causality_when_packed, test_isolation, test_stepwise_equals_parallel]
 )
-@pytest.mark.parametrize("name", [of_preset("toucan"), of_preset("blt")])
+@pytest.mark.parametrize("name", [of_preset("megabyte"), of_preset("blt")])
 def test_recurrence_in_every_stack(name, check):
     """Encoders, trunks and decoders, also one that sees its own unit only."""
     config = shrink(presets()[name])
