@@ -119,3 +119,8 @@ def parse_json(
         sentence = f"{where}: {what}" if where else f"{what}"
         text = f"{name} is damaged, or of another version: {sentence.rstrip('.')}{found}."
         raise error(f"{text} {advice}".rstrip()) from invalid
+
+
+def reason(error: Exception) -> str:
+    """Why a file of ours, which somebody may be writing, cannot be used: in a line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

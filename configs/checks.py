@@ -56,7 +56,7 @@ def check_values(config: object) -> None:
         value = getattr(config, f.name)
         name = f"{section(config)}.{f.name}".lstrip(".")
         if not _fits(value, hints[f.name]):
-            raise ConfigError(f"{name} is {_told(hints[f.name])}, not {value!r:.60}.")
+            raise ConfigError(f"{name} is {_in_words(hints[f.name])}, not {value!r:.60}.")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and not math.isfinite(number):
                 raise ConfigError(f"{name} must be a finite number, not {number}.")
@@ -84,15 +84,15 @@ def _fits(value: object, hint: Any) -> bool:
     return isinstance(value, (int, float) if hint is float else hint)
 
 
-def _told(hint: Any) -> str:
+def _in_words(hint: Any) -> str:
     """A type in words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return " or ".join(map(repr, arguments))
     if origin is tuple:
-        return f"a tuple of which each is {_told(arguments[0])}"
+        return f"a tuple of which each is {_in_words(arguments[0])}"
     if origin is types.UnionType:
-        return " or ".join(map(_told, arguments))
+        return " or ".join(map(_in_words, arguments))
     return "None" if hint is types.NoneType else f"of type {hint.__name__}"
 
 

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from octavo.configs.checks import ConfigError
+from octavo.files import reason
 
 _MODEL = Path(__file__).parents[1] / "model"
 
@@ -43,8 +44,3 @@ def import_file(name: str) -> ModuleType:
     except Exception as error:
         file = f"{name.replace('.', '/')}.py"
         raise ConfigError(f"{file} cannot be used: {reason(error)}.") from error
-
-
-def reason(error: Exception) -> str:
-    """Why a file cannot be used, in a line."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

@@ -195,6 +195,5 @@ def own_drafter(config: ModelConfig) -> Drafter | None:
     """The drafter that a model was trained to be, if any."""
     if config.stages and config.stages[0].predict_ends:
         return WithinUnit()
-    if config.mtp.kind == "none" or config.mtp.count == 1:
-        return None
-    return mtp(config.mtp.kind).drafter(config)
+    kind = mtp(config.mtp.kind)
+    return None if kind is None or config.mtp.count == 1 else kind.drafter(config)

@@ -46,9 +46,9 @@ def _check_stage(model: ModelConfig, i: int) -> None:
     for name, part in parts.items():
         if found := unmet(part.needs, stage):
             raise ConfigError(f"stage.{name} {getattr(stage, name)} needs {found}.")
-        if found := part.refuse(stage):
-            raise ConfigError(found)
-    if stage.slots > 1 and "slots" not in (*pooled.uses, *unpooled.uses):
+    if found := cut.refuse(stage):
+        raise ConfigError(found)
+    if stage.slots > 1 and not ("slots" in pooled.uses and stage.pool == stage.unpool):
         raise ConfigError("stage.slots above 1 needs pool and unpool prefix, or both cross.")
     if stage.encoder_scope == "unit" and not (stage.encoder_layers and pooled.whole):
         raise ConfigError(
@@ -106,12 +106,12 @@ def _must_see_all(section: str, mixers: tuple[str, ...], who: str) -> None:
 
 def _check_mtp(model: ModelConfig, length: int) -> None:
     kind, count, every = model.mtp.kind, model.mtp.count, model.mtp.every
-    if kind == "none":
+    part = mtp(kind)
+    if part is None:
         return
-    least = mtp(kind).least
-    if count < least:
-        raise ConfigError(f"mtp.count of mtp.kind {kind} is {least} or more, not {count}.")
-    if not uses_extra(model):
+    if count < part.least:
+        raise ConfigError(f"mtp.count of mtp.kind {kind} is {part.least} or more, not {count}.")
+    if not part.extra:
         return
     if length % every:
         raise ConfigError(

@@ -13,6 +13,7 @@ Letters: B rows, N ids of a pass, S slots, V vocabulary, d width, D ids drafted.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -81,7 +82,7 @@ class Draft:
     is to be the id that the model draws itself."""
 
 
-class Drafter:
+class Drafter(abc.ABC):
     """What most drafters have: nothing to remember."""
 
     size: int = DRAFT
@@ -93,8 +94,9 @@ class Drafter:
     def observe(self, model: ByteLM, params: dict, carry: dict, seen: Seen) -> dict:
         return carry
 
+    @abc.abstractmethod
     def draft(self, model: ByteLM, params: dict, carry: dict, now: Now) -> tuple[Draft, dict]:
-        raise NotImplementedError
+        """Guesses, and what it remembers."""
 
 
 def rested(seen: Seen, new: jax.Array, old: jax.Array) -> jax.Array:

@@ -45,8 +45,7 @@ def forward_flops(
     embedded = embedding(model.embedding)
     head = embedded.head_flops(model, vocab_size)
     total = _stage_flops(model, 0, length, training) / length + head + embedded.flops(model)
-    if model.mtp.kind != "none":
-        predicted = mtp(model.mtp.kind)
+    if predicted := mtp(model.mtp.kind):
         total += predicted.next_flops(model, length)
         # Only training predicts further ahead.
         total += predicted.flops(model, vocab_size, head, length) if training else 0

@@ -49,7 +49,7 @@ class ByteLM(nnx.Module):
     ):
         self.config, self.vocabulary = config, vocabulary
         dtype, width = execution.dtype, config.widths[0]
-        kind = None if config.mtp.kind == "none" else mtp(config.mtp.kind)
+        kind = mtp(config.mtp.kind)
         self.embedding = embedding(config.embedding)(config, vocabulary, dtype, rngs)
         extra = kind is not None and kind.extra
         self.trunk: Any = make_trunk(config, 0, extra, execution, rngs)
@@ -134,15 +134,9 @@ class ByteLM(nnx.Module):
         """``each(k, places, logits)`` for every k ids after the next one that are predicted,
         stacked; None if none are. logits ``[B, P, V]``: at positions ``places [P]`` of the rows,
         or at all (None). No two of them exist at a time."""
-        if ahead is not None:
-            L = len(ahead)
-            B, P, d = output.extra_states.shape
-            places = self.mtp.positions(ahead).anchors(batch.tokens.shape[1])[::L]
-            states = jnp.moveaxis(output.extra_states.reshape(B, P // L, L, d), 2, 0)
-            return jax.lax.map(lambda of: each(of[0], places, self.logits(of[1])), (ahead, states))
         if self.mtp is None or self.config.mtp.count == 1:
             return None
-        return self.mtp.predict(self, output.states, batch, lambda k, logits: each(k, None, logits))
+        return self.mtp.predict(self, output, batch, ahead, each)
 
     def init_cache(self, batch: int, slots: int) -> dict:
         """An empty cache for documents of up to ``slots`` ids, one a row."""

@@ -1,7 +1,8 @@
 """Names of parameters in checkpoints, which stay what they were, whatever modules call them."""
 
 import re
-from typing import Any
+
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 _NAMES = (
     # In modules, in checkpoints.
@@ -22,26 +23,6 @@ def stored_name(path: tuple) -> tuple:
     return tuple(int(part) if part.isdigit() else part for part in text.split("."))
 
 
-def flattened(tree: dict, path: tuple = ()) -> dict[tuple, Any]:
-    """The leaves of nested dicts by path."""
-    found = {}
-    for name, value in tree.items():
-        here = (*path, name)
-        found |= flattened(value, here) if isinstance(value, dict) else {here: value}
-    return found
-
-
-def nested(leaves: dict[tuple, Any]) -> dict:
-    """Nested dicts of leaves by path."""
-    tree: dict = {}
-    for (*path, name), value in leaves.items():
-        at = tree
-        for part in path:
-            at = at.setdefault(part, {})
-        at[name] = value
-    return tree
-
-
 def to_stored(tree: dict) -> dict:
     """Parameters by their names in checkpoints, of those by their names among modules."""
-    return nested({stored_name(path): leaf for path, leaf in flattened(tree).items()})
+    return unflatten_dict({stored_name(path): leaf for path, leaf in flatten_dict(tree).items()})

@@ -18,7 +18,6 @@ import google_crc32c
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from etils import epath
 from jax import lax
 
 from octavo.configs.checks import ConfigError
@@ -283,7 +282,7 @@ class Checkpoints:
         """Raise ConfigError if the arrays are others than this version makes of the settings."""
         handler = ocp.StandardCheckpointHandler()
         for item, expected in (("params", abstract["params"]), ("opt", _rest(abstract))):
-            found = handler.metadata(epath.Path(self.folder / str(step) / item))
+            found = handler.metadata(self.folder / str(step) / item)  # type: ignore[arg-type]
             if _shapes(found) != _shapes(expected):
                 raise ConfigError(
                     f"the {item} in {self.folder / str(step)} are other arrays than this version "

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding
 
 from octavo.configs.schema import Config
@@ -18,7 +19,7 @@ from octavo.model.check import check, steered
 from octavo.model.layers import Execution
 from octavo.model.lm import ByteLM
 from octavo.model.mixers.attention import Attention
-from octavo.model.stored import flattened, nested, stored_name, to_stored
+from octavo.model.stored import stored_name, to_stored
 from octavo.run.sharding import ShardingRules
 from octavo.tokenizers.interface import Vocabulary
 
@@ -43,8 +44,8 @@ class Definition:
 
     def bind(self, params: dict) -> ByteLM:
         """The callable module with these parameters."""
-        leaves = {self.paths[path]: leaf for path, leaf in flattened(params).items()}
-        return nnx.merge(self.graph, nested(leaves))
+        leaves = {self.paths[path]: leaf for path, leaf in flatten_dict(params).items()}
+        return nnx.merge(self.graph, unflatten_dict(leaves))
 
     @property
     def parameters(self) -> int:
@@ -82,7 +83,7 @@ def define(config: Config, vocabulary: Vocabulary, platform: str) -> Definition:
 
     return Definition(
         graph=graph,
-        paths={stored_name(path): path for path in flattened(nnx.to_pure_dict(state))},
+        paths={stored_name(path): path for path in flatten_dict(nnx.to_pure_dict(state))},
         abstract=stored(state),
         names=stored(
             jax.tree.map(axis_names, state, is_leaf=lambda x: isinstance(x, nnx.Variable))

@@ -119,7 +119,7 @@ def _by_windows(
     marks = run.marker.of_documents(encoded)
     rows, places = packed_rows(encoded, run.tokenizer, length, overlap, marks, run.room)
     assert run.mesh is not None, "a score lies over a mesh"
-    mesh: Mesh = run.mesh
+    mesh = run.mesh
     sharding = batch_sharding(mesh)
     # Rows are filled up to a batch: no more than a power of two above those there are. A mesh needs
     # rows for each of its devices.
@@ -130,9 +130,9 @@ def _by_windows(
     def evaluate(part: np.ndarray):
         arrays = {name: part[:, i] for i, name in enumerate(FIELDS)}
         placed = place_batch(sharding, arrays, np.arange(batch_size), batch_size)
-        return jax.device_get(function(run.definition.bind, run.mesh, run.params, placed))
+        return jax.device_get(function(run.definition.bind, mesh, run.params, placed))
 
-    with jax.set_mesh(run.mesh):
+    with jax.set_mesh(mesh):
         return over_documents(evaluate, rows, places, len(encoded), batch_size, progress)
 
 

@@ -64,8 +64,7 @@ def scheme(name: str) -> "type[Tokenizer]":
     try:
         module = importlib.import_module(f"octavo.tokenizers.{name}")
     except Exception as error:
-        why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-        raise ValueError(f"tokenizers/{name}.py cannot be used: {why}") from error
+        raise ValueError(f"tokenizers/{name}.py cannot be used: {files.reason(error)}") from error
     for found in vars(module).values():
         if isinstance(found, type) and issubclass(found, Tokenizer):
             if getattr(found, "scheme", None) == name:

@@ -46,6 +46,7 @@ def objective(
     if predicted is not None:
         settings, (ahead, ahead_nats, targets) = config.model.mtp, predicted
         kind = mtp(settings.kind)
+        assert kind is not None, "nothing predicts further ahead"
         # An extra position stands for as many positions as lie between two of them.
         loss += settings.weight * (settings.every if kind.extra else 1) * jnp.sum(ahead_nats)
         for k in range(kind.shortest, settings.count):

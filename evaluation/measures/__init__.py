@@ -16,7 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 from octavo.configs.checks import ConfigError
-from octavo.configs.kinds import import_file, reason
+from octavo.configs.kinds import import_file
+from octavo.files import reason
 
 NAMES = tuple(module.name for module in pkgutil.iter_modules(__path__))
 

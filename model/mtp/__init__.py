@@ -28,7 +28,7 @@ from octavo.model.parts import find
 from octavo.model.transformer import Transformer
 
 if TYPE_CHECKING:
-    from octavo.model.lm import ByteLM
+    from octavo.model.lm import ByteLM, Output
 
 
 class MTP(nnx.Module):
@@ -48,13 +48,13 @@ class MTP(nnx.Module):
         self, config: ModelConfig, vocab_size: int, execution: Execution, rngs: nnx.Rngs
     ): ...
 
+    @abc.abstractmethod
     def predict(
-        self, model: ByteLM, states: jax.Array, batch: Batch, each: Callable
-    ) -> tuple | None:
-        """``each(ahead, logits [B, T, V])`` of all further predictions of the model, stacked, from
-        the trunk's states ``[B, T, d]``; one at a time, forward and backward: what each needs for
-        its gradient is computed again (Gloeckle et al., section 2)."""
-        raise NotImplementedError
+        self, model: ByteLM, output: Output, batch: Batch, ahead: jax.Array | None, each: Callable
+    ) -> tuple:
+        """``each(ahead, places, logits [B, P, V])`` of all further predictions of the model,
+        stacked, as ``ByteLM.predict_ahead``; one at a time, forward and backward: what each needs
+        for its gradient is computed again (Gloeckle et al., section 2)."""
 
     @staticmethod
     def next_flops(config: ModelConfig, length: int) -> float:
@@ -94,6 +94,14 @@ class ExtraMTP(MTP):
     def distances(cls, config: ModelConfig, key: jax.Array) -> jax.Array:
         """How far those of a training step predict, ``[L]``."""
 
+    def predict(self, model, output, batch, ahead, each):
+        assert ahead is not None, "how far the extra positions predict"
+        L = len(ahead)
+        B, P, d = output.extra_states.shape
+        places = self.positions(ahead).anchors(batch.tokens.shape[1])[::L]
+        states = jnp.moveaxis(output.extra_states.reshape(B, P // L, L, d), 2, 0)
+        return jax.lax.map(lambda of: each(of[0], places, model.logits(of[1])), (ahead, states))
+
     def positions(self, ahead: jax.Array) -> ExtraPositions:
         """Those of a training row; ahead ``[L]``."""
         return ExtraPositions(self.vectors[...], ahead, self.config.every, self.isolated)
@@ -128,19 +136,20 @@ class FromExtra(Drafter):
         return Draft(now.choose(1, model.logits(x))), carry
 
 
-def mtp(kind: str) -> type[MTP]:
-    """The class of a kind."""
-    return find(MTP, "mtp", kind)
+def mtp(kind: str) -> type[MTP] | None:
+    """The class of a kind; None for "none"."""
+    return None if kind == "none" else find(MTP, "mtp", kind)
 
 
 def uses_extra(config: ModelConfig) -> bool:
     """Whether extra positions of the model's rows predict."""
-    return config.mtp.kind != "none" and mtp(config.mtp.kind).extra
+    kind = mtp(config.mtp.kind)
+    return kind is not None and kind.extra
 
 
 def distances(config: ModelConfig, key: jax.Array) -> jax.Array | None:
     """How far the extra positions of a training step predict, ``[L]``; None for models without."""
-    kind = mtp(config.mtp.kind) if config.mtp.kind != "none" else None
+    kind = mtp(config.mtp.kind)
     return kind.distances(config, key) if kind and issubclass(kind, ExtraMTP) else None
 
 

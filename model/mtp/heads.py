@@ -23,11 +23,12 @@ class Heads(MTP):
         self.next = Transformer(config.outermost(1), execution, rngs)
         self.others = Transformer(config.outermost(config.mtp.count - 1), execution, rngs)
 
-    def predict(self, model, states, batch, each):
+    def predict(self, model, output, batch, ahead, each):
+        states = output.states
         ((apply, layers),) = self.others.applied(batch.positions, batch.segment_ids)
         # The states are an argument: what is closed over would be kept for every head.
         one = jax.checkpoint(
-            lambda states, ahead, layer: each(ahead, model.logits(apply(layer, states)))
+            lambda states, ahead, layer: each(ahead, None, model.logits(apply(layer, states)))
         )
         count = self.others.config.layers
         if count > 1:

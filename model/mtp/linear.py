@@ -24,12 +24,12 @@ class LinearHeads(MTP):
         )
         self.others = make(jax.random.split(rngs.params(), config.mtp.count - 1))
 
-    def predict(self, model, states, batch, each):
-        x, (definition, layers) = model.norm(states), nnx.split(self.others)
+    def predict(self, model, output, batch, ahead, each):
+        x, (definition, layers) = model.norm(output.states), nnx.split(self.others)
 
         @jax.checkpoint
         def one(x, ahead, layer):
-            return each(ahead, nnx.merge(definition, layer)(x).astype(jnp.float32))
+            return each(ahead, None, nnx.merge(definition, layer)(x).astype(jnp.float32))
 
         aheads = 1 + jnp.arange(model.config.mtp.count - 1)
         return lax.map(lambda head: one(x, *head), (aheads, layers))

@@ -36,8 +36,9 @@ class Modules(MTP):
         make = nnx.vmap(lambda key: Join(stack.width, execution.dtype, nnx.Rngs(params=key)))
         self.joins = make(jax.random.split(rngs.params(), stack.layers))
 
-    def predict(self, model, states, batch, each):
+    def predict(self, model, output, batch, ahead, each):
         """Module k reads at position t the ids up to t + k."""
+        states = output.states
         embedded = model.embedding(batch.tokens, batch.positions)
         ((apply, layers),) = self.stack.applied(batch.positions, batch.segment_ids)
         definition, joins = nnx.split(self.joins)
@@ -49,7 +50,7 @@ class Modules(MTP):
             # Behind a document's end stands another's; nothing that counts reads it.
             following = embedded[:, jnp.minimum(t + ahead, t[-1])]
             x = apply(layer, nnx.merge(definition, join)(x, following))
-            return x, each(ahead, model.logits(x))
+            return x, each(ahead, None, model.logits(x))
 
         aheads = 1 + jnp.arange(self.stack.config.layers)
         return lax.scan(one, states, (aheads, layers, joins))[1]

@@ -25,18 +25,16 @@ def whole_units(stage: StageConfig, length: int) -> int:
     return units if units == length else units - 1
 
 
-def most_units(stage: StageConfig, length: int) -> int:
-    """The most units that a document of ``length`` positions takes, wherever ends are asked for
-    (``segmentation.bounded``): its last one, open or not, included."""
-    if length == 0:
-        return 0
+def most_units(stage: StageConfig, length: np.ndarray) -> np.ndarray:
+    """The most units that documents of ``length`` positions take, wherever ends are asked for
+    (``segmentation.bounded``): the last one, open or not, included."""
     # Units as granted: the ends of all but the last lie before the last position. The share is
     # rounded in float32 there, so a little more counts as a whole one. A stride grants but the
     # begin-of-document id.
-    share = math.floor(stage.capacity * (length - 1) * (1 + 2**-20))
-    granted = min(2 if segmenter(stage.segmenter).fixed else 3 + share, length)
+    share = np.floor(stage.capacity * (length - 1) * (1 + 2**-20)).astype(int)
+    granted = np.minimum(2 if segmenter(stage.segmenter).fixed else 3 + share, length)
     # Cutting one that is too long adds a unit for every max_unit positions beyond its first.
-    return granted + (length - granted) // stage.max_unit
+    return np.where(length > 0, granted + (length - granted) // stage.max_unit, 0)
 
 
 def room_of(model: ModelConfig, length: int) -> Room:
@@ -45,7 +43,7 @@ def room_of(model: ModelConfig, length: int) -> Room:
     most = np.zeros(len(model.stages), np.int32)
     places = np.arange(length + 1)  # that a piece has at the level, by its length
     for level, stage in enumerate(model.stages):
-        costs = np.array([most_units(stage, n) for n in range(length + 1)], np.int32)
+        costs = most_units(stage, np.arange(length + 1))
         price[level], most[level] = costs[places], whole_units(stage, length)
         # The units of a level are the positions of the next.
         slots = pool(stage.pool).per_unit(stage)

@@ -62,11 +62,6 @@ class Pool(nnx.Module):
         """Parameters of the kind's own."""
 
     @classmethod
-    def refuse(cls, stage: StageConfig) -> str | None:
-        """What else of the stage this kind does not go with, as a sentence; None if nothing."""
-        return None
-
-    @classmethod
     def per_unit(cls, stage: StageConfig) -> int:
         """Positions of the inner trunk for each unit."""
         return 1

@@ -21,12 +21,6 @@ class Cross(Pool):
         self.cross = UnitQueries(stage, dtype, rngs)
 
     @classmethod
-    def refuse(cls, stage: StageConfig) -> str | None:
-        if stage.slots > 1 and stage.unpool != "cross":
-            return "stage.slots above 1 needs pool and unpool prefix, or both cross."
-        return None
-
-    @classmethod
     def projected(cls, stage, inner_width):
         return stage.width * stage.slots, inner_width
 

@@ -22,12 +22,6 @@ class Prefix(Pool):
         self.positions = parameter(vectors, None, "embed")
 
     @classmethod
-    def refuse(cls, stage: StageConfig) -> str | None:
-        if stage.slots > 1 and stage.unpool != "prefix":
-            return "stage.slots above 1 needs pool and unpool prefix, or both cross."
-        return None
-
-    @classmethod
     def per_unit(cls, stage: StageConfig) -> int:
         return stage.slots
 

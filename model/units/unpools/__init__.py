@@ -49,11 +49,6 @@ class Unpool(nnx.Module):
         """Parameters of the kind's own."""
 
     @classmethod
-    def refuse(cls, stage: StageConfig) -> str | None:
-        """What else of the stage this kind does not go with, as a sentence; None if nothing."""
-        return None
-
-    @classmethod
     def size(cls, stage: StageConfig) -> int:
         """Vectors that are made of each state of the inner trunk."""
         return 1

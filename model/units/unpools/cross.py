@@ -11,12 +11,6 @@ class Cross(Unpool):
     cross_attends = True
 
     @classmethod
-    def refuse(cls, stage):
-        if stage.slots > 1 and stage.pool != "cross":
-            return "stage.slots above 1 needs pool and unpool prefix, or both cross."
-        return None
-
-    @classmethod
     def size(cls, stage):
         return stage.slots
 

@@ -14,12 +14,6 @@ class Prefix(Unpool):
     whole = True
 
     @classmethod
-    def refuse(cls, stage):
-        if stage.slots > 1 and stage.pool != "prefix":
-            return "stage.slots above 1 needs pool and unpool prefix, or both cross."
-        return None
-
-    @classmethod
     def vectors(cls, stage):
         return stage.slots
 
