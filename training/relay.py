@@ -33,13 +33,14 @@ class Door:
             self._server = socket.create_server(
                 ("", port), family=socket.AF_INET6, dualstack_ipv6=True
             )
-        except OSError as error:
+        except OSError:
             try:  # no IPv6 here
                 self._server = socket.create_server(("", port))
-            except OSError:
+            except OSError as error:
+                reason = os.strerror(error.errno) if error.errno else str(error)
                 raise HostsError(
                     f"port {port} of JAX_COORDINATOR_ADDRESS cannot be used on host 0: "
-                    f"{error.strerror}. Choose another, the same on all hosts."
+                    f"{reason}. Choose another, the same on all hosts."
                 ) from error
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.service = f"127.0.0.1:{free.getsockname()[1]}"
