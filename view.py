@@ -1,13 +1,15 @@
-"""Look at units: python view.py RUN [RUN ...] --text FILE --out PAGE.html
+"""Look at runs: python view.py RUN [RUN ...] --report, or --text FILE --out PAGE.html
 
-Writes one page, without anything from the network, that shows a text as each run cuts it, side by
-side: units in colours, and on hover the probability of an end and the surprisal of every byte.
+Writes one page, without anything from the network. With --report: how the runs learned, what they
+wrote and cut on the way, and what they are, made of their files alone. Otherwise a text as each run
+cuts it, side by side: units in colours, and on hover the probability of an end and the surprisal of
+every byte.
 """
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -15,25 +17,31 @@ from octavo import cli, files
 from octavo.arguments import Range, check_output, read_file
 from octavo.configs.checks import ConfigError
 
+if TYPE_CHECKING:
+    from octavo.run.score import Units
+
 
 @dataclass(frozen=True)
 class Arguments:
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Run directories, as train.py printed them."""
+    report: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Curves, scores, samples and settings, instead of one text; with --text, both."""
     text: str | None = None
     """The text. None: the beginning of what the first run held out."""
-    out: str = "units.html"
-    """The page."""
+    out: str | None = None
+    """The page. None: units.html; a report of one run goes to RUN/report.html, of several to
+    report.html."""
     most_bytes: Annotated[int, Range(1, 1_000_000)] = 4000
     """Show this much of the text, at most; no character is cut."""
 
 
 def main() -> None:
-    view(cli.parse(Arguments, "view.py", (__doc__ or "").split("\n\n")[1]))
+    view(cli.parse(Arguments, "view.py", (__doc__ or "").split("\n\n")[1], flags=True))
 
 
 def view(arguments: Arguments) -> None:
-    """Score the text with each run and write the page."""
+    """Write the page; score the text with each run, where there is one."""
     if not arguments.runs:
         raise ConfigError("name at least one RUN.")
     paths = [Path(os.path.realpath(folder)) for folder in arguments.runs]
@@ -42,9 +50,50 @@ def view(arguments: Arguments) -> None:
             raise ConfigError(f"{folder} is named twice.")
         if not Path(folder).is_dir():
             raise ConfigError(f"{folder} is no run directory: there is no such folder.")
-    check_output(arguments.out, "--out", arguments.text, *arguments.runs)
+    out = arguments.out or _place(arguments)
+    check_output(out, "--out", arguments.text, *arguments.runs)
+    if arguments.report:
+        _check_runs(arguments.runs)
     text = None if arguments.text is None else read_file(arguments.text, "--text")
 
+    from octavo.evaluation import viewer
+
+    if not arguments.report:
+        files.write(out, viewer.page(*_units(arguments, paths, out, text)))
+    else:
+        from octavo.evaluation.report import Cut, page
+
+        cuts = []
+        if text is not None:
+            text, views = _units(arguments, paths, out, text)
+            cuts = [Cut(name, text, u.surprisal, u.ends, u.probability) for name, u in views]
+        files.write(out, page([Path(folder) for folder in arguments.runs], cuts))
+    print(f"the page is {out}")
+
+
+def _place(arguments: Arguments) -> str:
+    if not arguments.report:
+        return "units.html"
+    return os.path.join(*arguments.runs[:1] * (len(arguments.runs) == 1), "report.html")
+
+
+def _check_runs(folders: tuple[str, ...]) -> None:
+    """Raise ConfigError for a folder that is none of a run."""
+    from octavo.run.directory import CONFIG
+
+    for folder in folders:
+        if not (Path(folder) / CONFIG).is_file():
+            raise ConfigError(
+                f"{folder} is no run directory: it has no {CONFIG}. Name the folder that train.py "
+                "printed."
+            )
+
+
+def _units(
+    arguments: Arguments, paths: list[Path], out: str, text: bytes | None
+) -> tuple[bytes, list[tuple[str, "Units"]]]:
+    """The text that is shown, and how each run, by its name, cuts it. text: None: what was held
+    out."""
     from octavo.data.pipeline import parse_source
     from octavo.data.shards import Corpus, heldout_documents
     from octavo.evaluation import viewer
@@ -55,7 +104,7 @@ def view(arguments: Arguments) -> None:
         run = open_run(folder)
         if arguments.text is None and not text:
             folders = [where for where, _ in parse_source(run.config.data.source)]
-            check_output(arguments.out, "--out", *folders)
+            check_output(out, "--out", *folders)
             documents = heldout_documents(
                 [Corpus(where) for where in folders], arguments.most_bytes
             )
@@ -67,8 +116,7 @@ def view(arguments: Arguments) -> None:
         units = run.units(text)
         views.append((folder if alike else path.name, units))
         print(f"{folder}: {units.surprisal.sum() / len(text):.3f} bits/byte")
-    files.write(arguments.out, viewer.page(text, views))
-    print(f"the page is {arguments.out}")
+    return text, views
 
 
 def cli_main() -> None:

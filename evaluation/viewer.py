@@ -5,13 +5,24 @@ import codecs
 import html
 from pathlib import Path
 from string import Template
+from typing import Any, Protocol
 
 import numpy as np
 
 from octavo import files
-from octavo.run.score import Units
 
-PAGE = Path(__file__).with_name("viewer.html")
+HERE = Path(__file__).parent
+
+
+class Units(Protocol):
+    """How a model cuts a text, as ``run.score.Units`` has it: arrays over the bytes of the text."""
+
+    @property
+    def surprisal(self) -> np.ndarray: ...
+    @property
+    def ends(self) -> np.ndarray: ...
+    @property
+    def probability(self) -> np.ndarray: ...
 
 
 def characters(text: bytes) -> list[tuple[str, int, int]]:
@@ -39,21 +50,31 @@ def beginning(text: bytes, most: int) -> bytes:
     return whole.encode("utf-8", "surrogateescape") or text[:most]
 
 
+CONTROLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
+"""Browsers drop or change control characters: by their code, the pictures that stand for them."""
+
+
 def _written(character: str) -> str:
-    """A character as the page writes it: those that browsers drop or change by their pictures."""
+    """A character as the page writes it."""
     if character == "\n":
         return "\u21b5\n"
     if character == "\t":
         return "\u2192\t"
-    if character < " ":
-        return chr(0x2400 + ord(character))
-    return html.escape(character)
+    return html.escape(character.translate(CONTROLS))
 
 
-def page(text: bytes, views: list[tuple[str, Units]]) -> str:
-    """The whole HTML page: names of models, and how each cuts the text."""
+def readable(name: str) -> str:
+    """Text for a page: it may hold bytes that were no UTF-8, as names of folders do."""
+    return html.escape(name.encode(errors="backslashreplace").decode())
+
+
+def columns(
+    text: bytes, views: list[tuple[str, Units]], heading: str = "h2"
+) -> tuple[str, dict[str, Any]]:
+    """A text as models cut it, side by side: a section for each of the names, and the data that
+    ``units.js`` shows on hover."""
     pieces = characters(text)
-    columns = []
+    found = []
     for number, (name, shown) in enumerate(views):
         unit_of = np.cumsum(shown.ends) - shown.ends
         units = int(unit_of[-1]) + 1
@@ -67,11 +88,9 @@ def page(text: bytes, views: list[tuple[str, Units]]) -> str:
             f"{shown.surprisal.sum() / len(text):.3f} bits/byte · "
             f"{len(text) / units:.2f} bytes/unit · {units} units"
         )
-        # A name of a folder may hold bytes that are no UTF-8.
-        name = html.escape(name.encode(errors="backslashreplace").decode())
-        columns.append(
-            f'<section data-model="{number}"><h2>{name}</h2>'
-            f"<p>{about}</p><pre>{''.join(spans)}</pre></section>"
+        found.append(
+            f'<section data-model="{number}"><{heading}>{readable(name)}</{heading}>'
+            f'<p>{about}</p><pre tabindex="0">{"".join(spans)}</pre></section>'
         )
     data = {
         "bytes": list(text),
@@ -87,7 +106,22 @@ def page(text: bytes, views: list[tuple[str, Units]]) -> str:
             for _, shown in views
         ],
     }
-    # "<" could end the script early, or begin a comment in it.
-    told = files.json_text(data).replace("<", "\\u003c")
-    template = Template(PAGE.read_text(encoding="utf-8"))
-    return template.substitute(columns="\n".join(columns), data=told)
+    return "\n".join(found), data
+
+
+def script_json(data: Any) -> str:
+    """JSON that can stand in a script: "<" could end it early, or begin a comment in it."""
+    return files.json_text(data).replace("<", "\\u003c")
+
+
+def fill(template: str, **parts: str) -> str:
+    """A page: its template with the parts, and the style and script of units that all share."""
+    shared = {"style": "style.css", "script": "units.js"}
+    read = {name: (HERE / file).read_text(encoding="utf-8") for name, file in shared.items()}
+    return Template((HERE / template).read_text(encoding="utf-8")).substitute(read | parts)
+
+
+def page(text: bytes, views: list[tuple[str, Units]]) -> str:
+    """The whole HTML page: names of models, and how each cuts the text."""
+    sections, data = columns(text, views)
+    return fill("viewer.html", columns=sections, data=script_json(data))
