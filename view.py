@@ -74,7 +74,8 @@ def view(arguments: Arguments) -> None:
 def _place(arguments: Arguments) -> str:
     if not arguments.report:
         return "units.html"
-    return os.path.join(*arguments.runs[:1] * (len(arguments.runs) == 1), "report.html")
+    folder = arguments.runs[0] if len(arguments.runs) == 1 else ""
+    return os.path.join(folder, "report.html")
 
 
 def _check_runs(folders: tuple[str, ...]) -> None:

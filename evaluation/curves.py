@@ -23,8 +23,9 @@ _MOST_NAMES = 200
 _MOST_LABELS = 1000
 """Labels of held-out text whose scores over the run are kept."""
 _MOST_EVALUATIONS = 400
-_SMALL = 2.0**53
-"""Larger whole numbers are no steps."""
+_MOST = 1e300
+"""Larger numbers are none: what is reckoned with them must stay finite."""
+_MOST_STEP = 2**53
 
 
 class Few(Generic[T]):
@@ -134,11 +135,11 @@ def number(value: Any) -> float | None:
     """A finite number as it is, None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if abs(value) < float("inf") else None
+    return value if abs(value) <= _MOST else None
 
 
 def _is_step(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _SMALL
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_STEP
 
 
 def _chunks(path: Path) -> Iterator[list[dict[str, Any]]]:

@@ -286,8 +286,9 @@ function listen(chart) {
     const { x0, x1 } = chart.drawn.box, all = line.xs.filter((x, i) => line.mid[i] !== null && x >= x0 && x <= x1);
     if (!all.length) return;
     const stride = Math.max(1, Math.round(all.length / 100));
-    let i = chart.at === undefined ? (step > 0 ? -stride : all.length) : all.findIndex(x => x >= chart.at);
-    i = Math.max(0, Math.min((i < 0 ? all.length - 1 : i) + step * stride, all.length - 1));
+    const last = all.length - 1, now = chart.at === undefined ? -1 : all.findIndex(x => x >= chart.at);
+    const next = now < 0 ? (step > 0 ? 0 : last) : now + step * stride;
+    const i = Math.max(0, Math.min(next, last));
     const box = svg.getBoundingClientRect();
     point(chart, all[i], box.left + chart.drawn.X.at(all[i]), box.top + 20);
   });
@@ -377,7 +378,7 @@ document.querySelectorAll(".sample").forEach(node => {
     const [step, prompt, text] = samples[+slider.value];
     node.querySelector("output").textContent = "step " + step.toLocaleString("en");
     const shown = node.querySelector("pre");
-    shown.textContent = text;
+    shown.textContent = text.slice(prompt.length);
     shown.prepend(Object.assign(document.createElement("b"), { textContent: prompt }));
   });
 });

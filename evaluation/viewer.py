@@ -3,6 +3,7 @@ model thought of each byte. One file, no network."""
 
 import codecs
 import html
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Any, Protocol
@@ -65,11 +66,11 @@ def _written(character: str) -> str:
 
 def readable(name: str) -> str:
     """Text for a page: it may hold bytes that were no UTF-8, as names of folders do."""
-    return html.escape(name.encode(errors="backslashreplace").decode())
+    return html.escape(name.encode(errors="backslashreplace").decode().translate(CONTROLS))
 
 
 def columns(
-    text: bytes, views: list[tuple[str, Units]], heading: str = "h2"
+    text: bytes, views: Sequence[tuple[str, Units]], heading: str = "h2"
 ) -> tuple[str, dict[str, Any]]:
     """A text as models cut it, side by side: a section for each of the names, and the data that
     ``units.js`` shows on hover."""
@@ -121,7 +122,7 @@ def fill(template: str, **parts: str) -> str:
     return Template((HERE / template).read_text(encoding="utf-8")).substitute(read | parts)
 
 
-def page(text: bytes, views: list[tuple[str, Units]]) -> str:
+def page(text: bytes, views: Sequence[tuple[str, Units]]) -> str:
     """The whole HTML page: names of models, and how each cuts the text."""
     sections, data = columns(text, views)
     return fill("viewer.html", columns=sections, data=script_json(data))

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import re
-import shutil
 from pathlib import Path
 from unittest import mock
 
@@ -173,25 +172,6 @@ def test_characters():
     assert characters(text) == [
         ("a", 0, 1), ("é", 1, 2), ("日", 3, 3), ("\ufffd", 6, 1), ("\ufffd", 7, 1), ("𐌰", 8, 4),
     ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("no chromium and chromedriver here")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-                 "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                 "--disable-dev-shm-usage", "--window-size=1200,800"):  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
 
 
 def hover(browser, selector):
