@@ -207,11 +207,10 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     return results | {"workdir": str(workdir)}
 
 
-def _page(workdir: Path) -> None:
-    """Make the page of a run anew."""
+def _page(workdirs: list[Path], out: Path) -> None:
     from octavo.evaluation.report import write_report
 
-    write_report([workdir], workdir / "report.html")
+    write_report(workdirs, out)
 
 
 def cli_main() -> None:

@@ -85,10 +85,10 @@ class Reporter:
 
     def __init__(
         self, trainer: Trainer, screen: Screen, workdir: Path | None, first_step: int,
-        about: dict[str, Any], page: Callable[[Path], None],
+        about: dict[str, Any], page: Callable[[list[Path], Path], None],
     ):  # fmt: skip
         """workdir: None: another host writes. about: what results.json says of the run all along.
-        page: makes the page of a run directory."""
+        page: writes the page of run directories."""
         self.skipped = self.in_a_row = 0
         self._trainer, self._screen, self._workdir = trainer, screen, workdir
         self._about, self._page, self.step = about, page, first_step
@@ -261,7 +261,7 @@ class Reporter:
         if self._workdir is None:
             return
         try:
-            self._page(self._workdir)
+            self._page([self._workdir], self._workdir / REPORT)
         except Exception as error:  # the page is no part of the work
             self._screen.warn(f"no page of the run: {files.reason(error)}")
 
