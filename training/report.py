@@ -185,12 +185,13 @@ class Reporter:
         now, train = time.perf_counter(), self._trainer.config.train
         elapsed = max(now - mark_time, 1e-9)
         self._speed = (self.bytes - mark_bytes) / elapsed
-        if self._start is None:  # behind the step that compiles
+        first = self._start is None  # which compiles: no measure of what follows
+        if self._start is None:
             self._start, self._overall = (self.bytes, now), self._speed
         else:
             first_bytes, began = self._start
             self._overall = (self.bytes - first_bytes) / max(now - began, 1e-9)
-        if step % train.log_every == 0 or step == train.steps:
+        if first or step % train.log_every == 0 or step == train.steps:
             self._mark = step, self.bytes, now
         return elapsed / max(step - mark_step, 1) * (train.steps - step)
 
@@ -301,10 +302,10 @@ class Reporter:
         yield f"scores     {workdir / RESULTS}"
         yield f"curves     {workdir / METRICS}, or: tensorboard --logdir {where}"
         yield f"models     {workdir / 'checkpoints'}"
-        yield f"commands   python evaluate.py {where}"
-        yield f'           python generate.py {where} --prompt "{PROMPT}"'
+        yield f"commands   {_command('evaluate')} {where}"
+        yield f'           {_command("generate")} {where} --prompt "{PROMPT}"'
         more = 2 * self._trainer.config.train.steps
-        yield f"           python train.py --workdir {where} --train.steps {more}"
+        yield f"           {_command('train')} --workdir {where} --train.steps {more}"
 
     def _earlier_results(self, first_step: int) -> dict[str, Any]:
         """The last score of the run, if it has one of a step up to this."""
@@ -318,6 +319,15 @@ class Reporter:
     def close(self) -> None:
         if self._log:
             self._log.close()
+
+
+def _command(name: str) -> str:
+    """Another of our commands, as this one was called."""
+    called = Path(sys.argv[0])
+    if called.name.startswith("octavo-"):
+        return f"octavo-{name}"
+    beside = called.with_name(f"{name}.py")
+    return f"python {shlex.quote(str(beside)) if called.name == 'train.py' else beside.name}"
 
 
 def printable(text: str) -> str:
