@@ -4,6 +4,7 @@ Only parameters are read, so no later loss changes, and what a step scores depen
 the step: a run that was killed scores where, and what, one that was not does.
 """
 
+import contextlib
 import itertools
 import math
 import time
@@ -179,23 +180,22 @@ def beginning(text: bytes, most: int) -> bytes:
 
 
 def cut_of(score: Score, held: list[Held]) -> dict[str, Any] | None:
-    """How the first of the scored documents that is UTF-8 is cut, at its beginning: ``text``, and
-    by byte ``ends`` (a unit of the first level ends with it), ``surprisal`` (bits) and
-    ``probability`` (that a learned segmenter gave an end; None without one)."""
-    for one, units in zip(held, score.units, strict=True):
-        data = beginning(one.text, CUT_BYTES)
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            continue
-        if text:
-            at = slice(0, len(data))
-            return {
-                "text": text,
-                "ends": units.ends[at].tolist(),
-                "surprisal": np.round(units.surprisal[at], 4).tolist(),
-                "probability": [
-                    None if np.isnan(p) else round(float(p), 4) for p in units.probability[at]
-                ],
-            }
-    return None
+    """How a scored document is cut, at its beginning: ``text``, and by byte ``ends`` (a unit of the
+    first level ends with it), ``surprisal`` (bits) and ``probability`` (that a learned segmenter
+    gave an end; None without one). The first document that is long enough, or the longest; None if
+    none is UTF-8."""
+    data, text, units = b"", "", None
+    for one, found in zip(held, score.units, strict=True):
+        start = beginning(one.text, CUT_BYTES)
+        if len(start) > len(data) + 3:  # characters have up to four bytes
+            with contextlib.suppress(UnicodeDecodeError):
+                data, text, units = start, start.decode(), found
+    if units is None:
+        return None
+    at = slice(0, len(data))
+    return {
+        "text": text,
+        "ends": units.ends[at].tolist(),
+        "surprisal": np.round(units.surprisal[at], 4).tolist(),
+        "probability": [None if np.isnan(p) else round(float(p), 4) for p in units.probability[at]],
+    }

@@ -23,6 +23,8 @@ _EVENTS: Any = event_pb2  # their names are made when they are imported
 _SUMMARIES: Any = summary_pb2
 
 
+SMOOTH = 0.95
+"""What the mean of the loss keeps of itself at a step."""
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 
@@ -35,13 +37,26 @@ class History:
     scores: list[tuple[int, float]] = field(default_factory=list)
     """Steps at which held-out text was scored, and its bits per byte."""
     evaluation_seconds: float = 0.0
+    smoothed: float | None = None
+    """Mean of the bits per byte of the newest steps: of all, while they are few."""
+    weight: float = 0.0
 
     def add(self, row: dict[str, Any]) -> None:
         self.last = row
+        if isinstance(bits := row.get("train/bits_per_byte"), float):
+            self.smooth(bits)
         if isinstance(bits := row.get("heldout/bits_per_byte"), float):
             self.scores.append((row["step"], bits))
         if isinstance(seconds := row.get("perf/evaluation_seconds"), float):
             self.evaluation_seconds += seconds
+
+    def smooth(self, bits: float) -> float:
+        """Count a step in; returns the mean."""
+        if self.smoothed is None or not math.isfinite(self.smoothed):
+            self.smoothed, self.weight = bits, 0.0
+        self.weight = SMOOTH * self.weight + 1
+        self.smoothed += (bits - self.smoothed) / self.weight
+        return self.smoothed
 
 
 class MetricsLog:

@@ -29,8 +29,6 @@ from octavo.training.screen import Screen, Standing, clock, human
 from octavo.training.trainer import Trainer
 
 RESULTS, REPORT = "results.json", "report.html"
-SMOOTH = 0.95
-"""What the smoothed loss keeps of itself at a step."""
 MOST_SHOWN = 12
 """Labels whose score the screen has room for."""
 
@@ -105,13 +103,16 @@ class Reporter:
         self.bytes = round(counted("bytes", step_ids * trainer.bytes_per_id))
         self.flops = counted("flops", trainer.flops_per_step)
         self.flops_useful = counted("flops_useful", step_ids * trainer.flops_per_id)
-        self._smoothed = last.get("train/bits_per_byte"), 1.0
         self._speed = last.get("perf/bytes_per_second") or 0.0
         self._before, self._began = last.get("perf/seconds") or 0.0, time.perf_counter()
         self._mark = first_step, self.bytes, self._began
         self._start: tuple[int, float] | None = None
-        self._overall = self._speed
-        self._heldout = self._earlier_results(first_step)
+        earlier = self._earlier_results()
+        same = earlier.get("step") == first_step  # nothing was done since
+        self._overall = (same and earlier.get("bytes_per_second")) or self._speed
+        self._heldout = {}
+        if earlier.get("heldout/step", first_step + 1) <= first_step:
+            self._heldout = {k: v for k, v in earlier.items() if k.startswith("heldout/")}
         self._on_screen = history.scores[-1][1] if history.scores else None
 
     def __call__(
@@ -159,8 +160,9 @@ class Reporter:
             })  # fmt: skip
             if evaluation:
                 self._log.write_sample(step, evaluation.sample)
+        smoothed = self.history.smooth(bits)
         self._screen.show(Standing(
-            step=step, bits_per_byte=bits, smoothed=self._smooth(bits), heldout=self._on_screen,
+            step=step, bits_per_byte=bits, smoothed=smoothed, heldout=self._on_screen,
             speed=self._speed, mfu=mfu, learning_rate=rate, grad_norm=values["grad_norm"],
             left=left, memory=list(memory.values())[-1],
         ))  # fmt: skip
@@ -206,15 +208,6 @@ class Reporter:
         self.history.scores.append((evaluation.step, self._on_screen))
         self._heldout = results_of(evaluation.score, evaluation.labels, evaluation.step)
 
-    def _smooth(self, bits: float) -> float:
-        """The mean of the last steps: of those there are, while they are few."""
-        mean, weight = self._smoothed
-        if mean is None or not math.isfinite(mean):
-            mean, weight = bits, 0.0
-        total = weight * SMOOTH + 1
-        self._smoothed = mean + (bits - mean) / total, total
-        return self._smoothed[0]
-
     def _tell(self, evaluation: Evaluation) -> None:
         within = _within(evaluation.score.interval)
         self._screen.log(
@@ -245,7 +238,7 @@ class Reporter:
             "seconds": self.seconds,
             "evaluation_seconds": self.history.evaluation_seconds,
             "bytes_per_second": self._overall,
-            "train/bits_per_byte": self._smoothed[0],
+            "train/bits_per_byte": self.history.smoothed,
             "best": best and {"step": best[1], "bits_per_byte": best[0]},
             **self._about,
         }
@@ -307,13 +300,11 @@ class Reporter:
         more = 2 * self._trainer.config.train.steps
         yield f"           {_command('train')} --workdir {where} --train.steps {more}"
 
-    def _earlier_results(self, first_step: int) -> dict[str, Any]:
-        """The last score of the run, if it has one of a step up to this."""
+    def _earlier_results(self) -> dict[str, Any]:
+        """What the run left when it was last stopped, or scored; of damage, nothing."""
         with contextlib.suppress(OSError, files.FileError):
             if self._workdir is not None:
-                saved = files.read_json(self._workdir / RESULTS, dict[str, Any])
-                if saved.get("heldout/step", first_step + 1) <= first_step:
-                    return {k: v for k, v in saved.items() if k.startswith("heldout/")}
+                return files.read_json(self._workdir / RESULTS, dict[str, Any])
         return {}
 
     def close(self) -> None:

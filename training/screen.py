@@ -17,8 +17,8 @@ FIRST_LINES, SECONDS = 10, 10.0
 """So many lines of progress come as they are due; from then on, one in so many seconds."""
 REFRESH = 0.1
 """Seconds between two looks of the live line."""
-BAR = 16
-"""Cells of the bar."""
+BAR, SHORT_BAR, NARROW = 16, 8, 80
+"""Cells of the bar, and of that in a terminal narrower than so many."""
 
 
 @dataclass(frozen=True)
@@ -110,15 +110,17 @@ class Screen:
             (3, f"{clock(at.left)} left"),
             (8, f"{human(at.memory)}B"),
         ]
-        room, kept = self._console.width - BAR - 2, {}
-        for rank, text in sorted(told):
-            if text and len(text) + 2 <= room:
-                kept[rank] = text
-                room -= len(text) + 2
+        bar = SHORT_BAR if self._console.width < NARROW else BAR
+        room, kept = self._console.width - bar - 2, {}
+        for rank, text in sorted((rank, text) for rank, text in told if text):
+            room -= len(text) + 2
+            if room < 0:
+                break
+            kept[rank] = text
         shown = [kept[rank] for rank, _ in told if rank in kept]
         grid = Table.grid(padding=(0, 1))
         grid.add_row(
-            ProgressBar(self._steps, at.step, width=BAR), Text("  ".join(shown), no_wrap=True)
+            ProgressBar(self._steps, at.step, width=bar), Text("  ".join(shown), no_wrap=True)
         )
         return grid
 
