@@ -66,8 +66,8 @@ def check_output(path: str, name: str, *inputs: str | Path | None) -> Path:
 
 
 _PARTS = (
-    "config.json", "tokenizer.json", "metrics.jsonl", "results.json", "sample.txt", "checkpoints",
-    "tensorboard", "marker", "manifest.json", "subwords.json",
+    "config.json", "tokenizer.json", "metrics.jsonl", "samples.jsonl", "results.json",
+    "sample.txt", "checkpoints", "tensorboard", "marker", "manifest.json", "subwords.json",
 )  # fmt: skip
 """What runs and corpora consist of, beside shards."""
 

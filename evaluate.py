@@ -70,10 +70,10 @@ def evaluate(arguments: Arguments) -> dict:
 
     from rich.progress import Progress
 
+    from octavo.data.heldout import Held, heldout_documents
     from octavo.data.pipeline import parse_source
-    from octavo.data.shards import Corpus, heldout_documents
+    from octavo.data.shards import Corpus
     from octavo.evaluation.parallel import read_parallel
-    from octavo.evaluation.table import show
     from octavo.run.opened import open_run
 
     run = open_run(arguments.run)
@@ -82,6 +82,7 @@ def evaluate(arguments: Arguments) -> dict:
     if not 0 <= overlap < length:
         raise ConfigError(f"--overlap lies in [0, {length}), the row length, not {overlap}.")
     source = arguments.text or arguments.data or arguments.parallel or run.config.data.source
+    held, of = [Held(text, source, None) for text in documents or ()], None
     if arguments.parallel:
         documents = read_parallel(arguments.parallel, arguments.sentences)
     elif documents is None:
@@ -89,15 +90,19 @@ def evaluate(arguments: Arguments) -> dict:
         if arguments.json is not None:
             check_output(arguments.json, "--json", *folders)
         corpora = [Corpus(folder) for folder in folders]
-        documents = heldout_documents(corpora, arguments.most_bytes)
-        if not documents:
+        held = heldout_documents(corpora, arguments.most_bytes)
+        if not held:
             raise ConfigError(f"{source} has no held-out documents; score a file with --text.")
+        documents = [one.text for one in held]
+        splits = [c.folder for c in corpora if "heldout" in c.split_documents]
+        of = sum(Corpus(folder, "heldout").utf8_bytes for folder in splits)
 
+    asked = held if getattr(measure, "HELD", False) else documents
     errors = cli.console(stderr=True)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("scoring")
         rows = measure.measure(
-            run, documents, arguments, overlap=overlap, batch_size=arguments.batch_size,
+            run, asked, arguments, overlap=overlap, batch_size=arguments.batch_size,
             progress=lambda done, of: bar.update(task, completed=done, total=of),
         )  # fmt: skip
 
@@ -111,12 +116,32 @@ def evaluate(arguments: Arguments) -> dict:
         "length": length,
         "overlap": overlap,
     }
-    show(f"{arguments.run} at step {run.step}: {source}", rows, cli.console())
+    title = f"{arguments.run} at step {run.step}: {source}"
+    if of is not None:
+        title += f", {sum(map(len, documents)):,} of the {of:,} bytes held out"
+    _show(title, rows, cli.console())
     # One row is told as it is; several, as a list beside what they are of.
     values = (rows[0] if len(rows) == 1 else {arguments.what: rows}) | about
     if arguments.json is not None:
         files.write_json(arguments.json, values)
     return values
+
+
+def _show(title: str, rows: list[dict], console) -> None:
+    """The table of the rows, and one for each value of a row that is rows itself, by name."""
+    from octavo.evaluation.table import show
+
+    apart = {name: of for row in rows for name, of in row.items() if isinstance(of, dict)}
+    show(title, [{k: v for k, v in row.items() if k not in apart} for row in rows], console)
+    for name, of in apart.items():
+        key = name.removeprefix("by_")
+        show(name.replace("_", " "), [{key: each} | row for each, row in of.items()], console)
+    if "low" in rows[0]:
+        console.print(
+            "low, high: 95% interval, by a bootstrap over documents"
+            if rows[0]["low"] is not None
+            else "no interval: one document does not say how others would score"
+        )
 
 
 def _check(arguments: Arguments, measure, parallel: bool) -> None:

@@ -44,6 +44,9 @@ peers: Peers | None = None
 kept = "What was finished is kept; run the same command again."
 """Said to who interrupts. Training that is finished says so here."""
 
+closing: Callable[[], None] | None = None
+"""Puts the terminal in order, where something shows there: called before the last words."""
+
 _ending = threading.Lock()
 
 
@@ -54,6 +57,8 @@ def end(sentence: str, code: int, error: BaseException | None = None) -> None:
     if peers and error is not None:
         peers.await_cause(error)
     _ending.acquire()
+    if closing is not None:
+        within(1, closing)
     if others := peers:
         orderly = code == DONE or isinstance(error, Preempted)
         within(70 if orderly else 10, lambda: others.farewell(error, sentence, code))
@@ -82,7 +87,10 @@ def _say(sentence: str, code: int) -> None:
 
 def warn(sentence: str) -> None:
     """A sentence on standard error, while the work goes on."""
-    print(f"warning: {sentence}", file=sys.stderr, flush=True)
+    label = "warning:"
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+        label = f"\x1b[1;33m{label}\x1b[0m"
+    print(label, sentence, file=sys.stderr, flush=True)
 
 
 def within(seconds: float, action: Callable[[], None]) -> None:

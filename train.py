@@ -13,7 +13,7 @@ from pathlib import Path
 from octavo import cli, process
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config
-from octavo.files import write, write_json
+from octavo.files import write
 
 
 def main() -> None:
@@ -43,28 +43,33 @@ def train(config: Config, preset: str = "custom") -> dict:
 def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitStack) -> dict:
     import jax  # here, so that --help and wrong flags answer at once
 
-    from octavo.data.shards import heldout_documents
+    from octavo.data.heldout import heldout_documents
     from octavo.run.checkpoint import Checkpoints, all_finite, record_of
     from octavo.run.identity import changes
     from octavo.training import folder
+    from octavo.training.evaluation import Evaluator
     from octavo.training.hosts import start_hosts
-    from octavo.training.metrics import human
-    from octavo.training.report import Reporter, decided
+    from octavo.training.provenance import provenance
+    from octavo.training.report import Reporter, decided, printable, scored
+    from octavo.training.screen import opened
     from octavo.training.trainer import Trainer
 
     start_hosts(config.train.distributed)
     leader = jax.process_index() == 0
-    console = cli.console(quiet=not leader)
+    settings, steps = config.train, config.train.steps
+    screen = held.enter_context(opened(cli.console(quiet=not leader), steps, settings.log_every))
 
     # Devices, data and model: shapes only, nothing allocated yet.
     record = record_of(Path(config.workdir)) if config.workdir else None
     trainer = Trainer.of(config, record=record)
     held.enter_context(jax.set_mesh(trainer.mesh))
-    plan, scored = trainer.plan, config.train.evaluation_bytes
-    heldout = heldout_documents(plan.corpora, scored) if scored else []
-    if scored and not heldout:
-        console.print("warning: no text was held out, so there will be no score; prepare the "
-                      "corpus again with a larger --heldout")  # fmt: skip
+    plan, most = trainer.plan, settings.evaluation_bytes
+    heldout = heldout_documents(plan.corpora, most) if most else []
+    if most and not heldout:
+        screen.warn(
+            "no text was held out, so there will be no score; prepare the corpus again with a "
+            "larger --heldout"
+        )
 
     # The folder: ours alone, the same for all hosts, and what it holds.
     workdir = folder.claim(config, preset, held)
@@ -76,41 +81,56 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     trainer = trainer.continuing(record)
 
     # Continue the run that is there, or start one.
-    checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
+    checkpoints = Checkpoints(workdir, settings.keep_checkpoints, settings.keep_every)
     state = checkpoints.restore(
-        trainer.abstract, plan.description, trainer.meta, console.print, allowed
+        trainer.abstract, plan.description, trainer.meta, screen.warn, allowed
     )
     if state is None:
         state = trainer.fresh()
-    first_step, steps = int(state["step"]), config.train.steps
+    first_step = int(state["step"])
     if leader:
         folder.describe(workdir, trainer)
 
     # Say what was decided.
+    evaluator = Evaluator(trainer, heldout, watchdog.alive)
     if record is not None:
         for change in changes(record.config, config):
-            console.print(f"changed    {change}")
+            screen.log(f"changed    {change}")
     if trainer.replanned:
-        console.print(f"schedule   {trainer.replanned.sentence(config)}")
+        screen.log(f"schedule   {trainer.replanned.sentence(config)}")
     told = " (starts again: nothing was saved yet)" if begun else ""
     if record is not None:
         told = f" (continues at step {first_step})"
-    console.print(f"run        {workdir}{told}")
-    for line in decided(trainer, preset):
-        console.print(line)
+    screen.log(f"run        {workdir}{told}")
+    for line in (*decided(trainer, preset), *scored(evaluator)):
+        screen.log(line)
 
     # The loop. Metrics of a step are read while the next one runs.
-    reporter = Reporter(trainer, console, workdir if leader else None, first_step)
+    about = provenance(trainer, preset)
+    reporter = Reporter(trainer, screen, workdir if leader else None, first_step, about, _page)
+    if settings.keep_best:
+        for at, bits in reporter.history.scores:
+            if at in checkpoints.steps:
+                checkpoints.offer(at, bits)
 
     def report(step: int, *about) -> None:
         reporter(step, *about)
-        if reporter.in_a_row >= config.train.give_up_after:
+        if reporter.in_a_row >= settings.give_up_after:
             checkpoints.wait()
             raise cli.RunError(
                 f"{reporter.in_a_row} steps in a row up to step {step} were not finite. "
                 + folder.give_up(workdir, checkpoints, config, step, reporter.in_a_row)
             )
         watchdog.alive()
+
+    def evaluate():
+        watchdog.begin("scoring")
+        try:
+            return evaluator(state)
+        except Exception as error:
+            if jax.process_count() > 1:  # the others wait
+                raise
+            screen.warn(f"no score, but training goes on: {cli.sentence(error)}")
 
     stream = trainer.batches(first_step)
     pending, due, sound = None, False, True
@@ -123,19 +143,28 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
             report(*pending)
         pending = (step, metrics, data_wait)
         stopping = stop.requested(step)
-        due |= step % config.train.checkpoint_every == 0
-        if stopping or due or step == steps:
-            report(*pending)
+        due |= step % settings.checkpoint_every == 0
+        due |= bool(settings.keep_every) and step % settings.keep_every == 0
+        if stopping or due or evaluator.due(step) or step == steps:
+            found = evaluate() if evaluator.due(step) else None
+            report(*pending, found)
             pending = None
+            if found and settings.keep_best:
+                due |= checkpoints.offer(step, found.score.bits_per_byte)
             # What made a step fail, or would make the next one, is not kept: it waits.
-            sound = not reporter.in_a_row and all_finite(state["params"])
-            if sound:
-                checkpoints.save(state, plan.description, trainer.meta)
-                (workdir / folder.DIVERGED).unlink(missing_ok=True)
-                due = False
+            if stopping or due or step == steps:
+                sound = not reporter.in_a_row and all_finite(state["params"])
+                if sound:
+                    checkpoints.save(state, plan.description, trainer.meta)
+                    (workdir / folder.DIVERGED).unlink(missing_ok=True)
+                    due = False
+            if found and sound:
+                reporter.leave()
         if stopping:
             checkpoints.wait()
             saved = f"step {checkpoints.newest}" if checkpoints.newest else "nothing"
+            if sound:
+                reporter.leave()
             raise cli.Preempted(f"{saved} is saved in {workdir}")
     watchdog.begin("saving")
     checkpoints.wait()
@@ -147,44 +176,41 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
         )
     checkpoints.close()
     reporter.close()
+    screen.close()
     saved = f"training is finished and saved in {workdir}"
     process.kept = f"But {saved}; {cli.again()} to score it."
     stop.close()
 
     # What came of it, which cannot lose what training gave.
     run = trainer.run(state, workdir.name)
-    results: dict[str, float] = {"step": int(state["step"])}
     try:
-        watchdog.begin("scoring")
         if heldout:
-            console.print("scoring held-out text ...")
-            score = run.score(
-                heldout, batch_size=config.data.batch_size,
-                progress=lambda done, of: watchdog.alive("scoring"),
-            )  # fmt: skip
-            results["heldout/bits_per_byte"] = score.bits_per_byte
-            console.print(
-                f"held-out   {score.bits_per_byte:.3f} bits/byte over {human(score.bytes)}B in "
-                f"{score.documents} documents"
-            )
-        if config.train.sample_bytes:
+            watchdog.begin("scoring")
+            screen.log("scoring held-out text ...")
+            reporter.final(evaluator, run)
+        if settings.sample_bytes:
             watchdog.begin("sampling")
-            text = run.generate(
-                "The ", config.train.sample_bytes, temperature=0.7, seed=config.train.seed
-            )
-            console.print("\nsample     " + text.replace("\n", "\n           "))
+            text = evaluator.sample(run)
+            shown = printable(text.replace("\t", "    ")).replace("\n", "\n           ")
+            screen.log(f"\nsample     {shown}\n")
             if leader:
                 write(workdir / "sample.txt", text)
-        if leader:
-            write_json(workdir / "results.json", results)
+        results = reporter.leave(finished=True)
     except Exception as error:
         failed = cli.sentence(error)
-        if leader:
-            with contextlib.suppress(OSError):  # it may be why
-                write_json(workdir / "results.json", results | {"failed": failed})
+        with contextlib.suppress(OSError):  # it may be why
+            reporter.leave(finished=True, failed=failed)
         raise cli.RunError(f"{saved}; scoring failed: {failed}") from error
-    console.print(f"\nthe run is in {workdir}")
+    for line in (*reporter.summary(), "", *reporter.left_behind(workdir)):
+        screen.log(line)
+    screen.log(f"\nthe run is in {workdir}")
     return results | {"workdir": str(workdir)}
+
+
+def _page(workdirs: list[Path], out: Path) -> None:
+    from octavo.evaluation.report import write_report
+
+    write_report(workdirs, out)
 
 
 def cli_main() -> None:

@@ -95,8 +95,9 @@ def _units(
 ) -> tuple[bytes, list[tuple[str, "Units"]]]:
     """The text that is shown, and how each run, by its name, cuts it. text: None: what was held
     out."""
+    from octavo.data.heldout import heldout_documents
     from octavo.data.pipeline import parse_source
-    from octavo.data.shards import Corpus, heldout_documents
+    from octavo.data.shards import Corpus
     from octavo.evaluation import viewer
     from octavo.run.opened import open_run
 
@@ -109,7 +110,7 @@ def _units(
             documents = heldout_documents(
                 [Corpus(where) for where in folders], arguments.most_bytes
             )
-            text = b"\n".join(documents)
+            text = b"\n".join(one.text for one in documents)
         text = viewer.beginning(text, arguments.most_bytes)
         if not text:
             raise ConfigError("there is no text to show: name a file with --text.")

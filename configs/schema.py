@@ -152,6 +152,11 @@ class TrainConfig:
     """Steps between checkpoints; the last step always saves one."""
     keep_checkpoints: int = 3
     """Newest checkpoints that stay on disk."""
+    keep_every: int = 0
+    """Steps between milestones: checkpoints that are made at its multiples and always stay. 0:
+    none."""
+    keep_best: bool = False
+    """Also make and keep the checkpoint with the best score of those during training."""
     give_up_after: int = 20
     """Non-finite updates are skipped; this many in a row end the run."""
     distributed: bool = False
@@ -161,9 +166,12 @@ class TrainConfig:
     """End with code 70, and every thread's stack, when no step finishes for this long, or nothing
     moves for four times as long where the run starts, compiles or saves. 0: never."""
     evaluation_bytes: int = 100_000
-    """Held-out bytes scored at the end (whole documents, until this many)."""
+    """Held-out bytes scored at the end (whole documents, until this many). 0: nothing is scored."""
+    evaluate_every: int | None = None
+    """Steps between scores during training, of a fixed part of that text: as much as six steps
+    train on, at most. None: a tenth of the steps, or 100 if that is more. 0: never."""
     sample_bytes: int = 300
-    """Bytes of text sampled at the end."""
+    """Bytes of text sampled at the end, and the first hundred or so at each score."""
 
     def __post_init__(self):
         check_values(self)
@@ -172,8 +180,14 @@ class TrainConfig:
             "give_up_after",
         )  # fmt: skip
         check_not_negative(
-            self, "z_loss", "watchdog_seconds", "evaluation_bytes", "sample_bytes", "seed"
-        )
+            self, "z_loss", "watchdog_seconds", "evaluation_bytes", "sample_bytes", "seed",
+            "keep_every",
+        )  # fmt: skip
+        if self.evaluate_every is not None:
+            check_not_negative(self, "evaluate_every")
+        if self.keep_best and (self.evaluate_every == 0 or self.evaluation_bytes == 0):
+            nothing = "evaluate_every" if self.evaluate_every == 0 else "evaluation_bytes"
+            raise ConfigError(f"train.keep_best needs scores, but train.{nothing} is 0.")
 
 
 @dataclass(frozen=True)

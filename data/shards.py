@@ -266,32 +266,6 @@ def _check_size(path: Path, shard: Shard) -> None:
         )
 
 
-def heldout_documents(corpora: list[Corpus], most_bytes: int) -> list[bytes]:
-    """Whole held-out documents of each corpus in turn, in order, until ``most_bytes``; 0: all.
-    Raises DataError if none of the corpora has such a split at all."""
-    if not any("heldout" in corpus.split_documents for corpus in corpora):
-        folders = ", ".join(str(corpus.folder) for corpus in corpora)
-        raise DataError(
-            f"{folders}: no text was held out, so there is nothing to score. Train without a score "
-            "(--train.evaluation-bytes 0), or prepare it again with --heldout 0.01."
-        )
-    found: list[bytes] = []
-    for corpus in corpora:
-        size = 0
-        for document in (
-            Corpus(corpus.folder, "heldout").documents_in(0) if _heldout(corpus) else ()
-        ):
-            found.append(document)
-            size += len(document)
-            if most_bytes and size >= most_bytes:
-                break
-    return found
-
-
-def _heldout(corpus: Corpus) -> int:
-    return corpus.split_documents.get("heldout", 0)
-
-
 def _bits(record: bytes) -> np.ndarray:
     return np.unpackbits(np.frombuffer(record, np.uint8))
 

@@ -9,8 +9,9 @@ permission or a fault of the storage changes nothing on disk.
 import contextlib
 import json
 import logging
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,14 +183,32 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+@dataclass
+class _Kept:
+    """Which checkpoints stay, as Orbax asks it: the newest few, milestones, and the best."""
+
+    newest: int
+    every: int
+    best: int | None = None
+    """Its step."""
+
+    def should_preserve(self, checkpoints: Sequence, *, context) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        stay = {self.best, *steps[-self.newest :]}
+        return [step in stay or bool(self.every and step % self.every == 0) for step in steps]
+
+
 class Checkpoints:
     """The checkpoints of a run directory."""
 
-    def __init__(self, workdir: Path, keep: int):
+    def __init__(self, workdir: Path, keep: int, every: int = 0):
+        """keep: the newest few that stay. every: those of its multiples stay, too; 0: none."""
         _quiet()
         self.folder = Path(workdir).absolute() / "checkpoints"
+        self.kept, self._best = _Kept(keep, every), math.inf
         self.manager = ocp.CheckpointManager(
-            self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+            self.folder,
+            options=ocp.CheckpointManagerOptions(preservation_policy=self.kept, create=True),
         )
 
     def save(self, state: dict, data: dict, meta: dict) -> None:
@@ -213,6 +232,18 @@ class Checkpoints:
 
     def close(self) -> None:
         self.manager.close()
+
+    def offer(self, step: int, score: float) -> bool:
+        """Whether a score (of which less is better) is the best that was offered; from then on the
+        checkpoint of its step stays, in place of the best before."""
+        if better := score < self._best:
+            self._best, self.kept.best = score, step
+        return better
+
+    @property
+    def steps(self) -> list[int]:
+        """Those of the complete checkpoints."""
+        return list(self.manager.all_steps())
 
     @property
     def newest(self) -> int | None:

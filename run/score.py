@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from octavo.batch import FIELDS, Batch
+from octavo.data.heldout import Held
 from octavo.model.entropy import cross_entropy
 from octavo.run.rows import over_documents, packed_rows
 from octavo.run.sharding import batch_sharding, place_batch
@@ -40,30 +41,12 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Score:
-    """What a model pays for a set of documents."""
-
-    nats: float
-    bytes: int
-    """UTF-8 bytes of the original text."""
-    documents: int
-    ids: int
-    """Predictions: one per id, ends of documents included."""
-    surprisal: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
-    """Bits of each byte, float64 ``[bytes]``, of each document; ends of documents are paid besides.
-    What an id stands for shares its bits; those of an id without bytes go to the byte before."""
-
-    @property
-    def bits_per_byte(self) -> float:
-        return self.nats / math.log(2) / self.bytes
-
-
-@dataclass(frozen=True)
 class Units:
     """How a model cuts a text at its first level: arrays over the bytes of the text."""
 
     surprisal: np.ndarray
-    """float64: bits of each byte, as in ``Score``."""
+    """float64: bits of each byte; ends of documents are paid besides. What an id stands for shares
+    its bits; those of an id without bytes go to the byte before."""
     ends: np.ndarray
     """Booleans: a unit ends with this byte; all, of a flat model of bytes."""
     probability: np.ndarray
@@ -74,6 +57,59 @@ class Units:
         """First byte of each unit, and the one behind it; what follows the last end is a unit."""
         edges = np.unique(np.r_[0, np.flatnonzero(self.ends) + 1, len(self.ends)]).tolist()
         return list(zip(edges, edges[1:], strict=False))
+
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model pays for a set of documents."""
+
+    nats: float
+    bytes: int
+    """UTF-8 bytes of the original text."""
+    documents: int
+    ids: int
+    """Predictions: one per id, ends of documents included."""
+    document_nats: np.ndarray = field(repr=False, compare=False)
+    """float64 ``[documents]``, the end of each included."""
+    document_bytes: np.ndarray = field(repr=False, compare=False)
+    """int64 ``[documents]``."""
+    units: list[Units] = field(repr=False, compare=False)
+    """Of each document."""
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / math.log(2) / self.bytes
+
+    @property
+    def surprisal(self) -> list[np.ndarray]:
+        """Bits of each byte of each document, as in ``Units``."""
+        return [one.surprisal for one in self.units]
+
+    @functools.cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """Bits per byte at both ends of the 95% interval of a bootstrap over documents: how the
+        score moves with the choice of them, by ``RESAMPLES`` draws with replacement (percentiles;
+        the same draws for the same documents). None of fewer than two, which say nothing of it."""
+        return interval(self.document_nats, self.document_bytes)
+
+
+def interval(nats: np.ndarray, sizes: np.ndarray) -> tuple[float, float] | None:
+    """``Score.interval`` of documents that cost ``nats`` and have ``sizes`` bytes."""
+    filled = int((sizes > 0).sum())
+    if filled < 2 or not np.isfinite(nats).all():
+        return None
+    rng, share = np.random.default_rng(0), np.full(len(nats), 1 / len(nats))
+    found = np.empty(RESAMPLES)
+    for i in range(RESAMPLES):
+        drawn = rng.multinomial(len(nats), share)
+        while not (size := drawn @ sizes):  # a draw of empty documents alone
+            drawn = rng.multinomial(len(nats), share)
+        found[i] = drawn @ nats / size
+    low, high = np.quantile(found, [0.025, 0.975]) / math.log(2)
+    return float(low), float(high)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -157,16 +193,50 @@ def score(run: "Run", documents: list[bytes], **how) -> Score:
         raise ValueError("there is no text to score")
     encoded = [run.tokenizer.encode(document) for document in documents]
     found = predictions(run, encoded, **how)
-    by_byte = zip(encoded, found, documents, strict=True)
+    nats = np.array([one.nats.sum(dtype=np.float64) for one in found])
     return Score(
-        nats=sum(float(one.nats.sum(dtype=np.float64)) for one in found),
+        nats=float(sum(nats)),
         bytes=sum(map(len, documents)),
         documents=len(documents),
         ids=sum(len(one.nats) for one in found),
-        surprisal=[
-            over_bytes(ids, one, run.tokenizer, len(text)).surprisal for ids, one, text in by_byte
+        document_nats=nats,
+        document_bytes=np.array([len(document) for document in documents]),
+        units=[
+            over_bytes(ids, one, run.tokenizer, len(text))
+            for ids, one, text in zip(encoded, found, documents, strict=True)
         ],
     )
+
+
+def by_label(score: Score, held: list[Held]) -> dict[str, dict]:
+    """What a score of these documents is of each label and corpus: ``bits_per_byte``, the ends of
+    its interval ``low`` and ``high`` (None: one document), ``bytes`` and ``documents``, by name.
+
+    Of one corpus, labels; of several, each corpus, and CORPUS/LABEL. Empty if there is nothing to
+    tell apart.
+    """
+    corpora: dict[str, dict[str | None, list[int]]] = {}
+    for i, one in enumerate(held):
+        corpora.setdefault(one.corpus, {}).setdefault(one.label, []).append(i)
+    groups: dict[str, list[int]] = {}
+    for corpus, labels in corpora.items():
+        if len(corpora) > 1:
+            groups[corpus] = [i for mine in labels.values() for i in mine]
+        if len(labels) > 1:
+            prefix = f"{corpus}/" if len(corpora) > 1 else ""
+            named = ((label, mine) for label, mine in labels.items() if label is not None)
+            groups |= {f"{prefix}{label}": mine for label, mine in named}
+    found = {}
+    for name, mine in groups.items():
+        nats, sizes = score.document_nats[mine], score.document_bytes[mine]
+        if size := int(sizes.sum()):
+            low, high = interval(nats, sizes) or (None, None)
+            bits = float(nats.sum()) / math.log(2) / size
+            found[name] = {
+                "bits_per_byte": bits, "low": low, "high": high,
+                "bytes": size, "documents": len(mine),
+            }  # fmt: skip
+    return found
 
 
 def over_bytes(ids: np.ndarray, found: Predictions, tokenizer: Tokenizer, size: int) -> Units:

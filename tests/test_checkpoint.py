@@ -56,6 +56,16 @@ def test_newest_few_are_kept_and_come_back(tmp_path):
     assert items == {"params", "opt", "data", "meta"}
 
 
+def test_milestones_and_the_best_are_kept(tmp_path):
+    checkpoints, scores = Checkpoints(tmp_path, 1, every=4), {1: 3.0, 2: 2.0, 3: float("nan")}
+    for step in range(1, 8):
+        better = checkpoints.offer(step, scores.get(step, 2.5))
+        assert better == (step < 3)
+        checkpoints.save(state_of(step), {"plan": 1}, META)
+    checkpoints.wait()
+    assert sorted(checkpoints.steps) == [2, 4, 7] and checkpoints.newest == 7
+
+
 def test_differences_are_shown(tmp_path):
     checkpoints = saved(tmp_path, [1])
     abstract = abstract_of(state_of(0))

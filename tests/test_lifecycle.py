@@ -325,16 +325,20 @@ def test_preparing_workers(way, tmp_path):
     wait_until(lambda: all(map(gone, workers)))
 
 
-def test_scoring_cannot_lose_the_training(tiny, tmp_path, monkeypatch):
+def test_scoring_cannot_lose_the_training(tiny, tmp_path, monkeypatch, capsys):
     def fails(*arguments, **options):
         raise MemoryError("a very long document")
 
     monkeypatch.setattr("octavo.run.opened.score", fails)
+    monkeypatch.setattr("octavo.evaluation.report.write_report", fails)
     steps = dataclasses.replace(tiny.train, steps=2)
     config = dataclasses.replace(tiny, train=steps, workdir=str(tmp_path / "run"))
     with pytest.raises(RunError) as raised:
         train.train(config)
     said = str(raised.value)
+    warned = capsys.readouterr().out
+    assert "warning: no score, but training goes on: there is not enough memory" in warned
+    assert "warning: no page of the run: MemoryError" in warned
     assert f"training is finished and saved in {tmp_path / 'run'}; scoring failed: " in said
     assert "a very long document" in said
     results = json.loads((tmp_path / "run" / "results.json").read_text())

@@ -26,7 +26,7 @@ ROOMS = {
     "decoding": {*_PLAIN, "model"},
     "data": _PLAIN,
     "run": {*_PLAIN, "model", "decoding", "data"},
-    "training": {*_PLAIN, "model", "data", "run"},
+    "training": {*_PLAIN, "model", "decoding", "data", "run"},
     "launch": {*_PLAIN, "model", "run", "training", "cli"},
     "evaluation": {*_PLAIN, "model", "decoding", "data", "run", "arguments"},
 }

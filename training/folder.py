@@ -30,7 +30,10 @@ from octavo.training.trainer import Trainer
 LOCK = "lock"
 DIVERGED = "diverged.json"
 """Holds ``Diverged``."""
-MADE = ("metrics.jsonl", "results.json", "sample.txt", "tokenizer.json", "tensorboard")
+MADE = (
+    "metrics.jsonl", "samples.jsonl", "results.json", "report.html", "sample.txt",
+    "tokenizer.json", "tensorboard",
+)  # fmt: skip
 """What only a run that has a ``CONFIG`` makes."""
 
 
@@ -115,21 +118,21 @@ def claim(config: Config, preset: str, held: contextlib.ExitStack) -> Path:
     if jax.process_index() == 0:
         folder = Path(config.workdir) if config.workdir else new_folder(preset)
         held.enter_context(owned(folder))
-    return Path(_from_leader(folder and str(folder)))
+    return Path(from_leader(folder and str(folder)))
 
 
 def check_hosts_agree(config: Config, plan: dict) -> None:
     """Raise ConfigError on a host whose settings or data plan are not those of the first."""
     mine = to_json(config) | {"workdir": None, "data plan": plan}
     words = ("the first has", "this one")
-    if found := differences(_from_leader(mine), mine, words=words):
+    if found := differences(from_leader(mine), mine, words=words):
         raise ConfigError(
             f"host {jax.process_index()} was started in another way than the first: "
             f"{'; '.join(found)}. Give all the same command, and the same data."
         )
 
 
-def _from_leader(value: Any) -> Any:
+def from_leader(value: Any) -> Any:
     """What the first host has, on all of them; plain JSON."""
     if jax.process_count() == 1:
         return value

@@ -1,4 +1,4 @@
-"""Metrics to disk and to the screen."""
+"""Metrics to disk."""
 
 import contextlib
 import errno
@@ -8,12 +8,14 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
-from rich.console import Console
 from tensorboardX.proto import event_pb2, summary_pb2
+from tensorboardX.summary import text
 
 from octavo import files, process
 
@@ -21,15 +23,54 @@ _EVENTS: Any = event_pb2  # their names are made when they are imported
 _SUMMARIES: Any = summary_pb2
 
 
+SMOOTH = 0.95
+"""What the mean of the loss keeps of itself at a step."""
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+
+
+@dataclass
+class History:
+    """What the log says of the steps that a run goes on from."""
+
+    last: dict[str, Any] = field(default_factory=dict)
+    """The row of the last of them."""
+    scores: list[tuple[int, float]] = field(default_factory=list)
+    """Steps at which held-out text was scored, and its bits per byte."""
+    evaluation_seconds: float = 0.0
+    smoothed: float | None = None
+    """Mean of the bits per byte of the newest steps: of all, while they are few."""
+    weight: float = 0.0
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.last = row
+        if isinstance(bits := row.get("train/bits_per_byte"), float):
+            self.smooth(bits)
+        if isinstance(bits := row.get("heldout/bits_per_byte"), float):
+            self.scores.append((row["step"], bits))
+        if isinstance(seconds := row.get("perf/evaluation_seconds"), float):
+            self.evaluation_seconds += seconds
+
+    def smooth(self, bits: float) -> float:
+        """Count a step in; returns the mean."""
+        if self.smoothed is None or not math.isfinite(self.smoothed):
+            self.smoothed, self.weight = bits, 0.0
+        self.weight = SMOOTH * self.weight + 1
+        self.smoothed += (bits - self.smoothed) / self.weight
+        return self.smoothed
+
+
 class MetricsLog:
-    """``metrics.jsonl`` (one object a step) and TensorBoard events of a run directory.
+    """Of a run directory: ``metrics.jsonl`` (one object a step), ``samples.jsonl`` (one a score)
+    and TensorBoard events.
 
     Numbers that are not finite are null there, and named under ``nonfinite``."""
 
     def __init__(self, workdir: Path, first_step: int):
         """Forget what a killed run logged beyond ``first_step``: those steps come again."""
-        self.path = Path(workdir) / "metrics.jsonl"
-        _keep_until(self.path, first_step)
+        self.path = Path(workdir) / METRICS
+        self.history = History()
+        _keep_until(self.path, first_step, self.history.add)
+        _keep_until(self.path.with_name(SAMPLES), first_step)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (for the run's life)
         self._events = Events(Path(workdir) / "tensorboard", first_step)
 
@@ -43,6 +84,13 @@ class MetricsLog:
         except OSError as error:  # which does not know its file
             raise OSError(error.errno, error.strerror, str(self.path)) from error
         self._events.write(step, {k: v for k, v in values.items() if k not in strange})
+
+    def write_sample(self, step: int, sample: dict[str, Any]) -> None:
+        """What the model writes (``text``) and how it cuts a text at a step. Raises OSError."""
+        with open(self.path.with_name(SAMPLES), "a", encoding="utf-8") as file:
+            file.write(files.json_text({"step": step} | sample) + "\n")
+        if sample["text"]:
+            self._events.write_text(step, "sample", sample["text"])
 
     def close(self) -> None:
         self._file.close()
@@ -70,6 +118,10 @@ class Events:
         summary = _SUMMARIES.Summary
         scalars = [summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._add(step=step, summary=summary(value=scalars))
+
+    def write_text(self, step: int, tag: str, content: str) -> None:
+        shown = content.encode(errors="replace").decode().replace("\0", "\ufffd")
+        self._add(step=step, summary=text(tag, shown))
 
     def close(self) -> None:
         file, self._file = self._file, None
@@ -101,8 +153,8 @@ def _masked_crc(data: bytes) -> bytes:
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
-def _keep_until(path: Path, step: int) -> None:
-    """Drop the lines of later steps, and what a kill cut short."""
+def _keep_until(path: Path, step: int, see: Callable[[dict], None] = lambda row: None) -> None:
+    """Drop the lines of later steps, and what a kill cut short; ``see`` is shown the others."""
     if not path.exists():
         return
     before, kept = path.read_bytes(), []
@@ -111,6 +163,7 @@ def _keep_until(path: Path, step: int) -> None:
             row = json.loads(line)
             if row["step"] <= step:
                 kept.append(files.json_text(row) + "\n")
+                see(row)
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
     if (after := "".join(kept).encode()) != before:
@@ -133,45 +186,3 @@ def of_parts(values: dict[str, float]) -> dict[str, float]:
             name = f"{'rate' if kind == 'ends' else kind}/{level}"
             found[name] = value / max(values[f"positions/{level}"], 1)
     return found
-
-
-class Progress:
-    """Where the run stands: loss, speed and time left, every few steps."""
-
-    def __init__(self, console: Console, first_step: int, steps: int, every: int):
-        self.console, self.steps, self.every = console, steps, every
-        self._mark_step, self._mark_bytes, self._bytes = first_step, 0.0, 0.0
-        self._mark_time = self._start = time.perf_counter()
-
-    def update(self, step: int, bits_per_byte: float, grad_norm: float, new_bytes: float) -> float:
-        """Count a finished step; returns bytes per second since the last printed line."""
-        self._bytes += new_bytes
-        now = time.perf_counter()
-        elapsed = max(now - self._mark_time, 1e-9)
-        speed = (self._bytes - self._mark_bytes) / elapsed
-        if step % self.every == 0 or step == self.steps:
-            done = step - self._mark_step
-            left = elapsed / max(done, 1) * (self.steps - step)
-            self.console.print(
-                f"step {step:>{len(str(self.steps))}}/{self.steps}   {bits_per_byte:6.3f} bits/byte"
-                f"   {human(speed)}B/s   grad {grad_norm:5.2f}   {clock(left)} left",
-                highlight=False,
-            )
-            self._mark_step, self._mark_bytes, self._mark_time = step, self._bytes, now
-        return speed
-
-
-def human(value: float) -> str:
-    """A number with a metric prefix: 12_345 -> "12.3 k"."""
-    power = 0
-    while abs(value) >= 999.5 and power < 5:
-        value /= 1000
-        power += 1
-    return f"{value:.3g} {' kMGTP'[power].strip()}"
-
-
-def clock(seconds: float) -> str:
-    """Seconds as "1:02:03" or "2:03"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,15 +1,36 @@
-"""What a training says: what was decided at its start, and how each step went."""
+"""What a training says: what was decided at its start, how each step went, what it has come to."""
 
+import contextlib
+import dataclasses
 import math
-from collections.abc import Iterator
+import os
+import resource
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import jax
-from rich.console import Console
+import jax.numpy as jnp
+import numpy as np
 
+from octavo import files
 from octavo.model import flops
-from octavo.training.metrics import MetricsLog, Progress, human, of_parts
+from octavo.run.opened import Run
+from octavo.run.score import by_label
+from octavo.training.evaluation import PROMPT, Evaluation, Evaluator, results_of
+from octavo.training.folder import from_leader
+from octavo.training.metrics import METRICS, History, MetricsLog, of_parts
+from octavo.training.optimizer import learning_rate
+from octavo.training.screen import Screen, Standing, clock, human
 from octavo.training.trainer import Trainer
+
+RESULTS, REPORT = "results.json", "report.html"
+MOST_SHOWN = 12
+"""Labels whose score the screen has room for."""
 
 
 def decided(trainer: Trainer, preset: str) -> Iterator[str]:
@@ -37,47 +58,318 @@ def decided(trainer: Trainer, preset: str) -> Iterator[str]:
     )
 
 
+def scored(evaluator: Evaluator) -> Iterator[str]:
+    """What is scored, and when."""
+    if not evaluator.held:
+        return
+    part, whole = ([sum(len(one.text) for one in held), len(held)]
+                   for held in (evaluator.part, evaluator.held))  # fmt: skip
+    at_end = f"{human(whole[0])}B in {whole[1]} documents"
+    if not evaluator.every:
+        yield f"held-out   {at_end}, scored at the end"
+    elif part == whole:
+        yield f"held-out   {at_end}, scored every {evaluator.every} steps and at the end"
+    else:
+        yield (
+            f"held-out   {human(part[0])}B of it in {part[1]} documents scored every "
+            f"{evaluator.every} steps; all, {at_end}, at the end"
+        )
+
+
 class Reporter:
-    """Tells of each step, on the screen and in the log, and counts what was skipped."""
+    """Tells of each step, on the screen and in the log, counts, and keeps results.json.
 
-    def __init__(self, trainer: Trainer, console: Console, workdir: Path | None, first_step: int):
-        """workdir: of the log; None: another host writes it."""
+    Counts go on where the log of the run ends: bytes, FLOPs and seconds are of all its steps."""
+
+    def __init__(
+        self, trainer: Trainer, screen: Screen, workdir: Path | None, first_step: int,
+        about: dict[str, Any], page: Callable[[list[Path], Path], None],
+    ):  # fmt: skip
+        """workdir: None: another host writes. about: what results.json says of the run all along.
+        page: writes the page of run directories."""
         self.skipped = self.in_a_row = 0
-        self._trainer, self._console = trainer, console
-        train = trainer.config.train
-        self._progress = Progress(console, first_step, train.steps, train.log_every)
-        self._log = None if workdir is None else MetricsLog(workdir, first_step)
+        self._trainer, self._screen, self._workdir = trainer, screen, workdir
+        self._about, self._page, self.step = about, page, first_step
         self._peak = flops.peak_flops(trainer.mesh.devices.flat[0].device_kind)
+        self._log = None if workdir is None else MetricsLog(workdir, first_step)
+        kept = dataclasses.asdict(self._log.history) if self._log else None
+        self.history = history = History(**from_leader(kept))
+        last = history.last if history.last.get("step") == first_step else {}
 
-    def __call__(self, step: int, metrics: dict[str, jax.Array], data_wait: float) -> None:
+        def counted(name: str, each: float) -> float:  # revisions before did not count
+            return last.get(f"train/{name}") or first_step * each
+
+        step_ids = math.prod(trainer.shape)
+        self.bytes = round(counted("bytes", step_ids * trainer.bytes_per_id))
+        self.flops = counted("flops", trainer.flops_per_step)
+        self.flops_useful = counted("flops_useful", step_ids * trainer.flops_per_id)
+        self._speed = last.get("perf/bytes_per_second") or 0.0
+        self._before, self._began = last.get("perf/seconds") or 0.0, time.perf_counter()
+        self._mark = first_step, self.bytes, self._began
+        self._start: tuple[int, float] | None = None
+        earlier = self._earlier_results()
+        same = earlier.get("step") == first_step  # nothing was done since
+        self._overall = (same and earlier.get("bytes_per_second")) or self._speed
+        self._heldout = {}
+        if earlier.get("heldout/step", first_step + 1) <= first_step:
+            self._heldout = {k: v for k, v in earlier.items() if k.startswith("heldout/")}
+        self._on_screen = history.scores[-1][1] if history.scores else None
+
+    def __call__(
+        self,
+        step: int,
+        metrics: dict[str, jax.Array],
+        data_wait: float,
+        evaluation: Evaluation | None = None,
+    ) -> None:
         """data_wait: seconds that the step waited for its batch."""
-        trainer = self._trainer
+        trainer, train = self._trainer, self._trainer.config.train
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         parts = of_parts(values)
         bits = values["nats"] / math.log(2) / max(values["bytes"], 1)
-        speed = self._progress.update(step, bits, values["grad_norm"], values["bytes"])
+        self.step, self.in_a_row = step, int(values["skipped"])
+        self.skipped += self.in_a_row > 0
+        self.bytes += round(values["bytes"])
+        self.flops += trainer.flops_per_step
+        if not self.in_a_row:
+            self.flops_useful += values["targets"] * trainer.flops_per_id
+        if evaluation:
+            self._take(evaluation)
+        left = self._measure(step)
+        rate = self.learning_rate(step)
+        memory = {"perf/host_memory_bytes": host_memory(), **device_memory()}
+        achieved = self._speed / trainer.bytes_per_id * trainer.flops_per_id / trainer.mesh.size
+        mfu = achieved / self._peak if self._peak else None
         if self._log:
-            achieved = speed / trainer.bytes_per_id * trainer.flops_per_id / trainer.mesh.size
             self._log.write(step, {
                 "train/bits_per_byte": bits,
                 "train/loss": values["loss"],
                 "train/skipped_in_a_row": values["skipped"],
+                "train/bytes": self.bytes,
+                "train/flops": self.flops,
+                "train/flops_useful": self.flops_useful,
                 "optimizer/grad_norm": values["grad_norm"],
-                "perf/bytes_per_second": speed,
+                "optimizer/learning_rate": rate,
+                "perf/bytes_per_second": self._speed,
                 "perf/data_wait_seconds": data_wait,
+                "perf/seconds": self.seconds,
+                **memory,
                 **parts,
-                **({"perf/mfu": achieved / self._peak} if self._peak else {}),
+                **({} if mfu is None else {"perf/mfu": mfu}),
+                **(evaluation.metrics if evaluation else {}),
             })  # fmt: skip
-        if step % trainer.config.train.log_every == 0:
+            if evaluation:
+                self._log.write_sample(step, evaluation.sample)
+        smoothed = self.history.smooth(bits)
+        self._screen.show(Standing(
+            step=step, bits_per_byte=bits, smoothed=smoothed, heldout=self._on_screen,
+            speed=self._speed, mfu=mfu, learning_rate=rate, grad_norm=values["grad_norm"],
+            left=left, memory=list(memory.values())[-1],
+        ))  # fmt: skip
+        if evaluation:
+            self._tell(evaluation)
+        if step % train.log_every == 0:
             for name, share in parts.items():
                 if name.startswith("collapsed/") and share > 0.5:
-                    self._console.print(
-                        f"warning: {name} {share:.0%}: nearly all or no positions end a unit; "
+                    self._screen.warn(
+                        f"{name} {share:.0%}: nearly all or no positions end a unit; "
                         "raise the stage's supervision-weight"
                     )
-        self.in_a_row = int(values["skipped"])
-        self.skipped += self.in_a_row > 0
+
+    @property
+    def seconds(self) -> float:
+        """Of training, over all its starts, scores and saving included."""
+        return self._before + time.perf_counter() - self._began
+
+    def _measure(self, step: int) -> float:
+        """Take the speed since the last due line of progress; returns the seconds left."""
+        mark_step, mark_bytes, mark_time = self._mark
+        now, train = time.perf_counter(), self._trainer.config.train
+        elapsed = max(now - mark_time, 1e-9)
+        self._speed = (self.bytes - mark_bytes) / elapsed
+        first = self._start is None  # which compiles: no measure of what follows
+        if self._start is None:
+            self._start, self._overall = (self.bytes, now), self._speed
+        else:
+            first_bytes, began = self._start
+            self._overall = (self.bytes - first_bytes) / max(now - began, 1e-9)
+        if first or step % train.log_every == 0 or step == train.steps:
+            self._mark = step, self.bytes, now
+        return elapsed / max(step - mark_step, 1) * (train.steps - step)
+
+    def _take(self, evaluation: Evaluation) -> None:
+        mark_step, mark_bytes, mark_time = self._mark
+        # No time of training.
+        self._mark = mark_step, mark_bytes, mark_time + evaluation.seconds
+        if self._start:
+            self._start = self._start[0], self._start[1] + evaluation.seconds
+        self._on_screen = evaluation.score.bits_per_byte
+        self.history.evaluation_seconds += evaluation.seconds
+        self.history.scores.append((evaluation.step, self._on_screen))
+        self._heldout = results_of(evaluation.score, evaluation.labels, evaluation.step)
+
+    def _tell(self, evaluation: Evaluation) -> None:
+        within = _within(evaluation.score.interval)
+        self._screen.log(
+            f"held-out   {evaluation.score.bits_per_byte:.3f} bits/byte{within} "
+            f"at step {evaluation.step}"
+        )
+        if shown := printable(" ".join(evaluation.sample["text"].split())):
+            self._screen.log(f"sample     {shown[:100]}")
+
+    def learning_rate(self, step: int) -> float:
+        """That the update of a step was made with."""
+        count = step - 1  # optax counts the updates before
+        return float(_rates(self._trainer, count // _BLOCK)[count % _BLOCK])
+
+    # What it has come to.
+
+    def results(self, finished: bool) -> dict[str, Any]:
+        """What results.json says."""
+        scores = [(bits, step) for step, bits in self.history.scores if math.isfinite(bits)]
+        best = min(scores, default=None)
+        return {
+            **self._heldout,
+            "step": self.step,
+            "finished": finished,
+            "bytes": self.bytes,
+            "flops": self.flops,
+            "flops_useful": self.flops_useful,
+            "seconds": self.seconds,
+            "evaluation_seconds": self.history.evaluation_seconds,
+            "bytes_per_second": self._overall,
+            "train/bits_per_byte": self.history.smoothed,
+            "best": best and {"step": best[1], "bits_per_byte": best[0]},
+            **self._about,
+        }
+
+    def leave(self, finished: bool = False, **more: Any) -> dict[str, Any]:
+        """Write results.json and the page; returns the results. Raises OSError."""
+        results = self.results(finished) | more
+        if self._workdir is not None:
+            files.write_json(self._workdir / RESULTS, results)
+            self.make_page()
+        return results
+
+    def make_page(self) -> None:
+        if self._workdir is None:
+            return
+        try:
+            self._page([self._workdir], self._workdir / REPORT)
+        except Exception as error:  # the page is no part of the work
+            self._screen.warn(f"no page of the run: {files.reason(error)}")
+
+    def final(self, evaluator: Evaluator, run: Run) -> None:
+        """Score all the text."""
+        began = time.perf_counter()
+        score = evaluator.of_all(run)
+        self._heldout = results_of(score, by_label(score, evaluator.held), run.step)
+        self.history.evaluation_seconds += time.perf_counter() - began
+
+    def summary(self) -> Iterator[str]:
+        """The end of a run in a few lines: score, labels, loss, and what was spent."""
+        about = self.results(finished=True)
+        if self._heldout:
+            low, high = about["heldout/low"], about["heldout/high"]
+            yield (
+                f"held-out   {about['heldout/bits_per_byte']:.3f} bits/byte"
+                f"{_within(None if low is None else (low, high))}, of "
+                f"{human(about['heldout/bytes'])}B in {about['heldout/documents']} documents"
+            )
+            yield from _by_label(about["heldout/by_label"])
+        if (bits := about["train/bits_per_byte"]) is not None:
+            yield f"training   {bits:.3f} bits/byte (smoothed)"
+        yield (
+            f"spent      {human(self.bytes)}B of text, {human(self.flops)}FLOPs, of which "
+            f"{human(self.flops_useful)}FLOPs useful"
+        )
+        yield (
+            f"time       {clock(about['seconds'])}, of which {clock(about['evaluation_seconds'])} "
+            f"for scores; {human(self._overall)}B/s"
+        )
+
+    def left_behind(self, workdir: Path) -> Iterator[str]:
+        """Where things are, and what to do with them."""
+        where = shlex.quote(str(workdir))
+        yield f"page       {workdir / REPORT}"
+        yield f"scores     {workdir / RESULTS}"
+        yield f"curves     {workdir / METRICS}, or: tensorboard --logdir {where}"
+        yield f"models     {workdir / 'checkpoints'}"
+        yield f"commands   {_command('evaluate')} {where}"
+        yield f'           {_command("generate")} {where} --prompt "{PROMPT}"'
+        more = 2 * self._trainer.config.train.steps
+        yield f"           {_command('train')} --workdir {where} --train.steps {more}"
+
+    def _earlier_results(self) -> dict[str, Any]:
+        """What the run left when it was last stopped, or scored; of damage, nothing."""
+        with contextlib.suppress(OSError, files.FileError):
+            if self._workdir is not None:
+                return files.read_json(self._workdir / RESULTS, dict[str, Any])
+        return {}
 
     def close(self) -> None:
         if self._log:
             self._log.close()
+
+
+def _command(name: str) -> str:
+    """Another of our commands, as this one was called."""
+    called = Path(sys.argv[0])
+    if called.name.startswith("octavo-"):
+        return f"octavo-{name}"
+    beside = called.with_name(f"{name}.py")
+    return f"python {shlex.quote(str(beside)) if called.name == 'train.py' else beside.name}"
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal would act on, lines aside."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+
+
+def _within(interval: tuple[float, float] | None) -> str:
+    if interval is None:
+        return ""
+    return f" ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def _by_label(labels: dict[str, dict]) -> Iterator[str]:
+    width = max(map(len, labels), default=0)
+    for name, of in list(labels.items())[:MOST_SHOWN]:
+        low, high = of["low"], of["high"]
+        within = _within(None if low is None else (low, high))
+        count = f"{of['documents']} document{'s' * (of['documents'] > 1)}"
+        yield (
+            f"  {name:<{width}}  {of['bits_per_byte']:.3f}{within:<19} {human(of['bytes']):>7}B in "
+            f"{count}"
+        )
+    if len(labels) > MOST_SHOWN:
+        yield f"  and {len(labels) - MOST_SHOWN} more in {RESULTS}"
+
+
+_BLOCK = 1024
+
+
+@lru_cache(maxsize=2)
+def _rates(trainer: Trainer, block: int) -> np.ndarray:
+    """Learning rates of a block of updates: many at a time, at places that do not depend on where
+    a run was continued."""
+    config = trainer.config
+    schedule = learning_rate(config.optimizer, config.train.steps, trainer.replanned)
+    counts = jnp.arange(block * _BLOCK, (block + 1) * _BLOCK)
+    return np.asarray(jnp.broadcast_to(schedule(counts), counts.shape))
+
+
+def host_memory() -> float:
+    """Bytes that this process has in memory: now or, where that is not known, at most so far."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        pages = Path("/proc/self/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def device_memory() -> dict[str, float]:
+    """Bytes in use on this host's first device, at most so far; empty where it does not say."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    most = stats.get("peak_bytes_in_use")
+    return {} if most is None else {"perf/device_memory_bytes": most}

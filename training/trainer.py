@@ -5,6 +5,7 @@ training that is only compiled, for machines that are not there.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -171,6 +172,14 @@ class Trainer:
         """Of training."""
         config = self.config
         return flops.training_flops(config.model, self.tokenizer.vocab_size, config.data.length)
+
+    @property
+    def flops_per_step(self) -> float:
+        """That a machine spends on a step, by the formulas of ``model/flops.py``: forward and
+        backward at every position of every row, padding included, over as many units as rows have
+        room for; and under ``execution.remat`` "full" the forward pass once more."""
+        again = 4 / 3 if self.config.execution.remat == "full" else 1
+        return self.flops_per_id * math.prod(self.shape) * again
 
     def run(self, state: dict, name: str = "run") -> Run:
         """The model of a state, to score and to sample from."""

@@ -4,10 +4,12 @@ It begins with a sentence that says what is measured, and has a function
 
     measure(run, documents, arguments, **scoring) -> list of rows for a table (dicts of like keys)
 
-``documents`` are bytes; with ``PARALLEL = True`` in the file, the lines of each language of
-``--parallel``. ``arguments`` are those of evaluate.py, and ``scoring`` is for ``run.score``. The
-file may also have ``check(arguments, inputs)``, which raises ConfigError before a run is opened if
-what it would write cannot be written, or would overwrite an input.
+``documents`` are bytes; with ``HELD = True`` in the file, they come with their labels
+(``data.heldout.Held``), and with ``PARALLEL = True`` they are the lines of each language of
+``--parallel``. A value of a row that is a dict of rows, by name, becomes a table of its own.
+``arguments`` are those of evaluate.py, and ``scoring`` is for ``run.score``. The file may also have
+``check(arguments, inputs)``, which raises ConfigError before a run is opened if what it would write
+cannot be written, or would overwrite an input.
 """
 
 import ast
