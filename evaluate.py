@@ -70,8 +70,9 @@ def evaluate(arguments: Arguments) -> dict:
 
     from rich.progress import Progress
 
+    from octavo.data.heldout import heldout_documents
     from octavo.data.pipeline import parse_source
-    from octavo.data.shards import Corpus, heldout_documents
+    from octavo.data.shards import Corpus
     from octavo.evaluation.parallel import read_parallel
     from octavo.evaluation.table import show
     from octavo.run.opened import open_run
@@ -89,7 +90,7 @@ def evaluate(arguments: Arguments) -> dict:
         if arguments.json is not None:
             check_output(arguments.json, "--json", *folders)
         corpora = [Corpus(folder) for folder in folders]
-        documents = heldout_documents(corpora, arguments.most_bytes)
+        documents = [held.text for held in heldout_documents(corpora, arguments.most_bytes)]
         if not documents:
             raise ConfigError(f"{source} has no held-out documents; score a file with --text.")
 

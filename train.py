@@ -43,7 +43,7 @@ def train(config: Config, preset: str = "custom") -> dict:
 def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitStack) -> dict:
     import jax  # here, so that --help and wrong flags answer at once
 
-    from octavo.data.shards import heldout_documents
+    from octavo.data.heldout import heldout_documents
     from octavo.run.checkpoint import Checkpoints, all_finite, record_of
     from octavo.run.identity import changes
     from octavo.training import folder
@@ -61,7 +61,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     trainer = Trainer.of(config, record=record)
     held.enter_context(jax.set_mesh(trainer.mesh))
     plan, scored = trainer.plan, config.train.evaluation_bytes
-    heldout = heldout_documents(plan.corpora, scored) if scored else []
+    heldout = [held.text for held in heldout_documents(plan.corpora, scored)] if scored else []
     if scored and not heldout:
         console.print("warning: no text was held out, so there will be no score; prepare the "
                       "corpus again with a larger --heldout")  # fmt: skip

@@ -45,8 +45,9 @@ def view(arguments: Arguments) -> None:
     check_output(arguments.out, "--out", arguments.text, *arguments.runs)
     text = None if arguments.text is None else read_file(arguments.text, "--text")
 
+    from octavo.data.heldout import heldout_documents
     from octavo.data.pipeline import parse_source
-    from octavo.data.shards import Corpus, heldout_documents
+    from octavo.data.shards import Corpus
     from octavo.evaluation import viewer
     from octavo.run.opened import open_run
 
@@ -59,7 +60,7 @@ def view(arguments: Arguments) -> None:
             documents = heldout_documents(
                 [Corpus(where) for where in folders], arguments.most_bytes
             )
-            text = b"\n".join(documents)
+            text = b"\n".join(held.text for held in documents)
         text = viewer.beginning(text, arguments.most_bytes)
         if not text:
             raise ConfigError("there is no text to show: name a file with --text.")

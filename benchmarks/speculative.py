@@ -19,8 +19,9 @@ from rich.table import Table
 
 from octavo import cli
 from octavo.configs.checks import ConfigError
+from octavo.data.heldout import heldout_documents
 from octavo.data.pipeline import parse_source
-from octavo.data.shards import Corpus, heldout_documents
+from octavo.data.shards import Corpus
 from octavo.decoding.drafting import Plain
 from octavo.decoding.sampling import Loop, Sampling
 from octavo.generate import drafter_for
@@ -40,7 +41,8 @@ def main() -> None:
     given = parser.parse_args()
     run = open_run(given.run)
     corpus = Corpus(parse_source(run.config.data.source)[0][0])
-    documents = map(run.tokenizer.encode, heldout_documents([corpus], 1 << 20))
+    held = heldout_documents([corpus], 1 << 20)
+    documents = (run.tokenizer.encode(one.text) for one in held)
     prompts = [ids[:PROMPT] for ids in documents if len(ids) >= PROMPT][: given.prompts]
     width = 1 << PROMPT.bit_length()
     loops = {}

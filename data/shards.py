@@ -2,9 +2,10 @@
 
 A shard is one stream of ids, documents end to end, each closed by the tokenizer's end-of-document
 id. The stream is cut into records of ``BLOCK`` ids; then, if the corpus has marks, as many records
-of one bit per id; one last record holds the documents' lengths (uint32 ids, the closing one
-included). The manifest is written last and renamed into place, so a half-written corpus is never
-mistaken for a whole one.
+of one bit per id; the next record holds the documents' lengths (uint32 ids, the closing one
+included), and, if documents have labels, a last one the number of each one's label (uint16), whose
+names are in the manifest. The manifest is written last and renamed into place, so a half-written
+corpus is never mistaken for a whole one.
 
 Before anything of a shard is used, all of it is read once and its checksum compared with the
 manifest (6 to 9 GB/s of a file in memory; else as fast as the storage reads). ``checked`` says for
@@ -21,7 +22,16 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from octavo.data import checked
 from octavo.data.errors import DataError
-from octavo.data.manifest import MANIFEST, REMAKE, Shard, read_manifest, tokenizer_of
+from octavo.data.manifest import (
+    MANIFEST,
+    MOST_LABELS,
+    REMAKE,
+    Label,
+    Shard,
+    read_manifest,
+    tokenizer_of,
+)
+from octavo.data.records import Document
 from octavo.tokenizers.interface import Tokenizer, fingerprint_of
 
 BLOCK = 1 << 18
@@ -43,11 +53,29 @@ class ShardWriter:
         self._waiting = self.tokens = self.utf8_bytes = self._records = 0
         self._marks: list[bytes] = []
         self._lengths: list[int] = []
+        self._labels: dict[str, list[int]] = {}
+        """By name: its number, documents, ids and bytes."""
+        self._label_of: list[int] = []
         self._writer = None
 
-    def add(self, ids: np.ndarray, utf8_bytes: int, marks: np.ndarray | None = None) -> None:
+    def add(
+        self,
+        ids: np.ndarray,
+        utf8_bytes: int,
+        marks: np.ndarray | None = None,
+        label: str | None = None,
+    ) -> None:
         """A document: ids without the end-of-document id; the bytes of its text; if the shard is
-        marked, 0 or 1 for each id."""
+        marked, 0 or 1 for each id; its label, which all of a shard have or none. Raises DataError
+        for more than ``MOST_LABELS`` labels."""
+        if label is not None:
+            about = self._labels.setdefault(label, [len(self._labels), 0, 0, 0])
+            if len(self._labels) > MOST_LABELS:
+                raise too_many_labels()
+            about[1] += 1
+            about[2] += len(ids) + 1
+            about[3] += utf8_bytes
+            self._label_of.append(about[0])
         self._ids += [ids, self._eos]
         if self.marked:
             self._bits += [np.asarray(marks, np.uint8), np.zeros(1, np.uint8)]
@@ -83,7 +111,10 @@ class ShardWriter:
         """Finish the file, and say what it is."""
         if self._waiting:
             self._write_blocks(self._waiting)
-        for record in (*self._marks, np.array(self._lengths, np.uint32).tobytes()):
+        last = [np.array(self._lengths, np.uint32)]
+        if self._labels:
+            last.append(np.array(self._label_of, np.uint16))
+        for record in (*self._marks, *(array.tobytes() for array in last)):
             self._write(record)
         assert self._writer is not None, "the lengths are written"
         try:
@@ -98,7 +129,8 @@ class ShardWriter:
         except Exception as error:
             self._fail(error)
         documents = len(self._lengths)
-        return Shard(self.path.name, size, crc, documents, self.tokens, self.utf8_bytes)
+        labels = tuple(Label(name, *about[1:]) for name, about in self._labels.items())
+        return Shard(self.path.name, size, crc, documents, self.tokens, self.utf8_bytes, labels)
 
     def discard(self) -> None:
         """Leave nothing behind but a finished file."""
@@ -115,6 +147,13 @@ class ShardWriter:
         number = errno.ENOSPC if full else getattr(error, "errno", None) or errno.EIO
         what = os.strerror(number) if full else (str(error).splitlines() or ["cannot write"])[0]
         raise OSError(number, what, str(self.path)) from error
+
+
+def too_many_labels() -> DataError:
+    return DataError(
+        f"documents have more than {MOST_LABELS:,} labels: name a field with --label-field that "
+        "says their language or source, not what each alone has."
+    )
 
 
 class Corpus:
@@ -177,6 +216,32 @@ class Corpus:
             )
         return lengths
 
+    def document_of(self, label: str, number: int) -> int:
+        """Which document is a label's ``number``-th. Reads no shard but the one it is in."""
+        first = 0
+        for i, shard in enumerate(self.shards):
+            here = sum(part.documents for part in shard.labels if part.name == label)
+            if number < here:
+                places = [j for j, name in enumerate(self._labels(i)) if name == label]
+                return first + places[number]
+            number, first = number - here, first + shard.documents
+        raise IndexError(f"{label} has fewer documents")
+
+    def _labels(self, i: int) -> list[str | None]:
+        """Of a shard's documents."""
+        shard = self.shards[i]
+        if not shard.labels:
+            return [None] * shard.documents
+        record = self._records(i, [_blocks(shard) * (2 if self.marks else 1) + 1])[0]
+        numbers = np.frombuffer(record, np.uint16)
+        counts = np.bincount(numbers, minlength=len(shard.labels)).tolist()
+        if counts != [label.documents for label in shard.labels]:
+            raise DataError(
+                f"{self.folder / MANIFEST} is damaged: it says another thing of the labels of "
+                f"{shard.file} than that holds. {REMAKE}"
+            )
+        return [shard.labels[number].name for number in numbers.tolist()]
+
     def read(self, start: int, stop: int, out: np.ndarray, marks: np.ndarray | None = None) -> None:
         """Copy the stream's ids from ``start`` to ``stop`` to ``out``, and their marks (uint8, 0 or
         1) to ``marks``. Raises DataError if a record is damaged."""
@@ -197,8 +262,9 @@ class Corpus:
                     a, b = max(low, at), min(high, at + len(values))
                     target[a - start : b - start] = values[a - at : b - at]
 
-    def documents_in(self, first: int, last: int | None = None) -> Iterator[bytes]:
-        """The original text of documents ``first`` to ``last`` (exclusive), in order."""
+    def documents_in(self, first: int, last: int | None = None) -> Iterator[Document]:
+        """The original text of documents ``first`` to ``last`` (exclusive), in order, with their
+        labels."""
         last = self.documents if last is None else min(last, self.documents)
         opened = 0
         for i, shard in enumerate(self.shards):
@@ -207,11 +273,12 @@ class Corpus:
             if low >= high:
                 continue
             edges = self._starts[i] + np.append(0, np.cumsum(self._lengths(i), dtype=np.int64))
+            labels = self._labels(i)
             for j in range(low, high):
                 start, end = int(edges[j]), int(edges[j + 1])
                 ids = np.empty(end - 1 - start, self.dtype)
                 self.read(start, end - 1, ids)
-                yield self.tokenizer.decode(ids)
+                yield Document(self.tokenizer.decode(ids), labels[j])
 
     def _check(self, shards: Iterable[int]) -> None:
         """Compare the content of shards that changed, or were not read yet."""
@@ -264,32 +331,6 @@ def _check_size(path: Path, shard: Shard) -> None:
         raise DataError(
             f"{path} has {size:,} bytes, but the manifest says {shard.size:,}. {_REPAIR}"
         )
-
-
-def heldout_documents(corpora: list[Corpus], most_bytes: int) -> list[bytes]:
-    """Whole held-out documents of each corpus in turn, in order, until ``most_bytes``; 0: all.
-    Raises DataError if none of the corpora has such a split at all."""
-    if not any("heldout" in corpus.split_documents for corpus in corpora):
-        folders = ", ".join(str(corpus.folder) for corpus in corpora)
-        raise DataError(
-            f"{folders}: no text was held out, so there is nothing to score. Train without a score "
-            "(--train.evaluation-bytes 0), or prepare it again with --heldout 0.01."
-        )
-    found: list[bytes] = []
-    for corpus in corpora:
-        size = 0
-        for document in (
-            Corpus(corpus.folder, "heldout").documents_in(0) if _heldout(corpus) else ()
-        ):
-            found.append(document)
-            size += len(document)
-            if most_bytes and size >= most_bytes:
-                break
-    return found
-
-
-def _heldout(corpus: Corpus) -> int:
-    return corpus.split_documents.get("heldout", 0)
 
 
 def _bits(record: bytes) -> np.ndarray:
