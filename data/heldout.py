@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from octavo.data.errors import DataError
-from octavo.data.manifest import by_label
 from octavo.data.plan import permutation
 from octavo.data.shards import Corpus
 from octavo.data.stdlib import name_of
@@ -47,12 +46,12 @@ def heldout_documents(corpora: list[Corpus], most_bytes: int) -> list[Held]:
     found: list[Held] = []
     for corpus in corpora:
         if corpus.split_documents.get("heldout", 0):
-            found += _held(Corpus(corpus.folder, "heldout"), most_bytes)
+            found += _held(corpus.of_split("heldout"), most_bytes)
     return found
 
 
 def _held(corpus: Corpus, most_bytes: int) -> list[Held]:
-    name, labels = name_of(corpus.folder), by_label(corpus.shards)
+    name, labels = name_of(corpus.folder), corpus.by_label()
     if None in labels or not most_bytes or corpus.utf8_bytes <= most_bytes:
         found, size = [], 0
         for document in corpus.documents_in(0):

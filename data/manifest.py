@@ -58,15 +58,15 @@ class Shard:
     """In the order of their numbers beside the documents. Empty: documents have no labels."""
 
     def __post_init__(self):
-        if self.labels:
-            for name in ("documents", "tokens", "utf8_bytes"):
-                if sum(getattr(label, name) for label in self.labels) != getattr(self, name):
-                    raise ValueError(f"labels: their {name} are not those of the shard")
         if not re.fullmatch(r"[^./\\\0][^/\\\0]*", self.file):
             raise ValueError(f"file must be a name in this folder, not {self.file!r:.60}")
         if not re.fullmatch("[0-9a-f]{8}", self.crc32c):
             raise ValueError(f"crc32c is 8 hex digits, not {self.crc32c!r:.60}")
         _check_counts(self, ("size", "documents", "tokens", "utf8_bytes"))
+        if self.labels:
+            for name in ("documents", "tokens", "utf8_bytes"):
+                if sum(getattr(label, name) for label in self.labels) != getattr(self, name):
+                    raise ValueError(f"labels: their {name} are not those of the shard")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ is all that earlier revisions did. A stratum is
 
 - a label, where labels were told by a field;
 - a file, where there are few files (``MOST_FILES``), or its share is at least ``PIECE``;
-- all files of one label that are smaller, together.
+- all files of one label that are smaller, together;
+- the documents of all strata of less than 1 KiB, together.
 
 Where a stratum has few documents, chance may give none, or far too much. So what lies in small
 strata is looked at first (``look_through``: every unit by itself, in parallel), and of a stratum of
@@ -17,6 +18,7 @@ way.
 """
 
 import heapq
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -184,7 +186,14 @@ def merged(parts: Iterable[Sketches]) -> Sketches:
 def rule_of(strata: Sketches, share: float) -> Rule:
     """What is held out so that every stratum gives its share."""
     chance, chosen = Rule(share), {}
-    for sketch in strata.values():
+    rest, divided = Sketch(), []
+    for name, sketch in strata.items():
+        several = name.startswith(TOLD) and len(sketch.lowest) > 1
+        if several or sketch.bytes >= 2 * PIECE:
+            divided.append(sketch)
+        else:
+            rest.merge(sketch)
+    for sketch in (*divided, rest):
         for key, size in _sizes(sketch, share).items():
             chosen[key] = max(chosen.get(key, 0), size)
     by_chance = {
@@ -200,7 +209,7 @@ def _sizes(sketch: Sketch, share: float) -> dict[int, int]:
     lowest = sorted(sketch.lowest.items())[:_SKETCH]
     sizes = {key: Rule(share).size(key, size) for key, (size, _) in lowest}
     held = sum(sizes[key] * copies for key, (_, copies) in lowest)
-    target, most = share * sketch.bytes, max(share, 0.5) * sketch.bytes
+    target, most = share * sketch.bytes, (1 + share) / 2 * sketch.bytes
     large = len(lowest) == _SKETCH and all(sizes.values())
     if large or (target / 2 <= held <= 2 * target and 0 < held <= most):
         return sizes
@@ -226,7 +235,7 @@ def _parts(lowest: list, target: float, part: float, most: float) -> dict[int, i
         if taken >= target:
             break
         whole = size <= 2 * part and taken + size * copies <= most
-        sizes[key] = size if whole else int(min(part, size // 2))
+        sizes[key] = size if whole else min(math.ceil(part), size // 2)
         taken += sizes[key] * copies
     return sizes
 

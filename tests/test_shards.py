@@ -16,10 +16,11 @@ from octavo.configs.schema import DataConfig
 from octavo.data import checked, sources, stdlib
 from octavo.data import prepare as preparing
 from octavo.data.errors import DataError
+from octavo.data.heldout import heldout_documents
 from octavo.data.manifest import read_manifest
 from octavo.data.pipeline import BatchSource, make_plan, parse_source
 from octavo.data.prepare import prepare
-from octavo.data.shards import Corpus, heldout_documents
+from octavo.data.shards import Corpus
 from octavo.data.sources import find_units
 from octavo.tokenizers.bytes import ByteTokenizer
 
@@ -242,12 +243,15 @@ def test_counts_that_agree_with_each_other_only(many):
     first = read_manifest(many).splits["train"]
     change(many, **{
         SHARD + "tokens": first.shards[0].tokens + 1, "splits__train__tokens": first.tokens + 1,
+        SHARD + "labels__0__tokens": first.shards[0].labels[0].tokens + 1,
     })  # fmt: skip
     with pytest.raises(DataError, match="it says that train-0.* but it has"):
         plan_of(many)
     change(many, **{
         SHARD + "tokens": first.shards[0].tokens, "splits__train__tokens": first.tokens,
-        SHARD + "utf8_bytes": 10**9,
+        SHARD + "labels__0__tokens": first.shards[0].labels[0].tokens,
+        SHARD + "utf8_bytes": 10**9, SHARD + "labels__0__utf8_bytes":
+        10**9 - first.shards[0].utf8_bytes + first.shards[0].labels[0].utf8_bytes,
         "splits__train__utf8_bytes": first.utf8_bytes - first.shards[0].utf8_bytes + 10**9,
     })  # fmt: skip
     with pytest.raises(DataError, match="utf8_bytes is .*, more than its tokens can stand for"):
@@ -360,7 +364,7 @@ def test_no_held_out_text(texts, many, tmp_path):
     with pytest.raises(DataError, match="has no split 'heldout'; it has train.*--heldout 0.01"):
         Corpus(tmp_path / "all", "heldout")
     found = heldout_documents([Corpus(tmp_path / "all"), Corpus(many)], 0)
-    assert found == list(Corpus(many, "heldout").documents_in(0))
+    assert [held.text for held in found] == list(Corpus(many, "heldout").documents_in(0))
 
 
 def test_names_of_sources(tmp_path, monkeypatch):
