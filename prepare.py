@@ -76,7 +76,7 @@ class Arguments:
 
 
 def main() -> None:
-    prepare(cli.parse(Arguments, "prepare.py", __doc__))
+    prepare(cli.parse(Arguments, "prepare.py", __doc__, flags=True))
 
 
 def prepare(arguments: Arguments) -> None:

@@ -40,11 +40,19 @@ def _labels_of(files: list[str], by: str | None) -> dict[str, str]:
         """Its folders below what all have in common."""
         return os.path.relpath(Path(os.path.abspath(file)).parent, common)
 
+    paths = {file: (*Path(within(file)).parts, stem(file)) for file in files}
+    # Where all lie as deep, what is the same for all tells nothing.
+    same = set()
+    if len({*map(len, paths.values())}) == 1:
+        same = {
+            i for i, names in enumerate(zip(*paths.values(), strict=True)) if len({*names}) == 1
+        }
+
     def path(file: str) -> str:
-        return os.path.normpath(f"{within(file)}/{stem(file)}")
+        return "/".join(name for i, name in enumerate(paths[file]) if i not in same)
 
     kinds: tuple[Callable[[str], str], ...] = (
-        stem if len({*map(stem, files)}) == len({*map(path, files)}) else path,
+        stem if len({*map(stem, files)}) == len({*paths.values()}) else path,
         lambda file: os.path.normpath(f"{within(file)}/{_NUMBER.sub('', stem(file))}"),
         within,
         lambda file: _first_folder(file, common),

@@ -32,6 +32,8 @@ MOST_FILES = 64
 """So many files each give held-out text, however small they are (1 KiB at least)."""
 PIECE = 512
 """Bytes that a stratum gives at least, where it has four times as many."""
+_END = 2048
+"""Of a long document at least so many bytes are held out, if the stratum's share is as many."""
 _FILE = 4096
 """Of more files, those whose share is at least so many bytes are strata of their own."""
 TOLD = "told "
@@ -217,7 +219,7 @@ def _sizes(sketch: Sketch, share: float) -> dict[int, int]:
     if len(lowest) > 1 or sketch.bytes >= 2 * PIECE:  # else there is nothing to divide
         least = min(PIECE, sketch.bytes // 4)
         target = max(target, least)
-        part = max(target / 4, least)
+        part = max(target / 4, min(target, _END))
         while True:
             sizes |= _parts(lowest, target, part, most)
             taken = sum(sizes[key] * copies for key, (_, copies) in lowest)
