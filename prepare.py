@@ -144,6 +144,11 @@ def prepare(arguments: Arguments) -> None:
         console.print(
             f"{out} was finished already: {again if prepared.remade else 'all is whole'}."
         )
+    if prepared.earlier:
+        told = "of an earlier revision: it keeps the split it has, and its documents no labels"
+        if arguments.label or arguments.label_field:
+            raise ConfigError(f"{out} is {told}. Choose another --out to have labels.")
+        console.print(f"{out} is {told}. Another --out has both.")
     if survey.read:
         console.print(f"read     {_counted(survey.read)} files")
     if left_out := survey.counted() + prepared.left_out:

@@ -58,6 +58,8 @@ class Prepared:
     finished before."""
     left_out: Counter
     """Files and records that gave no document, by kind."""
+    earlier: bool = False
+    """It was begun by an earlier revision, and keeps its split, without labels."""
 
 
 @dataclass
@@ -77,9 +79,9 @@ Progress = Callable[[int, list[str]], None]
 class Splitting:
     """What is held out of some units, found out when it is first asked for.
 
-    share: of bytes. folder: keeps what was found of each unit, so that a later call need not look
-    again; ``done`` takes that away. by_chance: decide by the checksums alone, as earlier revisions
-    did and the embedded corpus does.
+    share: of bytes. folder: of the corpus; until that is finished, it keeps what was found of each
+    unit, so that a later call need not look again. by_chance: decide by the checksums alone, as
+    earlier revisions did and the embedded corpus does.
     """
 
     def __init__(
@@ -101,8 +103,9 @@ class Splitting:
             return Rule(self.share)
         strata = strata_of(self.units, self.share)
         chosen = small(self.units, strata, self.share)
+        kept = None if (self.folder / MANIFEST).exists() else self.folder
         jobs = [
-            (unit, i, self.folder, names)
+            (unit, i, kept, names)
             for i, (unit, names) in enumerate(zip(self.units, strata, strict=True))
             if chosen[i]
         ]
@@ -126,14 +129,12 @@ class Splitting:
             )
         return rule
 
-    def done(self) -> None:
-        for path in self.folder.glob("look-*.json"):
-            path.unlink(missing_ok=True)
-
 
 def _look(job) -> tuple[int, Sketches]:
-    """The strata of a unit, remembered in the folder of the corpus."""
+    """The strata of a unit, remembered in the folder of the corpus if there is one."""
     unit, index, folder, names = job
+    if folder is None:
+        return index, look_through(unit, names)
     kept = folder / f"look-{index:05d}.json"
     key = fingerprint_of(repr((unit, unit.label_field, names, _stamps(unit))).encode())
     with contextlib.suppress(OSError, files.FileError):
@@ -179,7 +180,8 @@ def prepare(
         manifest = read_manifest(out)
         splitting = _as_begun(splitting, recipe, manifest.source)
         return _mend(out, splitting, tokenizer, mark, manifest, recipe, processes, progress)
-    splitting = _as_begun(splitting, recipe, _check_recipe(out, recipe))
+    begun = _check_recipe(out, recipe)
+    splitting, earlier = _as_begun(splitting, recipe, begun), begun != recipe
 
     results: dict[int, UnitReport] = {}
     jobs = _jobs(splitting, out, tokenizer, mark)
@@ -194,10 +196,9 @@ def prepare(
     left_out = sum((Counter(result.left_out) for result in ordered), Counter())
     if not shards["train"]:
         raise DataError("the sources hold no text to train on.")
-    written = recipe if not splitting.by_chance else _of_chance(recipe)
-    write_manifest(out, tokenizer, shards, {"units": len(units), **written}, recipe["marks"])
+    write_manifest(out, tokenizer, shards, {"units": len(units), **begun}, recipe["marks"])
     _clean(out)
-    return Prepared(None, left_out)
+    return Prepared(None, left_out, earlier)
 
 
 def _recipe(
@@ -292,7 +293,7 @@ def _mend(
                 )
         progress(done, result.warnings)
     _clean(out)
-    return Prepared(len(again), Counter())
+    return Prepared(len(again), Counter(), same != recipe)
 
 
 def _whole(out: Path, shard: Shard) -> bool:
