@@ -123,6 +123,8 @@ class Splitting:
         documents = sum(sketch.documents for sketch in merged_strata.values())
         if documents and len(jobs) == len(self.units) and not expected(merged_strata, rule):
             size = sum(sketch.bytes for sketch in merged_strata.values())
+            for path in self.folder.glob("look-*.json"):
+                path.unlink()
             raise DataError(
                 f"the text is too small to hold any of it out for the score ({documents:,} "
                 f"documents of {size:,} bytes): add more, or hold out nothing with --heldout 0."
@@ -180,11 +182,12 @@ def prepare(
         manifest = read_manifest(out)
         splitting = _as_begun(splitting, recipe, manifest.source)
         return _mend(out, splitting, tokenizer, mark, manifest, recipe, processes, progress)
-    begun = _check_recipe(out, recipe)
+    begun = _begun(out, recipe)
     splitting, earlier = _as_begun(splitting, recipe, begun), begun != recipe
+    jobs = _jobs(splitting, out, tokenizer, mark)
+    files.write_json(out / RECIPE, begun)
 
     results: dict[int, UnitReport] = {}
-    jobs = _jobs(splitting, out, tokenizer, mark)
     for done, (index, result) in enumerate(_run(_prepare_unit, jobs, processes), 1):
         results[index] = result
         progress(done, result.warnings)
@@ -240,11 +243,10 @@ def _jobs(splitting: Splitting, out: Path, tokenizer: Tokenizer, mark: Marks | N
     ]
 
 
-def _check_recipe(out: Path, recipe: dict) -> dict:
-    """Keep what the shards depend on, or compare it with what was kept; returns that."""
+def _begun(out: Path, recipe: dict) -> dict:
+    """The recipe that an unfinished corpus was begun with, which must agree."""
     kept = out / RECIPE
     if not kept.exists():
-        files.write_json(kept, recipe)
         return recipe
     begun = files.read_json(
         kept, dict[str, Any], error=DataError, advice=f"Delete {out} or choose another --out."

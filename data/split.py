@@ -215,13 +215,13 @@ def _sizes(sketch: Sketch, share: float) -> dict[int, int]:
     large = len(lowest) == _SKETCH and all(sizes.values())
     if large or (target / 2 <= held <= 2 * target and 0 < held <= most):
         return sizes
-    sizes = dict.fromkeys(sizes, 0)
+    sizes = none = dict.fromkeys(sizes, 0)
     if len(lowest) > 1 or sketch.bytes >= 2 * PIECE:  # else there is nothing to divide
         least = min(PIECE, sketch.bytes // 4)
         target = max(target, least)
         part = max(target / 4, min(target, _END))
         while True:
-            sizes |= _parts(lowest, target, part, most)
+            sizes = none | _parts(lowest, target, part, most)
             taken = sum(sizes[key] * copies for key, (_, copies) in lowest)
             if taken >= target or part >= max(size for _, (size, _) in lowest):
                 break
