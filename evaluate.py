@@ -94,8 +94,8 @@ def evaluate(arguments: Arguments) -> dict:
         if not held:
             raise ConfigError(f"{source} has no held-out documents; score a file with --text.")
         documents = [one.text for one in held]
-        splits = [c.folder for c in corpora if "heldout" in c.split_documents]
-        of = sum(Corpus(folder, "heldout").utf8_bytes for folder in splits)
+        split = [c.of_split("heldout") for c in corpora if "heldout" in c.split_documents]
+        of = sum(corpus.utf8_bytes for corpus in split)
 
     asked = held if getattr(measure, "HELD", False) else documents
     errors = cli.console(stderr=True)

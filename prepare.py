@@ -1,18 +1,22 @@
 """Prepare text: python prepare.py SOURCE ... --out DIR [--tokenizer NAME_OR_FILE]
 
-A source is a file of text, of JSON lines, of a JSON array or of Parquet, compressed (gzip, zstd,
-bz2, xz) or not, whatever its name; a folder, searched for such files; tfds:NAME (or
+A source is a file of text, of JSON lines, of a JSON array, of Parquet or of Arrow, compressed
+(gzip, zstd, bz2, xz) or not, whatever its name; a folder, searched for such files; tfds:NAME (or
 tfds:NAME:SPLIT, or tfds:FOLDER of a prepared dataset); a corpus that this made before (for another
 tokenizer on the same documents); or stdlib, the text that comes with Python. What is left out is
 said. Run again after an interruption, the same command continues; on a finished corpus, it makes
 anew what is missing or damaged.
+
+Documents keep a label, by which held-out text is scored and data.source may mix: the name of their
+file, unless told otherwise. docs/data.md says more.
 """
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -48,13 +52,21 @@ class Arguments:
     unit_bytes: float = 4.5
     """Mean bytes between the marks of a RUN: decides its threshold of entropy."""
     text_field: str = "text"
-    """Field of JSON records, column of Parquet files, or feature of a TFDS dataset, that holds the
-    text."""
+    """Field of JSON records, column of Parquet or Arrow files, or feature of a TFDS dataset, that
+    holds the text; meta.text is the field text of the object or struct meta."""
+    label_field: str | None = None
+    """The same for the label of a record, its language or source."""
+    label: Literal["file", "folder"] | None = None
+    """What labels the documents of files that do not tell it: the file's name, or the first folder
+    in which the files differ. None: the name, or what more than 64 files have in common."""
+    skip_bad: bool = False
+    """Leave out and count records that cannot be read or have no text, rather than stop at the
+    first."""
     tfds_dir: str | None = None
     """Where TFDS keeps its datasets. None: its default."""
     heldout: float = 0.01
-    """Share of documents kept from training, chosen by their content. A prepared corpus keeps the
-    split it has."""
+    """Share of the bytes of each label or file that is kept from training, chosen by content; of
+    a small one, a piece at least. A prepared corpus keeps the split it has. 0: nothing."""
     processes: int = os.cpu_count() or 1
     """Processes that work side by side."""
     training_bytes: int = 100_000_000
@@ -64,12 +76,18 @@ class Arguments:
 
 
 def main() -> None:
-    prepare(cli.parse(Arguments, "prepare.py", __doc__))
+    prepare(cli.parse(Arguments, "prepare.py", __doc__, flags=True))
 
 
 def prepare(arguments: Arguments) -> None:
     """Prepare or verify a corpus; prints progress and what came of it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     from octavo.data import prepare as preparing
     from octavo.data.folders import Survey
@@ -84,37 +102,53 @@ def prepare(arguments: Arguments) -> None:
         return
     _check(arguments)
     survey = Survey()
-    units = find_units(list(arguments.sources), arguments.text_field, arguments.tfds_dir, survey)
+    units = find_units(
+        list(arguments.sources), arguments.text_field, arguments.tfds_dir, survey,
+        label=arguments.label, label_field=arguments.label_field, skip_bad=arguments.skip_bad,
+    )  # fmt: skip
     said = [sentence for sentence, kind in survey.left_out if kind != "hidden"]
     for line in (*survey.notes, *(f"skipped: {sentence}" for sentence in said[:_MOST_SAID])):
         console.print(line)
     if len(said) > _MOST_SAID:
         console.print(f"skipped: {len(said) - _MOST_SAID:,} more")
-    tokenizer = _tokenizer(arguments, arguments.tokenizer, "tokenizer.json", units, console)
-    _check_tokenizer(arguments, tokenizer, units)
-    mark = None
-    if arguments.marks is not None:
-        mark = _marks(arguments, arguments.marks, tokenizer, units, console)
-
-    columns = ("preparing", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    )  # fmt: skip
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(units))
+        looking = bar.add_task("looking", total=len(units), visible=False)
+        splitting = preparing.Splitting(
+            units, arguments.heldout, out, arguments.processes,
+            lambda done, _: bar.update(looking, completed=done, visible=True),
+        )  # fmt: skip
+        tokenizer = _tokenizer(arguments, arguments.tokenizer, "tokenizer.json", splitting, console)
+        _check_tokenizer(tokenizer, units)
+        mark = None
+        if arguments.marks is not None:
+            mark = _marks(arguments, arguments.marks, tokenizer, splitting, console)
+        task = bar.add_task("preparing", total=len(units))
+        told = 0
 
         def progress(done: int, warnings: list[str]) -> None:
+            nonlocal told
             bar.update(task, completed=done)
-            for warning in warnings:
+            for warning in warnings[: max(_MOST_SAID - told, 0)]:
                 console.print(f"skipped: {warning}")
+            told += len(warnings)
 
         prepared = preparing.prepare(
             units, out, tokenizer,
-            heldout=arguments.heldout, processes=arguments.processes, mark=mark,
-            progress=progress,
+            heldout=splitting, processes=arguments.processes, mark=mark, progress=progress,
         )  # fmt: skip
     if prepared.remade is not None:
         again = f"{prepared.remade} of its parts were missing or damaged and are made anew"
         console.print(
             f"{out} was finished already: {again if prepared.remade else 'all is whole'}."
         )
+    if prepared.earlier:
+        told = "of an earlier revision: it keeps the split it has, and its documents no labels"
+        if arguments.label or arguments.label_field:
+            raise ConfigError(f"{out} is {told}. Choose another --out to have labels.")
+        console.print(f"{out} is {told}. Another --out has both.")
     if survey.read:
         console.print(f"read     {_counted(survey.read)} files")
     if left_out := survey.counted() + prepared.left_out:
@@ -125,6 +159,8 @@ def prepare(arguments: Arguments) -> None:
             f"{name:8} {split.documents:>10,} documents {split.utf8_bytes:>16,} bytes "
             f"{split.tokens:>16,} ids in {len(split.shards)} shards"
         )
+    for line in _by_label(splits):
+        console.print(line)
     if arguments.heldout and not splits["heldout"].documents:
         process.warn(
             "no document was held out, so there will be no score; prepare into another folder, "
@@ -137,6 +173,38 @@ _MOST_SAID = 20
 """Files left out that are named; all are counted."""
 
 
+def _by_label(splits) -> Iterator[str]:
+    """How much of what was held out."""
+    from octavo.data.manifest import by_label
+
+    train, heldout = (by_label(splits[name].shards) for name in ("train", "heldout"))
+    names = [name for name in {**train, **heldout} if name is not None]
+    nothing = (0, 0)
+    if len(names) < 2 or not splits["heldout"].documents:
+        return
+    names.sort(key=lambda name: -train.get(name, nothing)[1])
+    yield "held out of each label:"
+    for name in names[:_MOST_LABELS]:
+        documents, size = heldout.get(name, nothing)
+        whole = size + train.get(name, nothing)[1]
+        yield (
+            f"  {name:24} {documents:>8,} documents {size:>14,} bytes, "
+            f"{size / whole if whole else 0:.2%} of {whole:,}"
+        )
+    if more := names[_MOST_LABELS:]:
+        documents, size = (sum(heldout.get(name, nothing)[i] for name in more) for i in (0, 1))
+        yield f"  {f'{len(more):,} more':24} {documents:>8,} documents {size:>14,} bytes"
+    if without := [name for name in names if name not in heldout]:
+        yield (
+            f"  nothing of {len(without):,} that are too small: {', '.join(without[:5])}"
+            f"{' ...' if without[5:] else ''}"
+        )
+
+
+_MOST_LABELS = 24
+"""That are told of."""
+
+
 def _counted(kinds) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
 
@@ -145,6 +213,8 @@ def _check(arguments: Arguments) -> None:
     """Raises ConfigError for an argument that cannot work."""
     if not arguments.sources:
         raise ConfigError("name at least one SOURCE: a file, a folder, tfds:NAME or stdlib.")
+    if arguments.label is not None and arguments.label_field is not None:
+        raise ConfigError("give one of --label and --label-field, not both.")
     if not 0 <= arguments.heldout < 1:
         raise ConfigError(f"--heldout lies in [0, 1), not {arguments.heldout}.")
     if arguments.processes < 1:
@@ -174,25 +244,25 @@ def _check(arguments: Arguments) -> None:
         raise ConfigError(f"--out {arguments.out} is a source too; choose another folder.")
 
 
-def _training_text(arguments: Arguments, units: list, most_bytes: int):
+def _training_text(splitting, most_bytes: int):
     """Documents of the training split, up to ``most_bytes``."""
-    from octavo.data.prepare import split_of
     from octavo.data.records import Skipped
     from octavo.data.sources import documents
 
     read = 0
-    for unit in units:
+    for unit in splitting.units:
         for document in documents(unit):
             if isinstance(document, Skipped):
                 continue
-            if split_of(unit, document, arguments.heldout) == "train":
-                yield document
-                read += len(document)
+            text, _ = splitting.rule.split(unit, document)
+            if text:
+                yield text
+                read += len(text)
                 if read >= most_bytes:
                     return
 
 
-def _tokenizer(arguments: Arguments, name: str, kept_as: str, units: list, console):
+def _tokenizer(arguments: Arguments, name: str, kept_as: str, splitting, console):
     """The tokenizer that the command line names: SCHEME, SCHEME:ARGUMENT or a file."""
     from octavo.tokenizers.interface import SubwordTokenizer
 
@@ -200,7 +270,7 @@ def _tokenizer(arguments: Arguments, name: str, kept_as: str, units: list, conso
         _, colon, argument = name.partition(":")
         if issubclass(scheme, SubwordTokenizer):
             kept = Path(arguments.out) / kept_as
-            return _trained(arguments, scheme, argument, kept, units, console)
+            return _trained(arguments, scheme, argument, kept, splitting, console)
         try:
             return scheme.from_argument(argument if colon else None)
         except ValueError as error:
@@ -215,13 +285,14 @@ def _tokenizer(arguments: Arguments, name: str, kept_as: str, units: list, conso
         ) from error
 
 
-def _check_tokenizer(arguments: Arguments, tokenizer, units: list) -> None:
+def _check_tokenizer(tokenizer, units: list) -> None:
     """Raises ConfigError for a scheme, perhaps a new one, that loses the beginning of the text."""
+    from octavo.data.sources import documents
     from octavo.tokenizers.interface import check_lossless
 
-    beginning = next(iter(_training_text(arguments, units, 1)), b"")[:10_000]
+    first = (document for unit in units for document in documents(unit) if document)
     try:
-        check_lossless(tokenizer, beginning)
+        check_lossless(tokenizer, next(first, b"")[:10_000])
     except ValueError as error:
         raise ConfigError(f"{error}.") from error
 
@@ -237,7 +308,7 @@ def _scheme(name: str):
         raise ConfigError(f"{error}.") from error
 
 
-def _trained(arguments: Arguments, scheme, digits: str, kept: Path, units: list, console):
+def _trained(arguments: Arguments, scheme, digits: str, kept: Path, splitting, console):
     """A subword tokenizer of a scheme, trained on the sources; or the one that an earlier call
     kept."""
     from octavo.data.manifest import MANIFEST, RECIPE
@@ -257,7 +328,7 @@ def _trained(arguments: Arguments, scheme, digits: str, kept: Path, units: list,
         if isinstance(before, scheme) and before.vocab_size == size:
             return before
     console.print(f"training {scheme.scheme} of {size} ids ...")
-    text = _training_text(arguments, units, arguments.training_bytes)
+    text = _training_text(splitting, arguments.training_bytes)
     try:
         tokenizer = scheme.train(text, size)
     except ValueError as error:
@@ -276,7 +347,7 @@ def _trained(arguments: Arguments, scheme, digits: str, kept: Path, units: list,
 _MOST_IDS = 1 << 24
 
 
-def _marks(arguments: Arguments, name: str, tokenizer, units: list, console):
+def _marks(arguments: Arguments, name: str, tokenizer, splitting, console):
     """What gives documents their marks."""
     from octavo.data.marks import SubwordMarks
     from octavo.tokenizers.interface import SubwordTokenizer
@@ -288,7 +359,7 @@ def _marks(arguments: Arguments, name: str, tokenizer, units: list, console):
                 f"--marks {name} is neither a run directory (it has no config.json), nor "
                 f"{_TRAINED}, nor a tokenizer file."
             )
-        subwords = _tokenizer(arguments, name, "subwords.json", units, console)
+        subwords = _tokenizer(arguments, name, "subwords.json", splitting, console)
         return SubwordMarks(subwords, tokenizer)
     from octavo.files import read_json
     from octavo.run.directory import THRESHOLD
@@ -306,7 +377,7 @@ def _marks(arguments: Arguments, name: str, tokenizer, units: list, console):
         mark = EntropyMarks.of_run(run, read_json(chosen, float, error=ConfigError))
     else:
         console.print("choosing the threshold of entropy ...")
-        sample = list(_training_text(arguments, units, 500_000))
+        sample = list(_training_text(splitting, 500_000))
         mark = EntropyMarks.with_rate(run, sample, 1 / arguments.unit_bytes)
     console.print(f"a unit ends where the entropy of the next byte is above {mark.threshold:.3f}")
     keep_marker(Path(name), mark.threshold, Path(arguments.out))

@@ -47,9 +47,10 @@ class DataConfig:
     """Which text, and how it is cut into rows."""
 
     source: str = "stdlib"
-    """A folder made by prepare.py; several as "a:0.7,b:0.3" (weights); "stdlib": the embedded
-    corpus, prepared on first use (also stdlib-words, with the ends of words marked by ids, and
-    stdlib-unigram, with those of subwords marked beside them)."""
+    """A folder made by prepare.py; several as "a:0.7,b:0.3" (weights); "a[eng]:0.7,a[ell]:0.3":
+    what of a folder has these labels; "stdlib": the embedded corpus, prepared on first use (also
+    stdlib-words, with the ends of words marked by ids, and stdlib-unigram, with those of subwords
+    marked beside them)."""
     length: int = 256
     """Positions per row."""
     batch_size: int = 16

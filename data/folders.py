@@ -12,6 +12,11 @@ from octavo.data.manifest import MANIFEST, RECIPE
 
 _ABOUT = re.compile(r"(readme|licen[cs]e|notice|citation|changelog)\b.*", re.IGNORECASE)
 """Files that tell of a data set and are none of it."""
+_SPLITS = ("train", "validation", "valid", "val", "dev", "test")
+_OF_SPLIT = re.compile(
+    rf"(.*[-_.])?({'|'.join(_SPLITS)})([-_.]\d+([-_]of[-_]\d+)?)?(\.[a-z0-9]+)*", re.IGNORECASE
+)
+"""Names as datasets have them: test.jsonl, c4-validation.00000-of-00008.json.gz."""
 
 
 @dataclass
@@ -109,9 +114,33 @@ def sorted_out(files: list[Path], text_field: str, survey: Survey) -> list[tuple
             survey.leave(path, why, "JSON without text")
         else:
             looked.append((path, seen))
+    others = _other_splits([path for path, _ in looked])
+    for path, split in others.items():
+        why = f"is of the split {split}, and train lies beside it: name it as a source to read it"
+        survey.leave(path, why, "another split")
+    looked = [(path, seen) for path, seen in looked if path not in others]
     if all(seen.kind == "text" for _, seen in looked):
         return looked
     about = {path for path, seen in looked if seen.kind == "text" and _ABOUT.match(path.name)}
     for path in sorted(about):
         survey.leave(path, "lies beside records of text and tells about them", "about the data")
     return [(path, seen) for path, seen in looked if path not in about]
+
+
+def _other_splits(paths: list[Path]) -> dict[Path, str]:
+    """Which files are of a split beside which train lies, by their names or those of folders, and
+    of which one: what others score on is not trained on."""
+    trains, found = set(), {}
+    for path in paths:
+        places = [
+            (path.parts[:i], name.lower())
+            for i, name in enumerate(path.parts[:-1])
+            if name.lower() in _SPLITS
+        ]
+        if named := _OF_SPLIT.fullmatch(path.name):
+            places.append(((*path.parts[:-1], named[1]), named[2].lower()))
+        trains |= {place for place, split in places if split == "train"}
+        found[path] = [(place, split) for place, split in places if split != "train"]
+    return {
+        path: split for path, places in found.items() for place, split in places if place in trains
+    }

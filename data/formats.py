@@ -33,8 +33,6 @@ _OTHER = {
     b"GIF87a": "a GIF image",
     b"GIF89a": "a GIF image",
     b"\x7fELF": "a program",
-    b"ARROW1": "an Arrow file",
-    b"\xff\xff\xff\xff": "an Arrow stream",
     b"Obj\x01": "an Avro file",
     b"SQLite format 3": "an SQLite database",
     b"\x89HDF": "an HDF5 file",
@@ -45,6 +43,7 @@ _OTHER = {
     b"\xff\xfe": "UTF-16 text; convert it to UTF-8, for instance with iconv",
     b"\xfe\xff": "UTF-16 text; convert it to UTF-8, for instance with iconv",
 }
+_ARROW = (b"ARROW1\0\0", b"\xff\xff\xff\xff")
 _LINES = re.compile(r"\.(jsonl|ndjson|jsonlines)(\.[a-z0-9]{1,4})?$", re.IGNORECASE)
 _JSON = re.compile(r"\.json(\.[a-z0-9]{1,4})?$", re.IGNORECASE)
 
@@ -54,7 +53,8 @@ class Look:
     """What a file is."""
 
     kind: str
-    """"text", "jsonl", "json" (an array of objects, or one), "parquet", or "" for none of them."""
+    """"text", "jsonl", "json" (an array of objects, or one), "parquet", "arrow", or "" for none of
+    them."""
     packed: bool = False
     why: str = ""
     """Of what is none: words that follow its name."""
@@ -161,6 +161,8 @@ def look(path: str | Path, text_field: str) -> Look:
         return Look("", packed, "is empty", "empty")
     if head.startswith(b"PAR1") and not packed:
         return Look("parquet")
+    if head.startswith(_ARROW) and not packed:
+        return Look("arrow")
     if head[257:262] == b"ustar":
         return Look("", packed, "is a tar archive, not text: unpack it first", "a tar archive")
     for magic, what in _OTHER.items():
@@ -195,7 +197,7 @@ def _json_or_text(name: str, head: bytes, whole: bool, packed: bool, text_field:
     text = head.removeprefix(BOM).decode("utf-8", errors="ignore").strip("\ufeff \t\r\n")
 
     def json_look(kind: str, record: Any, single: bool = False) -> Look:
-        has = isinstance(record.get(text_field), str) if isinstance(record, dict) else None
+        has = isinstance(dig(record, text_field), str) if isinstance(record, dict) else None
         return Look(kind, packed, records=has, single=single, by_name=by_name)
 
     rows = [row for row in text.split("\n", 2) if row.strip()]
@@ -219,6 +221,16 @@ def _json_or_text(name: str, head: bytes, whole: bool, packed: bool, text_field:
     if by_name:
         return Look("", packed, "has the name of JSON, and holds none", "JSON by its name only")
     return Look("text", packed)
+
+
+def dig(record: Any, field: str) -> Any:
+    """What a record has in a field; ``a.b`` is the field b of the object a, unless the record has a
+    field of just that name. None: nothing."""
+    if isinstance(record, dict) and field in record:
+        return record[field]
+    for part in field.split("."):
+        record = record.get(part) if isinstance(record, dict) else None
+    return record
 
 
 def _parsed(text: str) -> Any:

@@ -1,25 +1,42 @@
-"""Text that was held out of training, to be scored."""
+"""Held-out text, as it is scored: all of it, or some of each label."""
 
 from dataclasses import dataclass
 
 from octavo.data.errors import DataError
+from octavo.data.plan import permutation
 from octavo.data.shards import Corpus
+from octavo.data.stdlib import name_of
+
+_SHORTEST = 64
+"""Bytes: a piece is not cut shorter."""
+_PARTS = 4
+_LEAST = 2048
+"""Where not all is scored, a document is cut to a quarter of what its label gives, or so many
+bytes if that is more: so that a label is not one document."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """A held-out document."""
+    """A document that was held out, or the beginning of one."""
 
     text: bytes
     corpus: str
-    """Name of the corpus's folder."""
+    """Name of the corpus's folder, as in ``data.source``."""
     label: str | None
-    """Its language or source, where that is known."""
+    """Its language or source where that is known, else what its file is called; None: unknown, as
+    in corpora of earlier revisions."""
 
 
 def heldout_documents(corpora: list[Corpus], most_bytes: int) -> list[Held]:
-    """Whole held-out documents of each corpus in turn, in order, until ``most_bytes``; 0: all.
-    Raises DataError if none of the corpora has such a split at all."""
+    """Documents held out of each corpus, up to ``most_bytes`` of each; 0: all.
+
+    Where that is not all, it is spread evenly over the corpus's labels (what a label does not have,
+    the others give); within a label, documents are drawn evenly and long ones are cut at a line end
+    or between characters, so that each label has a piece in a small sample. A corpus without labels
+    gives whole documents in order.
+
+    Raises DataError if none of the corpora has such a split at all.
+    """
     if not any("heldout" in corpus.split_documents for corpus in corpora):
         folders = ", ".join(str(corpus.folder) for corpus in corpora)
         raise DataError(
@@ -28,12 +45,53 @@ def heldout_documents(corpora: list[Corpus], most_bytes: int) -> list[Held]:
         )
     found: list[Held] = []
     for corpus in corpora:
-        size = 0
-        if not corpus.split_documents.get("heldout", 0):
-            continue
-        for document in Corpus(corpus.folder, "heldout").documents_in(0):
-            found.append(Held(document, corpus.folder.name, None))
+        if corpus.split_documents.get("heldout", 0):
+            found += _held(corpus.of_split("heldout"), most_bytes)
+    return found
+
+
+def _held(corpus: Corpus, most_bytes: int) -> list[Held]:
+    name, labels = name_of(corpus.folder), corpus.by_label()
+    if None in labels or not most_bytes or corpus.utf8_bytes <= most_bytes:
+        found, size = [], 0
+        for document in corpus.documents_in(0):
+            found.append(Held(bytes(document), name, document.label))
             size += len(document)
             if most_bytes and size >= most_bytes:
                 break
-    return found
+        return found
+    sizes = {str(label): size for label, (_, size) in labels.items()}
+    pieces: dict[int, Held] = {}
+    for label, share in _shares(sizes, most_bytes).items():
+        documents = labels[label][0]
+        longest = max(share // min(_PARTS, documents), min(_LEAST, share))
+        for number in permutation(documents, 0).tolist():
+            i = corpus.document_of(label, number)
+            text = _beginning(bytes(*corpus.documents_in(i, i + 1)), min(longest, share))
+            pieces[i] = Held(text, name, label)
+            share -= len(text)
+            if share < _SHORTEST:
+                break
+    return [pieces[i] for i in sorted(pieces)]
+
+
+def _shares(sizes: dict, most_bytes: int) -> dict:
+    """Bytes for each label: as many for each, unless it has fewer."""
+    shares, left = {}, most_bytes
+    for n, (label, size) in enumerate(sorted(sizes.items(), key=lambda item: item[1])):
+        shares[label] = max(min(size, left // (len(sizes) - n)), _SHORTEST)
+        left = max(left - shares[label], 0)
+    return shares
+
+
+def _beginning(text: bytes, size: int) -> bytes:
+    """The beginning of a text, of at most so many bytes: to the end of a line if one lies in the
+    second half of it, else of a character."""
+    if len(text) <= size:
+        return text
+    line = text.rfind(b"\n", size // 2, size) + 1
+    if line:
+        return text[:line]
+    while size and text[size] & 0xC0 == 0x80:
+        size -= 1
+    return text[:size]

@@ -22,6 +22,25 @@ REMAKE = "Restore it, or delete it and run the same prepare.py command again."
 _MOST = 1 << 60
 
 
+MOST_LABELS = 4096
+"""Of a corpus."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a language or source has in a shard."""
+
+    name: str
+    documents: int
+    tokens: int
+    utf8_bytes: int
+
+    def __post_init__(self):
+        _check_counts(self, ("documents", "tokens", "utf8_bytes"))
+        if not self.name or len(self.name) > 1000:
+            raise ValueError("name is empty, or longer than 1000 characters")
+
+
 @dataclass(frozen=True)
 class Shard:
     """One file of a split, as the manifest lists it."""
@@ -35,6 +54,8 @@ class Shard:
     """Ids, the end of each document included."""
     utf8_bytes: int
     """Bytes of the original text; what bits per byte divide by."""
+    labels: tuple[Label, ...] = ()
+    """In the order of their numbers beside the documents. Empty: documents have no labels."""
 
     def __post_init__(self):
         if not re.fullmatch(r"[^./\\\0][^/\\\0]*", self.file):
@@ -42,6 +63,10 @@ class Shard:
         if not re.fullmatch("[0-9a-f]{8}", self.crc32c):
             raise ValueError(f"crc32c is 8 hex digits, not {self.crc32c!r:.60}")
         _check_counts(self, ("size", "documents", "tokens", "utf8_bytes"))
+        if self.labels:
+            for name in ("documents", "tokens", "utf8_bytes"):
+                if sum(getattr(label, name) for label in self.labels) != getattr(self, name):
+                    raise ValueError(f"labels: their {name} are not those of the shard")
 
 
 @dataclass(frozen=True)
@@ -97,11 +122,31 @@ class Manifest:
             raise ValueError("the checksum differs from what is listed: it was changed by hand")
 
     def own_checksum(self) -> str:
-        rest = dataclasses.asdict(self) | {"checksum": None}
+        rest = self.to_json() | {"checksum": None}
         return f"{google_crc32c.value(files.json_text(rest).encode()):08x}"
 
+    def to_json(self) -> dict[str, Any]:
+        """As it is written. What has no labels is written as it was before there were any."""
+        written = dataclasses.asdict(self)
+        for split in written["splits"].values():
+            for shard in split["shards"]:
+                if not shard["labels"]:
+                    del shard["labels"]
+        return written
 
-def _check_counts(counts: Shard | Split, names: tuple[str, ...]) -> None:
+
+def by_label(shards: Iterable[Shard]) -> dict[str | None, tuple[int, int]]:
+    """(documents, UTF-8 bytes) of each label; None: of what has none."""
+    found: dict[str | None, tuple[int, int]] = {}
+    for shard in shards:
+        parts = [(label.name, label.documents, label.utf8_bytes) for label in shard.labels]
+        for name, more, size in parts or [(None, shard.documents, shard.utf8_bytes)]:
+            documents, utf8_bytes = found.get(name, (0, 0))
+            found[name] = documents + more, utf8_bytes + size
+    return found
+
+
+def _check_counts(counts: Label | Shard | Split, names: tuple[str, ...]) -> None:
     for name in names:
         if not 0 <= (value := getattr(counts, name)) < _MOST:
             raise ValueError(f"{name} is {value}, outside 0 to {_MOST}")
@@ -129,7 +174,7 @@ def write_manifest(
         splits={name: Split.of(shards) for name, shards in splits.items()},
     )
     manifest = dataclasses.replace(manifest, checksum=manifest.own_checksum())
-    files.write_json(folder / MANIFEST, dataclasses.asdict(manifest))
+    files.write_json(folder / MANIFEST, manifest.to_json())
 
 
 def read_manifest(folder: str | Path) -> Manifest:

@@ -19,7 +19,7 @@ from octavo.batch import Batch, Room
 from octavo.configs.schema import DataConfig
 from octavo.data.errors import DataError, WorkerError
 from octavo.data.plan import Plan, Rows
-from octavo.data.shards import Corpus
+from octavo.data.shards import Corpus, folder_and_label
 from octavo.data.stdlib import VARIANTS, embedded_corpus
 
 
@@ -160,14 +160,15 @@ def _weighted(part: str) -> tuple[str, float]:
 
 def _is_folder(name: str) -> bool:
     try:
-        return bool(name) and Path(name).is_dir()
+        return bool(name) and Path(folder_and_label(name)[0]).is_dir()
     except (OSError, ValueError):  # no name of a file
         return False
 
 
 def parse_source(source: str) -> list[tuple[Path, float]]:
     """``"a:0.7,b:0.3"`` as folders and weights; a folder without a weight has weight 1, and
-    "stdlib" (and its variants) names the embedded corpus. Where a folder of exactly that name
+    "stdlib" (and its variants) names the embedded corpus; ``a[eng]`` is what of a corpus has that
+    label. Where a folder of exactly that name
     exists, commas and colons belong to its name. Raises DataError for what names none."""
     parsed = []
     parts = source.split(",")

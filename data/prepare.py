@@ -1,6 +1,7 @@
 """Text to shards: one shard a unit and split, on all cores, continued where it stopped."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -8,16 +9,16 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import google_crc32c
+from typing import Any, TypeVar
 
 from octavo import files, process
 from octavo.data import checked
 from octavo.data.errors import DataError, WorkerError
 from octavo.data.manifest import (
     MANIFEST,
+    MOST_LABELS,
     RECIPE,
     SPLITS,
     Manifest,
@@ -28,12 +29,24 @@ from octavo.data.manifest import (
 )
 from octavo.data.marks import Marks
 from octavo.data.records import Skipped
-from octavo.data.shards import Corpus, ShardWriter
+from octavo.data.shards import Corpus, ShardWriter, too_many_labels
 from octavo.data.sources import UNIT_BYTES, Unit, documents
+from octavo.data.split import (
+    TOLD,
+    Rule,
+    Sketches,
+    expected,
+    look_through,
+    merged,
+    rule_of,
+    small,
+    strata_of,
+)
 from octavo.tokenizers.interface import Tokenizer, fingerprint_of
 
-_WARNINGS = 20
-"""Sentences kept of a unit; all are counted."""
+_WARNINGS = 3
+"""Sentences kept of a unit and kind; all are counted."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,8 @@ class Prepared:
     finished before."""
     left_out: Counter
     """Files and records that gave no document, by kind."""
+    earlier: bool = False
+    """It was begun by an earlier revision, and keeps its split, without labels."""
 
 
 @dataclass
@@ -57,12 +72,86 @@ class UnitReport:
     left_out: dict[str, int] = field(default_factory=dict)
 
 
-def split_of(unit: Unit, document: bytes, heldout: float) -> str:
-    """Where a document goes: by its content, so that copies never lie on both sides; documents of
-    a prepared corpus stay where they are, so that tokenizers are compared on the same split."""
-    if unit.kind == "corpus":
-        return unit.paths[1]
-    return "heldout" if google_crc32c.value(document) < heldout * 2**32 else "train"
+Progress = Callable[[int, list[str]], None]
+"""Told the number of finished units, and the warnings of the newest."""
+
+
+class Splitting:
+    """What is held out of some units, found out when it is first asked for.
+
+    share: of bytes. folder: of the corpus; until that is finished, it keeps what was found of each
+    unit, so that a later call need not look again. by_chance: decide by the checksums alone, as
+    earlier revisions did and the embedded corpus does.
+    """
+
+    def __init__(
+        self,
+        units: list[Unit],
+        share: float,
+        folder: Path,
+        processes: int = 1,
+        progress: Progress = lambda units, warnings: None,
+        by_chance: bool = False,
+    ):
+        self.units, self.share, self.folder = units, share, folder
+        self.processes, self.progress, self.by_chance = processes, progress, by_chance
+
+    @cached_property
+    def rule(self) -> Rule:
+        """Raises DataError if the text is too small to hold any of it out."""
+        if self.by_chance or not self.share:
+            return Rule(self.share)
+        strata = strata_of(self.units, self.share)
+        chosen = small(self.units, strata, self.share)
+        kept = None if (self.folder / MANIFEST).exists() else self.folder
+        jobs = [
+            (unit, i, kept, names)
+            for i, (unit, names) in enumerate(zip(self.units, strata, strict=True))
+            if chosen[i]
+        ]
+        if not jobs:
+            return Rule(self.share)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found: dict[int, Sketches] = {}
+        for done, (index, sketches) in enumerate(_run(_look, jobs, self.processes), 1):
+            found[index] = sketches
+            self.progress(done + len(self.units) - len(jobs), [])
+        merged_strata = merged(found[i] for i in sorted(found))
+        if sum(name.startswith(TOLD) for name in merged_strata) > MOST_LABELS:
+            raise too_many_labels()
+        rule = rule_of(merged_strata, self.share)
+        documents = sum(sketch.documents for sketch in merged_strata.values())
+        if documents and len(jobs) == len(self.units) and not expected(merged_strata, rule):
+            size = sum(sketch.bytes for sketch in merged_strata.values())
+            for path in self.folder.glob("look-*.json"):
+                path.unlink()
+            raise DataError(
+                f"the text is too small to hold any of it out for the score ({documents:,} "
+                f"documents of {size:,} bytes): add more, or hold out nothing with --heldout 0."
+            )
+        return rule
+
+
+def _look(job) -> tuple[int, Sketches]:
+    """The strata of a unit, remembered in the folder of the corpus if there is one."""
+    unit, index, folder, names = job
+    if folder is None:
+        return index, look_through(unit, names)
+    kept = folder / f"look-{index:05d}.json"
+    key = fingerprint_of(repr((unit, unit.label_field, names, _stamps(unit))).encode())
+    with contextlib.suppress(OSError, files.FileError):
+        before = files.read_json(kept, _Look)
+        if before.of == key:
+            return index, before.strata
+    found = look_through(unit, names)
+    files.write_json(kept, dataclasses.asdict(_Look(key, found)))
+    return index, found
+
+
+@dataclass(frozen=True)
+class _Look:
+    of: str
+    strata: Sketches
 
 
 def prepare(
@@ -70,35 +159,36 @@ def prepare(
     out: Path,
     tokenizer: Tokenizer,
     *,
-    heldout: float,
+    heldout: float | Splitting,
     processes: int,
     mark: Marks | None = None,
-    progress: Callable[[int, list[str]], None] = lambda units, warnings: None,
+    progress: Progress = lambda units, warnings: None,
 ) -> Prepared:
     """Write a corpus to ``out``; run again after a stop, it redoes only unfinished units, and of a
     finished one those whose shards are missing or damaged.
 
-    mark: gives documents their marks, in one process. progress is called with the number of
-    finished units and the warnings of the newest. Raises DataError if a source is no text, or
-    ``out`` holds a corpus made in another way; OSError if something cannot be written.
+    heldout: the share of bytes that is held out. mark: gives documents their marks, in one process.
+    Raises DataError if a source is no text, or ``out`` holds a corpus made in another way; OSError
+    if something cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     _clean_halves(out)
-    # What the shards depend on; a continued run must agree with it.
-    recipe = {
-        "tokenizer": tokenizer.fingerprint,
-        "heldout": heldout,
-        "marks": mark and mark.description,
-        "units": fingerprint_of(repr([(unit, _stamps(unit)) for unit in units]).encode()),
-    }
-    jobs = [(unit, i, out, tokenizer, heldout, mark) for i, unit in enumerate(units)]
+    splitting = heldout
+    if not isinstance(splitting, Splitting):
+        splitting = Splitting(units, splitting, out, 1 if mark else processes)
+    recipe = _recipe(units, tokenizer, splitting, mark)
     processes = 1 if mark else processes
     if (out / MANIFEST).exists():
-        return _mend(jobs, read_manifest(out), recipe, processes, progress)
-    _check_recipe(out, recipe)
+        manifest = read_manifest(out)
+        splitting = _as_begun(splitting, recipe, manifest.source)
+        return _mend(out, splitting, tokenizer, mark, manifest, recipe, processes, progress)
+    begun = _begun(out, recipe)
+    splitting, earlier = _as_begun(splitting, recipe, begun), begun != recipe
+    jobs = _jobs(splitting, out, tokenizer, mark)
+    files.write_json(out / RECIPE, begun)
 
     results: dict[int, UnitReport] = {}
-    for done, (index, result) in enumerate(_run(jobs, processes), 1):
+    for done, (index, result) in enumerate(_run(_prepare_unit, jobs, processes), 1):
         results[index] = result
         progress(done, result.warnings)
     ordered = [results[i] for i in sorted(results)]
@@ -109,53 +199,103 @@ def prepare(
     left_out = sum((Counter(result.left_out) for result in ordered), Counter())
     if not shards["train"]:
         raise DataError("the sources hold no text to train on.")
-    write_manifest(out, tokenizer, shards, {"units": len(units), **recipe}, recipe["marks"])
+    write_manifest(out, tokenizer, shards, {"units": len(units), **begun}, recipe["marks"])
     _clean(out)
-    return Prepared(None, left_out)
+    return Prepared(None, left_out, earlier)
 
 
-def _check_recipe(out: Path, recipe: dict) -> None:
-    """Keep what the shards depend on, or compare it with what was kept."""
+def _recipe(
+    units: list[Unit], tokenizer: Tokenizer, splitting: Splitting, mark: Marks | None
+) -> dict:
+    """What the shards depend on; a continued run must agree with it."""
+    recipe = {
+        "tokenizer": tokenizer.fingerprint,
+        "heldout": splitting.share,
+        "marks": mark and mark.description,
+        "units": fingerprint_of(repr([(unit, _stamps(unit)) for unit in units]).encode()),
+    }
+    if not splitting.by_chance:
+        labels = [(unit.labels, unit.label_field) for unit in units]
+        recipe |= {"split": 2, "labels": fingerprint_of(repr(labels).encode())}
+    return recipe
+
+
+_NEW = ("split", "labels")
+"""Of a recipe: what earlier revisions did not have, nor has what is split by chance."""
+
+
+def _of_chance(recipe: dict) -> dict:
+    return {name: value for name, value in recipe.items() if name not in _NEW}
+
+
+def _as_begun(splitting: Splitting, recipe: dict, begun: dict) -> Splitting:
+    """As the corpus was begun: one of an earlier revision goes on with its split, and without
+    labels."""
+    if "split" in begun or "split" not in recipe:
+        return splitting
+    units = [dataclasses.replace(unit, labels=(), label_field=None) for unit in splitting.units]
+    return Splitting(units, splitting.share, splitting.folder, by_chance=True)
+
+
+def _jobs(splitting: Splitting, out: Path, tokenizer: Tokenizer, mark: Marks | None) -> list:
+    return [
+        (unit, i, out, tokenizer, splitting.rule, mark) for i, unit in enumerate(splitting.units)
+    ]
+
+
+def _begun(out: Path, recipe: dict) -> dict:
+    """The recipe that an unfinished corpus was begun with, which must agree."""
     kept = out / RECIPE
     if not kept.exists():
-        files.write_json(kept, recipe)
-        return
+        return recipe
     begun = files.read_json(
         kept, dict[str, Any], error=DataError, advice=f"Delete {out} or choose another --out."
     )
-    if begun != recipe:
+    if begun not in (recipe, _of_chance(recipe)):
         raise DataError(
             f"{out} holds a corpus begun from other sources, options or file versions. Delete it "
             "or choose another --out."
         )
+    return begun
 
 
 def _mend(
-    jobs: list, manifest: Manifest, recipe: dict, processes: int, progress: Callable
+    out: Path,
+    splitting: Splitting,
+    tokenizer: Tokenizer,
+    mark: Marks | None,
+    manifest: Manifest,
+    recipe: dict,
+    processes: int,
+    progress: Progress,
 ) -> Prepared:
     """Make anew what is missing or damaged of a finished corpus."""
-    out = jobs[0][2]
-    if manifest.source | recipe != manifest.source:
+    same = recipe if "split" in manifest.source else _of_chance(recipe)
+    if manifest.source | same != manifest.source:
         raise DataError(
             f"{out} holds a finished corpus already, made from other sources, options or file "
             "versions. Choose another --out."
         )
     listed = [shard for split in manifest.splits.values() for shard in split.shards]
     bad = {shard.file for shard in listed if not _whole(out, shard)}
-    names = {i: {f"{split}-{i:05d}.array_record" for split in SPLITS} for _, i, *_ in jobs}
-    again = [job for job in jobs if names[job[1]] & bad]
-    expected = {shard.file: shard for shard in listed}
-    for done, (index, result) in enumerate(_run(again, processes), 1):
-        for file in names[index] & set(expected):
+    names = [
+        {f"{split}-{i:05d}.array_record" for split in SPLITS} for i in range(len(splitting.units))
+    ]
+    again = []
+    if bad:
+        again = [job for job in _jobs(splitting, out, tokenizer, mark) if names[job[1]] & bad]
+    before = {shard.file: shard for shard in listed}
+    for done, (index, result) in enumerate(_run(_prepare_unit, again, processes), 1):
+        for file in names[index] & set(before):
             made = [shard for shard in (result.train, result.heldout) if shard]
-            if expected[file] not in made:
+            if before[file] not in made:
                 raise DataError(
                     f"the sources no longer give what {out / file} held. Restore the file, or "
                     "delete the folder and prepare it again."
                 )
         progress(done, result.warnings)
     _clean(out)
-    return Prepared(len(again), Counter())
+    return Prepared(len(again), Counter(), same != recipe)
 
 
 def _whole(out: Path, shard: Shard) -> bool:
@@ -169,7 +309,7 @@ def _whole(out: Path, shard: Shard) -> bool:
 
 def _clean(out: Path) -> None:
     """Take away what only an unfinished corpus needs."""
-    for path in [out / RECIPE, *out.glob("unit-*.json")]:
+    for path in [out / RECIPE, *out.glob("unit-*.json"), *out.glob("look-*.json")]:
         path.unlink(missing_ok=True)
     _clean_halves(out)
 
@@ -192,9 +332,10 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _run(jobs: list, processes: int) -> Iterable[tuple[int, UnitReport]]:
+def _run(work: Callable[[Any], T], jobs: list, processes: int) -> Iterable[T]:
+    """What is made of each job, in any order."""
     if processes <= 1 or len(jobs) <= 1:
-        yield from map(_prepare_unit, jobs)
+        yield from map(work, jobs)
         return
     spawn = multiprocessing.get_context("spawn")  # forking a process with threads can deadlock
     others = set(multiprocessing.active_children())
@@ -202,7 +343,7 @@ def _run(jobs: list, processes: int) -> Iterable[tuple[int, UnitReport]]:
         pool = concurrent.futures.ProcessPoolExecutor(
             processes, mp_context=spawn, initializer=process.end_with_parent
         )
-        futures = [pool.submit(_prepare_unit, job) for job in jobs]
+        futures = [pool.submit(work, job) for job in jobs]
     with pool:
         try:
             for future in concurrent.futures.as_completed(futures):
@@ -225,7 +366,7 @@ def _stamps(unit: Unit) -> list:
 
 
 def _prepare_unit(job) -> tuple[int, UnitReport]:
-    unit, index, out, tokenizer, heldout, mark = job
+    unit, index, out, tokenizer, rule, mark = job
     report = out / f"unit-{index:05d}.json"
     finished = _finished(out, report)
     if finished:
@@ -241,10 +382,12 @@ def _prepare_unit(job) -> tuple[int, UnitReport]:
         for document in documents(unit):
             if isinstance(document, Skipped):
                 counts[document.kind] += 1
-                if counts.total() <= _WARNINGS:
+                if counts[document.kind] <= _WARNINGS:
                     result.warnings.append(document.reason)
             elif document:
-                writers[split_of(unit, document, heldout)].add(document)
+                for split, part in zip(SPLITS, rule.split(unit, document), strict=True):
+                    if part:
+                        writers[split].add(part, document.label)
         for split in SPLITS:
             setattr(result, split, writers[split].close())
     except ValueError as error:  # of a tokenizer
@@ -252,8 +395,9 @@ def _prepare_unit(job) -> tuple[int, UnitReport]:
     finally:
         for split in SPLITS:
             writers[split].shard.discard()
-    if counts.total() > _WARNINGS:
-        result.warnings.append(f"and {counts.total() - _WARNINGS:,} more of the same part")
+    if counts.total() > len(result.warnings):
+        more = counts.total() - len(result.warnings)
+        result.warnings.append(f"and {more:,} more of the same part")
     result.left_out = dict(counts)
     files.write_json(report, dataclasses.asdict(result))
     return index, result
@@ -278,13 +422,15 @@ class _Split:
     def __init__(self, shard: ShardWriter, tokenizer: Tokenizer, mark: Marks | None):
         self.shard, self.tokenizer, self.mark = shard, tokenizer, mark
         self.waiting: list[bytes] = []
+        self.labels: list[str | None] = []
         self.size = 0
 
-    def add(self, document: bytes) -> None:
+    def add(self, document: bytes, label: str | None) -> None:
         if not self.mark:
-            self.shard.add(self.tokenizer.encode(document), len(document))
+            self.shard.add(self.tokenizer.encode(document), len(document), label=label)
             return
         self.waiting.append(document)
+        self.labels.append(label)
         self.size += len(document)
         if self.size > 2 * UNIT_BYTES:
             self._flush()
@@ -293,9 +439,10 @@ class _Split:
         assert self.mark is not None, "only what is marked waits"
         encoded = [self.tokenizer.encode(document) for document in self.waiting]
         marked = self.mark(self.waiting, encoded)
-        for document, ids, marks in zip(self.waiting, encoded, marked, strict=True):
-            self.shard.add(ids, len(document), marks)
-        self.waiting, self.size = [], 0
+        columns = self.waiting, encoded, marked, self.labels
+        for document, ids, marks, label in zip(*columns, strict=True):
+            self.shard.add(ids, len(document), marks, label)
+        self.waiting, self.labels, self.size = [], [], 0
 
     def close(self) -> Shard | None:
         """The finished shard; None if there was no document."""

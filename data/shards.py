@@ -2,9 +2,10 @@
 
 A shard is one stream of ids, documents end to end, each closed by the tokenizer's end-of-document
 id. The stream is cut into records of ``BLOCK`` ids; then, if the corpus has marks, as many records
-of one bit per id; one last record holds the documents' lengths (uint32 ids, the closing one
-included). The manifest is written last and renamed into place, so a half-written corpus is never
-mistaken for a whole one.
+of one bit per id; the next record holds the documents' lengths (uint32 ids, the closing one
+included), and, if documents have labels, a last one the number of each one's label (uint16), whose
+names are in the manifest. The manifest is written last and renamed into place, so a half-written
+corpus is never mistaken for a whole one.
 
 Before anything of a shard is used, all of it is read once and its checksum compared with the
 manifest (6 to 9 GB/s of a file in memory; else as fast as the storage reads). ``checked`` says for
@@ -13,7 +14,9 @@ how long that holds.
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,17 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from octavo.data import checked
 from octavo.data.errors import DataError
-from octavo.data.manifest import MANIFEST, REMAKE, Shard, read_manifest, tokenizer_of
+from octavo.data.manifest import (
+    MANIFEST,
+    MOST_LABELS,
+    REMAKE,
+    Label,
+    Shard,
+    by_label,
+    read_manifest,
+    tokenizer_of,
+)
+from octavo.data.records import Document
 from octavo.tokenizers.interface import Tokenizer, fingerprint_of
 
 BLOCK = 1 << 18
@@ -43,11 +56,29 @@ class ShardWriter:
         self._waiting = self.tokens = self.utf8_bytes = self._records = 0
         self._marks: list[bytes] = []
         self._lengths: list[int] = []
+        self._labels: dict[str, list[int]] = {}
+        """By name: its number, documents, ids and bytes."""
+        self._label_of: list[int] = []
         self._writer = None
 
-    def add(self, ids: np.ndarray, utf8_bytes: int, marks: np.ndarray | None = None) -> None:
+    def add(
+        self,
+        ids: np.ndarray,
+        utf8_bytes: int,
+        marks: np.ndarray | None = None,
+        label: str | None = None,
+    ) -> None:
         """A document: ids without the end-of-document id; the bytes of its text; if the shard is
-        marked, 0 or 1 for each id."""
+        marked, 0 or 1 for each id; its label, which all of a shard have or none. Raises DataError
+        for more than ``MOST_LABELS`` labels."""
+        if label is not None:
+            about = self._labels.setdefault(label, [len(self._labels), 0, 0, 0])
+            if len(self._labels) > MOST_LABELS:
+                raise too_many_labels()
+            about[1] += 1
+            about[2] += len(ids) + 1
+            about[3] += utf8_bytes
+            self._label_of.append(about[0])
         self._ids += [ids, self._eos]
         if self.marked:
             self._bits += [np.asarray(marks, np.uint8), np.zeros(1, np.uint8)]
@@ -83,7 +114,10 @@ class ShardWriter:
         """Finish the file, and say what it is."""
         if self._waiting:
             self._write_blocks(self._waiting)
-        for record in (*self._marks, np.array(self._lengths, np.uint32).tobytes()):
+        last = [np.array(self._lengths, np.uint32)]
+        if self._labels:
+            last.append(np.array(self._label_of, np.uint16))
+        for record in (*self._marks, *(array.tobytes() for array in last)):
             self._write(record)
         assert self._writer is not None, "the lengths are written"
         try:
@@ -98,7 +132,8 @@ class ShardWriter:
         except Exception as error:
             self._fail(error)
         documents = len(self._lengths)
-        return Shard(self.path.name, size, crc, documents, self.tokens, self.utf8_bytes)
+        labels = tuple(Label(name, *about[1:]) for name, about in self._labels.items())
+        return Shard(self.path.name, size, crc, documents, self.tokens, self.utf8_bytes, labels)
 
     def discard(self) -> None:
         """Leave nothing behind but a finished file."""
@@ -117,15 +152,35 @@ class ShardWriter:
         raise OSError(number, what, str(self.path)) from error
 
 
+def too_many_labels() -> DataError:
+    return DataError(
+        f"documents have more than {MOST_LABELS:,} labels: name a field with --label-field that "
+        "says their language or source, not what each alone has."
+    )
+
+
+_OF_LABEL = re.compile(r"(.+)\[([^\[\]]+)\]")
+
+
+def folder_and_label(name: str) -> tuple[str, str | None]:
+    """``FOLDER[LABEL]`` in two; a folder of just that name has no label."""
+    named = _OF_LABEL.fullmatch(name)
+    if named is None or Path(name).is_dir():
+        return name, None
+    return named[1], named[2]
+
+
 class Corpus:
-    """One split of a prepared folder, as one long stream of ids.
+    """One split of a prepared folder, as one long stream of ids. ``FOLDER[LABEL]`` is that of the
+    documents of one label, as if there were no others.
 
     Raises DataError if the folder is not a finished corpus, or a shard is missing or has another
     size than the manifest says; and, when one is first read, if its content is another.
     """
 
     def __init__(self, folder: str | Path, split: str = "train"):
-        self.folder, self.split = Path(folder), split
+        name, self.label = folder_and_label(str(folder))
+        self.folder, self.split = Path(name), split
         manifest = read_manifest(self.folder)
         self.tokenizer = tokenizer_of(self.folder, manifest)
         self.dtype = np.dtype(manifest.dtype)
@@ -137,17 +192,32 @@ class Corpus:
                 f"{self.folder} has no split {split!r}; it has {has}. Prepare the text again, with "
                 "--heldout 0.01 if it is held-out text that is missing."
             )
-        self.split_documents = {name: part.documents for name, part in manifest.splits.items()}
+        counted = {name: by_label(part.shards) for name, part in manifest.splits.items()}
+        self.split_documents = {
+            name: sum(n for label, (n, _) in counts.items() if self.label in (None, label))
+            for name, counts in counted.items()
+        }
         """Of every split there is."""
-        self.shards = list(manifest.splits[split].shards)
+        if self.label and not any(self.split_documents.values()):
+            known = ", ".join(
+                sorted({str(label) for counts in counted.values() for label in counts})
+            )
+            raise DataError(f"{self.folder} has no label {self.label!r}; it has {known:.300}.")
+        self.shards = [
+            shard
+            for shard in manifest.splits[split].shards
+            if self.label is None or any(label.name == self.label for label in shard.labels)
+        ]
         for shard in self.shards:
             _check_size(self.folder / shard.file, shard)
-        self.tokens = sum(shard.tokens for shard in self.shards)
-        self.documents = sum(shard.documents for shard in self.shards)
-        self.utf8_bytes = sum(shard.utf8_bytes for shard in self.shards)
+        parts = [self._part(shard) for shard in self.shards]
+        self.tokens = sum(part.tokens for part in parts)
+        self.documents = sum(part.documents for part in parts)
+        self.utf8_bytes = sum(part.utf8_bytes for part in parts)
         self.fingerprint = fingerprint_of(
             manifest.tokenizer_fingerprint.encode(),
             *(shard.crc32c.encode() for shard in self.shards),
+            *([self.label.encode()] if self.label else []),
         )
         self._starts = np.cumsum([0] + [shard.tokens for shard in self.shards])
         self._readers: dict[int, ArrayRecordReader] = {}
@@ -157,11 +227,40 @@ class Corpus:
         # Worker processes open their own files.
         return self.__dict__ | {"_readers": {}}
 
+    def of_split(self, split: str) -> "Corpus":
+        """Another split of the same."""
+        return Corpus(f"{self.folder}[{self.label}]" if self.label else self.folder, split)
+
+    def _part(self, shard: Shard) -> Shard | Label:
+        """What counts of a shard."""
+        return next((label for label in shard.labels if label.name == self.label), shard)
+
+    def by_label(self) -> dict[str | None, tuple[int, int]]:
+        """(documents, UTF-8 bytes) of each label; None: of what has none."""
+        if self.label:
+            return {self.label: (self.documents, self.utf8_bytes)}
+        return by_label(self.shards)
+
     def document_ends(self) -> np.ndarray:
         """``[documents]`` int64: where in the stream each document ends (exclusive)."""
         self._check(range(len(self.shards)))
-        lengths = [self._lengths(i) for i in range(len(self.shards))]
+        lengths = [self._lengths(i)[self._places(i)] for i in range(len(self.shards))]
         return np.cumsum(np.concatenate([np.zeros(0, np.uint32), *lengths]), dtype=np.int64)
+
+    def _places(self, i: int) -> np.ndarray:
+        """Which documents of a shard count."""
+        if self.label is None:
+            return np.arange(self.shards[i].documents)
+        return np.flatnonzero(np.array(self._labels(i)) == self.label)
+
+    @cached_property
+    def _runs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where documents of the label begin in its own stream, and in that of all."""
+        ends = [self._starts[i] + np.cumsum(self._lengths(i), dtype=np.int64)
+                for i in range(len(self.shards))]  # fmt: skip
+        mine = np.concatenate([ends[i][self._places(i)] for i in range(len(self.shards))])
+        own = np.append(0, self.document_ends())
+        return own[:-1], mine - np.diff(own)
 
     def _lengths(self, i: int) -> np.ndarray:
         """Of a shard's documents; uint32."""
@@ -177,9 +276,61 @@ class Corpus:
             )
         return lengths
 
+    def document_of(self, label: str, number: int) -> int:
+        """Which document is a label's ``number``-th. Reads no shard but the one it is in."""
+        if self.label:
+            return number
+        first = 0
+        for i, shard in enumerate(self.shards):
+            here = sum(part.documents for part in shard.labels if part.name == label)
+            if number < here:
+                return first + int(np.flatnonzero(np.array(self._labels(i)) == label)[number])
+            number, first = number - here, first + shard.documents
+        raise IndexError(f"{label} has fewer documents")
+
+    def _labels(self, i: int) -> list[str | None]:
+        """Of a shard's documents."""
+        shard = self.shards[i]
+        if not shard.labels:
+            return [None] * shard.documents
+        record = self._records(i, [_blocks(shard) * (2 if self.marks else 1) + 1])[0]
+        numbers = np.frombuffer(record, np.uint16)
+        counts = np.bincount(numbers, minlength=len(shard.labels)).tolist()
+        if counts != [label.documents for label in shard.labels]:
+            raise DataError(
+                f"{self.folder / MANIFEST} is damaged: it says another thing of the labels of "
+                f"{shard.file} than that holds. {REMAKE}"
+            )
+        return [shard.labels[number].name for number in numbers.tolist()]
+
     def read(self, start: int, stop: int, out: np.ndarray, marks: np.ndarray | None = None) -> None:
         """Copy the stream's ids from ``start`` to ``stop`` to ``out``, and their marks (uint8, 0 or
         1) to ``marks``. Raises DataError if a record is damaged."""
+        if self.label is None:
+            self._read(start, stop, out, marks)
+            return
+        own, stored = self._runs
+        run = int(np.searchsorted(own, start, side="right")) - 1
+        # What lies near is read with it: documents may be short, and those of others between.
+        base, ids = 0, np.zeros(0, self.dtype)
+        bits = None if marks is None else np.zeros(0, np.uint8)
+        at = start
+        while at < stop:
+            end = min(stop, int(own[run + 1]) if run + 1 < len(own) else stop)
+            low = int(stored[run] + at - own[run])
+            high = low + end - at
+            if not base <= low <= high <= base + len(ids):
+                base, size = low, min(max(high, low + BLOCK), int(self._starts[-1])) - low
+                ids = np.empty(size, self.dtype)
+                bits = None if marks is None else np.empty(size, np.uint8)
+                self._read(base, base + size, ids, bits)
+            out[at - start : end - start] = ids[low - base : high - base]
+            if marks is not None and bits is not None:
+                marks[at - start : end - start] = bits[low - base : high - base]
+            run, at = run + 1, end
+
+    def _read(self, start: int, stop: int, out: np.ndarray, marks: np.ndarray | None) -> None:
+        """The same, of the stream of all documents."""
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         for i in range(first, len(self.shards)):
             base = int(self._starts[i])
@@ -197,21 +348,24 @@ class Corpus:
                     a, b = max(low, at), min(high, at + len(values))
                     target[a - start : b - start] = values[a - at : b - at]
 
-    def documents_in(self, first: int, last: int | None = None) -> Iterator[bytes]:
-        """The original text of documents ``first`` to ``last`` (exclusive), in order."""
+    def documents_in(self, first: int, last: int | None = None) -> Iterator[Document]:
+        """The original text of documents ``first`` to ``last`` (exclusive), in order, with their
+        labels."""
         last = self.documents if last is None else min(last, self.documents)
         opened = 0
         for i, shard in enumerate(self.shards):
-            low, high = max(first - opened, 0), min(last - opened, shard.documents)
-            opened += shard.documents
+            here = self._part(shard).documents
+            low, high = max(first - opened, 0), min(last - opened, here)
+            opened += here
             if low >= high:
                 continue
             edges = self._starts[i] + np.append(0, np.cumsum(self._lengths(i), dtype=np.int64))
-            for j in range(low, high):
+            labels = self._labels(i)
+            for j in self._places(i)[low:high].tolist():
                 start, end = int(edges[j]), int(edges[j + 1])
                 ids = np.empty(end - 1 - start, self.dtype)
-                self.read(start, end - 1, ids)
-                yield self.tokenizer.decode(ids)
+                self._read(start, end - 1, ids, None)
+                yield Document(self.tokenizer.decode(ids), labels[j])
 
     def _check(self, shards: Iterable[int]) -> None:
         """Compare the content of shards that changed, or were not read yet."""

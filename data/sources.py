@@ -11,17 +11,22 @@ import errno
 import os
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from octavo.data.errors import DataError
 from octavo.data.folders import Survey, files_in, is_corpus, sorted_out
 from octavo.data.formats import Look, look, not_utf8, opened, special
+from octavo.data.labels import labels_of
 from octavo.data.manifest import SPLITS
 from octavo.data.records import (
+    Document,
+    Fields,
     Skipped,
     array_documents,
+    arrow_documents,
+    check_arrow,
     line_documents,
     parquet_documents,
     parquet_groups,
@@ -37,9 +42,12 @@ it has them, else at line ends, else between characters."""
 _CHUNK = 1 << 20
 
 
+_RECORDS = ("jsonl", "json", "parquet", "arrow")
+
+
 @dataclass(frozen=True)
 class Unit:
-    """A part of a source. kind: "text", "jsonl", "json", "parquet", "tfds", "corpus" or
+    """A part of a source. kind: "text", "jsonl", "json", "parquet", "arrow", "tfds", "corpus" or
     "stdlib"."""
 
     kind: str
@@ -51,14 +59,40 @@ class Unit:
     optional: bool = False
     """Found in a folder, not named: skipped, with a warning, if it holds no text."""
     text_field: str = "text"
+    # A corpus knows its units by the representation of what is above.
+    labels: tuple[str, ...] = field(default=(), repr=False)
+    """Of the documents of each path. Empty: they have none, or tell their own."""
+    label_field: str | None = field(default=None, repr=False)
+    """Where records tell their labels."""
+    skip_bad: bool = field(default=False, repr=False)
+    """Leave out records that give no text, rather than stop."""
+
+    @property
+    def of_files(self) -> bool:
+        return self.kind == "text" or self.kind in _RECORDS
+
+    @property
+    def fields(self) -> Fields:
+        return Fields(self.text_field, self.label_field, self.skip_bad)
 
 
 def find_units(
-    sources: list[str], text_field: str, tfds_dir: str | None, survey: Survey | None = None
+    sources: list[str],
+    text_field: str,
+    tfds_dir: str | None,
+    survey: Survey | None = None,
+    *,
+    label: str | None = None,
+    label_field: str | None = None,
+    skip_bad: bool = False,
 ) -> list[Unit]:
-    """Units of the named sources; ``survey`` learns what was read and what was left out. Raises
-    DataError for a source that does not exist or holds no text, OSError for one that cannot be
-    read."""
+    """Units of the named sources; ``survey`` learns what was read and what was left out.
+
+    label: "file" or "folder", what the label of a file's documents is; None: its name, or what
+    many files have in common. label_field: where records tell it instead. skip_bad: leave out
+    records that give no text. Raises DataError for a source that does not exist or holds no text,
+    OSError for one that cannot be read.
+    """
     survey = survey or Survey()
     units: list[Unit] = []
     for source in sources:
@@ -76,7 +110,20 @@ def find_units(
             if not seen.kind:
                 raise DataError(f"{source} {seen.why}.")
             units += _file_units([(Path(source), seen)], text_field, False, survey)
-    return units
+    files = {path: None for unit in units if unit.of_files for path in unit.paths}
+    names = labels_of(list(files), label)
+    return [_labelled(unit, names, label_field, skip_bad) for unit in units]
+
+
+def _labelled(unit: Unit, names: dict[str, str], label_field: str | None, skip_bad: bool) -> Unit:
+    if label_field and unit.kind in (*_RECORDS, "tfds"):
+        return replace(unit, label_field=label_field, skip_bad=skip_bad)
+    if unit.kind == "tfds":
+        return replace(unit, labels=(Path(unit.paths[0]).parent.name,), skip_bad=skip_bad)
+    if unit.of_files:
+        labels = tuple(names[path] for path in unit.paths)
+        return replace(unit, labels=labels, skip_bad=skip_bad)
+    return unit
 
 
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -113,7 +160,9 @@ def _folder_units(folder: Path, text_field: str, survey: Survey) -> Iterator[Uni
     yield from _file_units(kept, text_field, True, survey)
 
 
-_SHOWN = {"text": "text", "jsonl": "JSON lines", "json": "JSON", "parquet": "Parquet"}
+_SHOWN = {
+    "text": "text", "jsonl": "JSON lines", "json": "JSON", "parquet": "Parquet", "arrow": "Arrow",
+}  # fmt: skip
 
 
 def _file_units(
@@ -136,7 +185,9 @@ def _file_units(
         elif seen.kind == "parquet":
             for start, stop in parquet_groups(str(path), text_field, UNIT_BYTES):
                 yield Unit("parquet", (str(path),), start, stop, optional, text_field)
-        elif seen.packed or seen.kind == "json":
+        elif seen.packed or seen.kind in ("json", "arrow"):
+            if seen.kind == "arrow":
+                check_arrow(str(path), text_field)
             yield Unit(seen.kind, (str(path),), optional=optional, text_field=text_field)
         else:
             for start in range(0, size, UNIT_BYTES):
@@ -169,7 +220,7 @@ def _tfds_units(name: str, text_field: str, tfds_dir: str | None) -> Iterator[Un
         known = ", ".join(builder.info.splits)
         raise DataError(f"{name}: no split {split!r}; it has {known}.")
     features: Any = builder.info.features  # a mapping, for all that TFDS says of its type
-    if text_field not in features:
+    if text_field.partition(".")[0] not in features:
         known = ", ".join(features)
         raise DataError(f"{name}: no feature {text_field!r}; name one with --text-field: {known}.")
     info = builder.info.splits[split]
@@ -188,31 +239,56 @@ def _corpus_units(folder: str) -> Iterator[Unit]:
             first += shard.documents
 
 
-def documents(unit: Unit) -> Iterator[bytes]:
-    """The unit's documents, in order, and a ``Skipped`` in the place of what is none. Raises
-    DataError for text that is none."""
+def documents(unit: Unit) -> Iterator[Document | Skipped]:
+    """The unit's documents, in order, with their labels, and a ``Skipped`` in the place of what is
+    none. Raises DataError for text that is none."""
     match unit.kind:
         case "text":
-            for path in unit.paths:
+            for of, path in enumerate(unit.paths):
+                label = unit.labels[of] if unit.labels else None
                 try:
-                    yield from _text_documents(path, unit.start, unit.stop)
+                    for text in _text_documents(path, unit.start, unit.stop):
+                        yield Document(text, label, of)
                 except DataError as error:
                     if not unit.optional:
                         raise
                     yield Skipped(str(error))
-        case "jsonl":
-            yield from line_documents(unit.paths[0], unit.start, unit.stop, unit.text_field)
-        case "json":
-            yield from array_documents(unit.paths[0], unit.text_field)
-        case "parquet":
-            yield from parquet_documents(unit.paths[0], unit.start, unit.stop or 0, unit.text_field)
         case "tfds":
-            yield from _tfds_documents(unit)
+            yield from _with_label(unit, _tfds_documents(unit))
         case "corpus":
             folder, split = unit.paths
             yield from Corpus(folder, split).documents_in(unit.start, unit.stop)
         case "stdlib":
-            yield from stdlib_documents()
+            for text in stdlib_documents():
+                yield Document(text)
+        case _:
+            yield from _with_label(unit, _records(unit))
+
+
+def _with_label(unit: Unit, found: Iterator[Document | Skipped]) -> Iterator[Document | Skipped]:
+    """What is found, with the label of the unit where it tells none."""
+    for document in found:
+        if isinstance(document, Document) and unit.labels:
+            document.label = unit.labels[0]
+        yield document
+
+
+def _records(unit: Unit) -> Iterator[Document | Skipped]:
+    path, fields = unit.paths[0], unit.fields
+    try:
+        match unit.kind:
+            case "jsonl":
+                yield from line_documents(path, unit.start, unit.stop, fields)
+            case "json":
+                yield from array_documents(path, fields)
+            case "parquet":
+                yield from parquet_documents(path, unit.start, unit.stop or 0, fields)
+            case "arrow":
+                yield from arrow_documents(path, fields)
+    except DataError as error:
+        if not unit.skip_bad:
+            raise
+        yield Skipped(f"{error} What follows in it is left out.", "a damaged file")
 
 
 def _text_documents(path: str, start: int, stop: int | None) -> Iterator[bytes]:
@@ -289,15 +365,12 @@ def _cut(data: bytes, start: int) -> int:
     return limit
 
 
-def _tfds_documents(unit: Unit) -> Iterator[bytes]:
+def _tfds_documents(unit: Unit) -> Iterator[Document | Skipped]:
     path, split = unit.paths
     assert unit.stop is not None, "units of TFDS have an end"
     source = _tfds_builder(path, None).as_data_source(split)  # pyright: ignore[reportCallIssue]
     for i in range(unit.start, unit.stop):
-        text = source[i][unit.text_field]
-        if not isinstance(text, bytes):
-            raise DataError(f"{path}: feature {unit.text_field!r} is not text.")
-        yield text
+        yield unit.fields.document(source[i], f"{path}, example {i} of {split}")
 
 
 def stdlib_documents() -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from octavo.data.checked import cache_folder
 from octavo.data.errors import DataError
 from octavo.data.manifest import SPLITS
 from octavo.data.marks import SubwordMarks
-from octavo.data.prepare import prepare
+from octavo.data.prepare import Splitting, prepare
 from octavo.data.shards import Corpus, check
 from octavo.data.sources import find_units, stdlib_documents
 from octavo.tokenizers.bytes import ByteTokenizer
@@ -30,8 +30,7 @@ def embedded_corpus(variant: str = "stdlib") -> Path:
     """The prepared folder of the embedded text, made on first use (seconds), and again if it is
     damaged. Raises DataError if the cache folder cannot be written."""
     try:
-        cache = cache_folder()
-        folder = cache / f"{variant}-{platform.python_version()}-v3"
+        folder = _folder(variant)
         if not _usable(folder):
             _make(variant, folder)
     except (OSError, RuntimeError) as error:
@@ -40,6 +39,21 @@ def embedded_corpus(variant: str = "stdlib") -> Path:
             "XDG_CACHE_HOME to a folder that can be written, or name another --data.source."
         ) from error
     return folder
+
+
+def _folder(variant: str) -> Path:
+    return cache_folder() / _folder_name(variant)
+
+
+def _folder_name(variant: str) -> str:
+    return f"{variant}-{platform.python_version()}-v3"
+
+
+def name_of(folder: Path) -> str:
+    """What ``data.source`` calls a corpus: its variant if it is embedded, else its folder's
+    name."""
+    names = {_folder_name(variant): variant for variant in VARIANTS}
+    return names.get(folder.name) or Path(os.path.abspath(folder)).name
 
 
 def _usable(folder: Path) -> bool:
@@ -61,7 +75,8 @@ def _make(variant: str, folder: Path) -> None:
         if subwords:
             mark = SubwordMarks(UnigramTokenizer.train(stdlib_documents(), subwords), tokenizer)
         shutil.rmtree(building, ignore_errors=True)
-        prepare(units, building, tokenizer, heldout=0.05, processes=1, mark=mark)
+        by_chance = Splitting(units, 0.05, building, by_chance=True)
+        prepare(units, building, tokenizer, heldout=by_chance, processes=1, mark=mark)
         if not _usable(folder):
             with contextlib.suppress(OSError):  # not there, or another process was faster
                 folder.rename(damaged)

@@ -105,7 +105,8 @@ print(builder.data_path)
     assert sorted(texts_of(tmp_path / "out")["train"]) == sorted(
         f"document {i} ü".encode() for i in range(25)
     )
-    done = run("prepare.py", f"tfds:{where}:test", "--out", str(tmp_path / "test"))
+    done = run("prepare.py", f"tfds:{where}:test", "--out", str(tmp_path / "test"),
+               "--heldout", "0")  # fmt: skip
     assert Corpus(tmp_path / "test").documents == 5
     for name, said in (
         (f"tfds:{where}:nope", "no split 'nope'; it has"),

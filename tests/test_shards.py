@@ -243,12 +243,15 @@ def test_counts_that_agree_with_each_other_only(many):
     first = read_manifest(many).splits["train"]
     change(many, **{
         SHARD + "tokens": first.shards[0].tokens + 1, "splits__train__tokens": first.tokens + 1,
+        SHARD + "labels__0__tokens": first.shards[0].labels[0].tokens + 1,
     })  # fmt: skip
     with pytest.raises(DataError, match="it says that train-0.* but it has"):
         plan_of(many)
     change(many, **{
         SHARD + "tokens": first.shards[0].tokens, "splits__train__tokens": first.tokens,
-        SHARD + "utf8_bytes": 10**9,
+        SHARD + "labels__0__tokens": first.shards[0].labels[0].tokens,
+        SHARD + "utf8_bytes": 10**9, SHARD + "labels__0__utf8_bytes":
+        10**9 - first.shards[0].utf8_bytes + first.shards[0].labels[0].utf8_bytes,
         "splits__train__utf8_bytes": first.utf8_bytes - first.shards[0].utf8_bytes + 10**9,
     })  # fmt: skip
     with pytest.raises(DataError, match="utf8_bytes is .*, more than its tokens can stand for"):

@@ -218,6 +218,90 @@ def test_a_data_set_folder(tmp_path):
     assert read(tmp_path / "plain") == [b"# about", b"text"]
 
 
+def test_fields_within_fields(tmp_path):
+    """meta.text, in every format; a field of just that name goes first."""
+    rows = [{"meta": {"text": t, "n": {"lang": "xx"}}} for t in ("one", "two")]
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, tmp_path / "a.parquet")
+    write(tmp_path, {"a.jsonl.gz": gzip.compress(lines), "a.json": json.dumps(rows).encode()})
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file:
+        with pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+    for name in ("a.parquet", "a.jsonl.gz", "a.json", "a.arrow"):
+        path = str(tmp_path / name)
+        (unit,) = find_units([path], "meta.text", None, label_field="meta.n.lang")
+        found = list(documents(unit))
+        assert found == [b"one", b"two"] and [d.label for d in found] == ["xx", "xx"]
+        with pytest.raises(DataError, match="'meta.no'.*here: meta.text, meta.n"):
+            read(path, field="meta.no")
+    write(tmp_path, {"b.jsonl": b'{"meta.text": "a", "meta": {"text": "b"}}\n'})
+    assert read(tmp_path / "b.jsonl", field="meta.text") == [b"a"]
+
+
+@pytest.mark.parametrize("kind", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_arrow(tmp_path, kind):
+    """As datasets.save_to_disk leaves it: streams, and what tells about them."""
+    texts = [words(i, 50).decode() for i in range(700)]
+    table = pa.table({"id": range(700), "text": texts})
+    path = tmp_path / "data-00000-of-00001.arrow"
+    with pa.OSFile(str(path), "wb") as file, kind(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=300)
+    about = {"state.json": b'{\n "_split": null\n}', "dataset_info.json": b'{\n "text": {}\n}'}
+    write(tmp_path, about)
+    survey = Survey()
+    assert [d.decode() for d in read(tmp_path, survey)] == texts
+    assert survey.read == {"Arrow": 1} and survey.counted() == {"JSON without text": 2}
+    with pytest.raises(DataError, match="no column 'id' of text.*columns here: id, text"):
+        read(path, field="id")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match="is no readable Arrow file"):
+        read(path)
+
+
+def test_splits_that_others_score_on(tmp_path):
+    """Where train lies beside them, they are left out and said; named, they are read."""
+    write(tmp_path / "c4" / "en", {
+        f"c4-{name}.00000-of-00001.json.gz": gzip.compress(b'{"text": "' + name.encode() + b'"}\n')
+        for name in ("train", "validation")
+    })  # fmt: skip
+    write(tmp_path / "fw", {
+        f"{lang}/{name}/0.jsonl": b'{"text": "' + name.encode() + b'"}\n'
+        for lang in ("en", "de") for name in ("train", "test")
+    })  # fmt: skip
+    write(tmp_path / "alone", {"test.txt": b"test", "training.txt": b"other"})
+    survey = Survey()
+    assert read(tmp_path / "c4", survey) == [b"train"]
+    assert read(tmp_path / "fw", survey) == [b"train", b"train"]
+    assert survey.counted() == {"another split": 3}
+    assert "is of the split validation, and train lies beside it" in survey.left_out[0][0]
+    assert read(tmp_path / "fw" / "en" / "test") == [b"test"]
+    assert read(tmp_path / "alone") == [b"test", b"other"]
+
+
+def test_bad_records_are_left_out_if_told(tmp_path):
+    """Else the first one stops, with its file and line, and what to do."""
+    bad = b'{"text": "cut\n{"body": 1}\n{"text": null}\n' + b"[" * 9000 + b"\n"
+    write(tmp_path / "in", {
+        "a.jsonl": LINES + bad + b'{"text": "last"}\n',
+        "b.json": b'[{"text": "b"}, {"x": 1}, {"text": "c"}]',
+        "c.jsonl.gz": gzip.compress(b'{"text": "d"}\n' * 9000)[:-30],
+    })  # fmt: skip
+    command = ["prepare.py", str(tmp_path / "in"), "--out", str(tmp_path / "o"), "--heldout", "0"]
+    done = run(*command, "--processes", "1")
+    assert done.returncode == 2
+    assert "a.jsonl, line 4: not JSON" in done.stderr and "--skip-bad leaves out" in done.stderr
+    done = run(*command, "--skip-bad", "--processes", "1")
+    assert done.returncode == 0, done.stderr
+    for said in (
+        "skipped: " + str(tmp_path / "in" / "a.jsonl") + ", line 5: no text in field 'text'",
+        "b.json, record 2: no text in field 'text'", "c.jsonl.gz is no readable gzip file",
+        "left out 6: 1 a damaged file, 3 a record without text, 2 not JSON",
+    ):  # fmt: skip
+        assert said in done.stdout, done.stdout
+
+
 def test_a_record_a_file(tmp_path):
     write(tmp_path / "in", {"a.json": b'{"text": "a"}', "b.json": b'{\n"text": "b"\n}\n'})
     assert read(tmp_path / "in") == [b"a", b"b"]
