@@ -13,7 +13,6 @@ from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, to_json
 from octavo.files import json_text, read_json
 
-
 SIZES = Path(__file__).parent / "configs" / "sizes.json"
 """Parameters of the models of the presets, by ``model_key``."""
 

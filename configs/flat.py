@@ -21,7 +21,6 @@ from dataclasses import replace
 from octavo.configs.model import ModelConfig
 from octavo.configs.schema import Config, DataConfig, ExecutionConfig, OptimizerConfig, TrainConfig
 
-
 MEASURED = {"flat": (1.997, 3.5)}
 """Bits per byte at equal FLOPs and minutes on two CPU cores (docs/models.md)."""
 

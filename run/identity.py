@@ -43,7 +43,7 @@ def check_identity(
         found = differences(before[section], now[section], prefix)
         found = [text for text in found if text.partition(":")[0] not in allowed]
         if found:
-            what = {"train": "seed or objective"}.get(section, section)
+            what = {"train": "seed, objective or beginning"}.get(section, section)
             raise ConfigError(f"{who} with another {what} ({'; '.join(found)}). {advice}")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -112,6 +113,8 @@ class Source:
         unfit = {path: why for path, why in unfit.items() if why}
         _check_allowed(asked, unfit, allowed)
         fresh = tuple(path for path in unfit if path in new)
+        if len(fresh) == len(new):
+            raise ConfigError(f"train.init_from {asked} has no parameter that fits this model.")
         left = tuple(path for path in unfit if path not in new)
         text = json_text(record.meta.get("config", {}))
         origin = {
@@ -131,7 +134,7 @@ class Source:
         yield f"begins     with the parameters of {self.folder} at step {self.step}"
         for paths, what in ((self.fresh, "drawn anew"), (self.left, "left out")):
             if paths:
-                yield f"           {what}: {', '.join(map(_name, paths))}"
+                yield f"           {what}: {_listed(list(map(_name, paths)), ', ')}"
         for line in self.unlike:
             yield f"           {line}"
 
@@ -194,11 +197,24 @@ def _check_allowed(asked: str, unfit: dict[tuple, str], allowed: tuple[str, ...]
     refused = {path: why for path, why in unfit.items() if not _named(_name(path), allowed)}
     if not refused:
         return
-    told = list(refused.values())
-    more = f"; and {len(told) - 12} more" if len(told) > 12 else ""
-    groups = dict.fromkeys(f"{path[0]}.*" for path in refused)
+    parts: dict[str, list] = {}
+    for path in refused:
+        parts.setdefault(str(path[0]), []).append(path)
+    patterns = [_pattern(paths) for paths in parts.values()]
     raise ConfigError(
-        f"train.init_from {asked} does not fit this model: {'; '.join(told[:12])}{more}. Allow by "
-        "name what need not fit, which is drawn anew or left out: --train.init-allow "
-        f"{shlex.join([*allowed, *groups])}."
+        f"train.init_from {asked} does not fit this model: {_listed(list(refused.values()), '; ')}. "
+        "Allow by name what need not fit, which is drawn anew or left out: --train.init-allow "
+        f"{shlex.join([*allowed, *patterns])}."
     )
+
+
+def _pattern(paths: list[tuple]) -> str:
+    """One name for all of these."""
+    if len(paths) == 1:
+        return _name(paths[0])
+    return _name((*os.path.commonprefix(paths), "*"))
+
+
+def _listed(names: list[str], between: str, most: int = 12) -> str:
+    more = f"{between}and {len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + more

@@ -62,8 +62,8 @@ def replan(config: Config, record: Record | None) -> Replanned | None:
     if not rate and not config.train.rewarm:
         raise ConfigError(
             f"the learning rate of {config.workdir or 'this run'} has decayed to 0 at step "
-            f"{record.step}: more steps would change nothing. --train.rewarm True takes it up to "
-            f"{config.optimizer.learning_rate:g} again; or begin another run with what this one had "
+            f"{record.step}: more steps would change nothing. --train.rewarm True takes it back to "
+            f"{config.optimizer.learning_rate:g}; or begin another run with what this one had "
             f"before its decay, up to step {_hold(saved)}: --train.init-from RUN@STEP."
         )
     return Replanned(record.step, rate, config.train.rewarm)
