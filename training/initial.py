@@ -202,7 +202,7 @@ def _check_allowed(asked: str, unfit: dict[tuple, str], allowed: tuple[str, ...]
         parts.setdefault(str(path[0]), []).append(path)
     patterns = [_pattern(paths) for paths in parts.values()]
     raise ConfigError(
-        f"train.init_from {asked} does not fit this model: {_listed(list(refused.values()), '; ')}. "
+        f"train.init_from {asked} does not fit this model: {_listed([*refused.values()], '; ')}. "
         "Allow by name what need not fit, which is drawn anew or left out: --train.init-allow "
         f"{shlex.join([*allowed, *patterns])}."
     )

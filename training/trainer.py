@@ -24,7 +24,7 @@ from octavo.model.units.room import room_of
 from octavo.run import sharding
 from octavo.run.checkpoint import Record
 from octavo.run.definition import Definition, define
-from octavo.run.marks import EntropyMarks, NoMarks, check_marks, marker_for
+from octavo.run.marks import EntropyMarks, NoMarks, check_marks, check_prepared, marker_for
 from octavo.run.opened import Run
 from octavo.tokenizers.interface import Tokenizer
 from octavo.training import optimizers
@@ -200,5 +200,6 @@ class Trainer:
 
 def plan_of(config: Config, version: int = Plan.VERSION) -> Plan:
     """What every row of every step holds. Raises DataError for corpora that cannot be used."""
+    check_prepared(config.model, config.data.source)
     room = room_of(config.model, config.data.length)
     return make_plan(config.data, config.train.seed, reads_marks(config.model), room, version)
