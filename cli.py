@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import platform
 import shlex
 import sys
 import threading
@@ -20,9 +21,7 @@ if _STARTED:  # what is imported from here on takes a while, and a signal may co
 import tyro
 
 from octavo.arguments import check_numbers
-from octavo.configs import BROKEN, presets
 from octavo.configs.checks import ConfigError
-from octavo.configs.schema import MOVED, Config
 from octavo.data.errors import DataError, WorkerError
 from octavo.files import FileError
 from octavo.process import DONE, FAILED, PREEMPTED, WRONG_USE, Preempted
@@ -60,59 +59,25 @@ def parse(
     return parsed
 
 
-def parse_config(
-    script: str, description: str, arguments: list[str] | None = None
-) -> tuple[str, Config]:
-    """``[PRESET] [--dotted.field VALUE ...]`` as (preset name, config)."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    known = presets()
-    for file, error in BROKEN.items():
-        process.warn(f"{file} cannot be used, nor its presets: {type(error).__name__}: {error}")
-    name = "flat"
-    if arguments and not arguments[0].startswith("-"):
-        name = arguments.pop(0)
-        if name not in known:
-            import difflib
-
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"no preset {name!r}.{hint} Presets: {', '.join(known)}.")
-    description += f" Presets: {', '.join(known)}."
-    arguments = [_moved(argument) for argument in arguments]
-    usage = f"{script} {name}"
-    return name, parse(Config, usage, description, arguments, known[name])
-
-
-def _moved(argument: str) -> str:
-    """A flag of an earlier revision as it is called now."""
-    name, equals, value = argument.partition("=")
-    section, _, setting = name.removeprefix("--").replace("-", "_").partition(".")
-    where = MOVED.get((section, setting))
-    if where is None or not name.startswith("--"):
-        return argument
-    flag = f"--{'.'.join(where).replace('_', '-')}"
-    process.warn(f"{name} is called {flag} now")
-    return flag + equals + value
-
-
-_elsewhere = ""
+_command = ""
 
 
 def continue_with(workdir: Path) -> None:
-    """From here on, what was done lies in ``workdir``: messages say how a command goes on there."""
-    global _elsewhere
-    if _STARTED and not any(argument.startswith("--workdir") for argument in sys.argv):
-        _elsewhere = f"{shlex.join(['python', *sys.argv])} --workdir {shlex.quote(str(workdir))}"
+    """From here on, ``workdir`` holds all that the command needs to go on: messages say how."""
+    global _command
+    if _STARTED:
+        called = [] if Path(sys.argv[0]).name.startswith("octavo-") else ["python"]
+        _command = shlex.join([*called, sys.argv[0], "--workdir", str(workdir)])
         process.kept = f"What was finished is kept; {again()}."
 
 
 def _going_on() -> str:
-    return f"continue with: {_elsewhere}" if _elsewhere else "the same command continues"
+    return f"continue with: {_command}" if _command else "the same command continues"
 
 
 def again() -> str:
     """What a person does to go on."""
-    return f"run {_elsewhere}" if _elsewhere else "run the same command again"
+    return f"run {_command}" if _command else "run the same command again"
 
 
 def console(stderr: bool = False, quiet: bool = False):
@@ -141,7 +106,7 @@ def run(main: Callable[[], None], prints: bool = False) -> None:
     if not _STARTED:
         process.catch_signals()
     try:
-        main()
+        print(version()) if "--version" in sys.argv[1:] else main()
         process.check_output()
         if process.peers:  # leave together, and not by the barriers of what may hang
             process.end("", DONE)
@@ -152,6 +117,21 @@ def run(main: Callable[[], None], prints: bool = False) -> None:
         if debug:
             traceback.print_exc()
         process.end(*_outcome(error), error)
+
+
+def version() -> str:
+    """Of octavo, and of what it computes with. Nothing is imported for it."""
+    from importlib import metadata
+
+    root = Path(__file__).parent
+    if (root / "pyproject.toml").is_file():  # a checkout, whichever octavo is installed
+        import tomllib
+
+        own = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    else:
+        own = metadata.version("octavo")
+    libraries = (f"{name} {metadata.version(name)}" for name in ("jax", "flax", "orbax-checkpoint"))
+    return f"octavo {own} (Python {platform.python_version()}, {', '.join(libraries)})"
 
 
 def sentence(error: BaseException) -> str:

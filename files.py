@@ -103,8 +103,10 @@ def parse_json(
     name: str,
     error: type[Exception] = FileError,
     advice: str = "",
+    fault: str = " is damaged, or of another version",
 ) -> Any:
-    """The same of text that lies in memory; ``name`` says whose it is."""
+    """The same of text that lies in memory; ``name`` says whose it is, ``fault`` what to think of
+    a wrong one."""
     import pydantic  # here: commands that read no file start without it
 
     try:
@@ -117,7 +119,7 @@ def parse_json(
         long = isinstance(first["input"], dict | list | bytes)
         found = "" if told or long else f", not {first['input']!r:.60}"
         sentence = f"{where}: {what}" if where else f"{what}"
-        text = f"{name} is damaged, or of another version: {sentence.rstrip('.')}{found}."
+        text = f"{name}{fault}: {sentence.rstrip('.')}{found}."
         raise error(f"{text} {advice}".rstrip()) from invalid
 
 

@@ -1,52 +1,56 @@
-"""Train a language model: python train.py [PRESET] [--dotted.field VALUE ...] [--workdir DIR]
+"""Train a language model: python train.py [PRESET] [--dotted.field VALUE ...] [--workdir RUN]
 
-The same command on an existing run directory continues that run. Exit codes: 0 done, 1 failed,
-2 wrong use, 70 nothing moved for too long, 75 stopped by a signal with everything saved.
+A run that RUN holds is continued, with its own settings where no flag says otherwise. Exit codes:
+0 done, 1 failed, 2 wrong use, 70 nothing moved for too long, 75 stopped by a signal with everything
+saved.
 """
 
 import contextlib
 import sys
 import time
 import types
+from dataclasses import replace
 from pathlib import Path
 
 from octavo import cli, process
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config
 from octavo.files import write
+from octavo.settings import parse_config
 
 
 def main() -> None:
-    preset, config = cli.parse_config("train.py", "Train a language model on bytes.")
-    train(config, preset)
+    about = "Train a language model, or continue the run that RUN holds, with its own settings."
+    train(parse_config("train.py", about))
 
 
-def train(config: Config, preset: str = "custom") -> dict:
+def train(config: Config, preset: str | None = None) -> dict:
     """Run ``config`` to its last step; returns the final scores, and the folder as "workdir".
 
-    preset: names a new folder. Raises ConfigError or DataError for what cannot work,
-    CheckpointError if saving or restoring fails, RunError if the run diverges or its scoring fails,
-    Preempted if a signal stopped it.
+    preset: names a new folder; None: the config's. Raises ConfigError or DataError for what cannot
+    work, CheckpointError if saving or restoring fails, RunError if the run diverges or its scoring
+    fails, Preempted if a signal stopped it.
     """
     from octavo.training.lifecycle import StopSignal, Watchdog
 
     if not isinstance(config, Config):
         raise ConfigError(f"train takes a Config, as presets() has them, not {config!r:.60}.")
+    config = replace(config, preset=preset or config.preset or "custom")
     with (
         Watchdog(config.train.watchdog_seconds) as watchdog,
         StopSignal() as stop,
         contextlib.ExitStack() as held,  # the mesh, and the lock of the folder
     ):
-        return _train(config, preset, watchdog, stop, held)
+        return _train(config, watchdog, stop, held)
 
 
-def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitStack) -> dict:
+def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
     import jax  # here, so that --help and wrong flags answer at once
 
     from octavo.data.heldout import heldout_documents
     from octavo.run.checkpoint import Checkpoints, all_finite, record_of
     from octavo.run.identity import changes
-    from octavo.training import folder
+    from octavo.training import folder, initial
     from octavo.training.evaluation import Evaluator
     from octavo.training.hosts import start_hosts
     from octavo.training.provenance import provenance
@@ -54,6 +58,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     from octavo.training.screen import opened
     from octavo.training.trainer import Trainer
 
+    folder.check_named(config)
     start_hosts(config.train.distributed)
     leader = jax.process_index() == 0
     settings, steps = config.train, config.train.steps
@@ -61,6 +66,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
 
     # Devices, data and model: shapes only, nothing allocated yet.
     record = record_of(Path(config.workdir)) if config.workdir else None
+    config = initial.resolved(config, record)
     trainer = Trainer.of(config, record=record)
     held.enter_context(jax.set_mesh(trainer.mesh))
     plan, most = trainer.plan, settings.evaluation_bytes
@@ -72,12 +78,11 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
         )
 
     # The folder: ours alone, the same for all hosts, and what it holds.
-    workdir = folder.claim(config, preset, held)
-    cli.continue_with(workdir)
-    folder.check_hosts_agree(config, plan.description)
+    workdir = folder.claim(config, held)
+    folder.check_hosts_agree(config, plan.description, trainer.origin)
     record = record_of(workdir)  # now that nobody else adds to it
     allowed = folder.given_up(workdir, config)
-    begun = record is None and folder.unsaved_start(workdir, config, allowed)
+    begun = None if record else folder.unsaved_start(workdir, config, allowed)
     trainer = trainer.continuing(record)
 
     # Continue the run that is there, or start one.
@@ -90,23 +95,23 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     first_step = int(state["step"])
     if leader:
         folder.describe(workdir, trainer)
+    cli.continue_with(workdir)
 
     # Say what was decided.
     evaluator = Evaluator(trainer, heldout, watchdog.alive)
-    if record is not None:
-        for change in changes(record.config, config):
-            screen.log(f"changed    {change}")
+    for change in changes(record.config if record else begun, config):
+        screen.log(f"changed    {change}")
     if trainer.replanned:
         screen.log(f"schedule   {trainer.replanned.sentence(config)}")
     told = " (starts again: nothing was saved yet)" if begun else ""
     if record is not None:
         told = f" (continues at step {first_step})"
     screen.log(f"run        {workdir}{told}")
-    for line in (*decided(trainer, preset), *scored(evaluator)):
+    for line in (*decided(trainer), *scored(evaluator)):
         screen.log(line)
 
     # The loop. Metrics of a step are read while the next one runs.
-    about = provenance(trainer, preset)
+    about = provenance(trainer)
     reporter = Reporter(trainer, screen, workdir if leader else None, first_step, about, _page)
     if settings.keep_best:
         for at, bits in reporter.history.scores:
@@ -220,7 +225,7 @@ def cli_main() -> None:
 class _Train(types.ModuleType):
     """This module can be called: the name ``octavo.train`` is both it and the function."""
 
-    def __call__(self, config: Config, preset: str = "custom") -> dict:
+    def __call__(self, config: Config, preset: str | None = None) -> dict:
         return train(config, preset)
 
 

@@ -1,23 +1,28 @@
 """Flat byte-level transformers.
 
-flat: the default. 0.85M parameters; about 3.5 minutes on two CPU cores (21 kB/s), 1.85 bits/byte
+flat: the default, a byte transformer. About 3.5 minutes on two CPU cores (21 kB/s), 1.85 bits/byte
 on held-out text of the embedded corpus.
 
     python train.py flat
 
-flat-100m: 85M parameters for a pod. On 16 v5e chips, 4.3 GiB a chip (compiled, not run).
+flat-100m: the same for a pod. On 16 v5e chips, 4.3 GiB a chip (compiled, not run).
+flat-1b: the same for a larger pod.
 
     python prepare.py my-texts/ --out corpora/bytes
     python train.py flat-100m
     python -m octavo.launch.compile flat-100m --topology v5e-16
 
-flat-1b: 1.0B parameters.
+Presets for pods name their run directory, so that the same command on all hosts continues the run
+after a preemption.
 """
 
 from dataclasses import replace
 
 from octavo.configs.model import ModelConfig
 from octavo.configs.schema import Config, DataConfig, ExecutionConfig, OptimizerConfig, TrainConfig
+
+MEASURED = {"flat": (1.997, 3.5)}
+"""Bits per byte at equal FLOPs and minutes on two CPU cores (docs/models.md)."""
 
 
 def presets() -> dict[str, Config]:
@@ -28,10 +33,12 @@ def presets() -> dict[str, Config]:
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2000),
         train=TrainConfig(steps=100_000, z_loss=1e-4, checkpoint_every=1000),
         execution=ExecutionConfig("bfloat16"),
+        workdir="runs/flat-100m",
     )
     flat_1b = replace(
         flat_100m,
         model=replace(flat_100m.model, width=2048, layers=20, heads=16),
         optimizer=replace(flat_100m.optimizer, learning_rate=4e-4),
+        workdir="runs/flat-1b",
     )
     return {"flat": flat, "flat-100m": flat_100m, "flat-1b": flat_1b}

@@ -4,7 +4,8 @@ pooling-gumbel: dynamic token pooling (Nawrot et al. 2023, 2211.09761) with rela
 boundaries under a binomial prior.
 magnet: MAGNET (Ahia et al. 2024, 2407.08818): a predictor and a prior for each writing system.
 manta: MANTa (Godey et al. 2022, 2212.07284), made causal: soft frontiers, hard closes.
-hnet, hnet-2stage: H-Net (Hwang et al. 2025, 2507.07955), attention in place of Mamba.
+hnet: H-Net (Hwang et al. 2025, 2507.07955), attention in place of Mamba.
+hnet-2stage: H-Net of two stages.
 mrt5: the delete gate of MrT5 (Kallini et al. 2024, 2410.20771) before a causal trunk.
 toucan: Toucan (Fleshman & Van Durme 2023, 2311.08620): units decoded whole, ends foreseen.
 
@@ -64,6 +65,9 @@ STAGES = {
     ),
 }  # fmt: skip
 
+MEASURED = {"manta": (2.108, None), "hnet": (2.271, None)}
+"""Bits per byte at equal FLOPs and minutes on two CPU cores (docs/models.md)."""
+
 # Inner layers (and, for a laptop, the inner width) that give a system the FLOPs of the flat model.
 LAPTOP = {
     "pooling-gumbel": (128, 3), "magnet": (128, 3), "manta": (160, 3), "hnet": (160, 2),
@@ -107,7 +111,8 @@ def _big(name: str, size: str) -> Config:
         flat.model, width=inner, heads=inner // 128, layers=LAYERS[size][name], stages=stages
     )
     source = "corpora/multilingual" if name == "magnet" else flat.data.source
-    return replace(flat, model=model, data=replace(flat.data, source=source))
+    data = replace(flat.data, source=source)
+    return replace(flat, model=model, data=data, workdir=f"runs/{name}-{size}")
 
 
 def presets() -> dict[str, Config]:

@@ -2,8 +2,8 @@
 
 megabyte: patches of fixed size (Yu et al. 2023, 2305.07185).
 spacebyte: global blocks at word-like boundaries (Slagle 2024, 2404.14408).
-blt: Byte Latent Transformer (Pagnoni et al. 2024, 2412.09871): patches end where the next byte is
-hard to foresee for a small byte model, which is trained first:
+blt: Byte Latent Transformer (Pagnoni et al. 2024, 2412.09871), patches end where the next byte is
+hard to foresee for a small byte model, which is trained first.
 
     python train.py flat --model.width 64 --model.heads 2 --model.window 128 --workdir runs/entropy
     python prepare.py stdlib --out corpora/entropy --marks runs/entropy
@@ -12,6 +12,9 @@ hard to foresee for a small byte model, which is trained first:
 
 from octavo.configs.model import ModelConfig, StageConfig
 from octavo.configs.schema import Config, DataConfig
+
+MEASURED = {"megabyte": (2.115, 2.1), "spacebyte": (2.093, 2.9)}
+"""Bits per byte at equal FLOPs and minutes on two CPU cores (docs/models.md)."""
 
 
 def presets() -> dict[str, Config]:

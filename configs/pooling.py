@@ -6,8 +6,7 @@ pooling-entropy: a predictor learns where the model's own entropy rises.
 
     python train.py pooling-space
 
-aunet: AU-Net (Videau et al. 2025, 2506.14761) of two stages: bytes, words, pairs of words.
-
+aunet: AU-Net (Videau et al. 2025, 2506.14761) of two stages, bytes, words, pairs of words.
 lobef: byte n-grams and words fused before a flat byte trunk (after LOBEF, 2024).
 """
 
@@ -20,6 +19,10 @@ SPACE = StageConfig(
     segmenter="whitespace", max_unit=64, capacity=0.2, width=128, heads=4,
     encoder_layers=1, pool="mean", unpool="repeat", decoder_layers=1,
 )  # fmt: skip
+
+
+MEASURED = {"pooling-space": (2.05, 3.2), "aunet": (None, 2.9), "lobef": (None, 4.7)}
+"""Bits per byte at equal FLOPs and minutes on two CPU cores (docs/models.md)."""
 
 
 def presets() -> dict[str, Config]:

@@ -7,7 +7,9 @@ What depends on the machine (devices, files) is checked where the machine is kno
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro import conf
 
 from octavo.configs.checks import (
     MOST,
@@ -46,7 +48,7 @@ class ExecutionConfig:
 class DataConfig:
     """Which text, and how it is cut into rows."""
 
-    source: str = "stdlib"
+    source: Annotated[str, conf.arg(metavar="DIR")] = "stdlib"
     """A folder made by prepare.py; several as "a:0.7,b:0.3" (weights); "a[eng]:0.7,a[ell]:0.3":
     what of a folder has these labels; "stdlib": the embedded corpus, prepared on first use (also
     stdlib-words, with the ends of words marked by ids, and stdlib-unigram, with those of subwords
@@ -160,6 +162,16 @@ class TrainConfig:
     """Also make and keep the checkpoint with the best score of those during training."""
     give_up_after: int = 20
     """Non-finite updates are skipped; this many in a row end the run."""
+    init_from: Annotated[str | None, conf.arg(metavar="RUN[@STEP]")] = None
+    """Begin with the parameters of another run, of its newest checkpoint or of that of STEP, and a
+    fresh optimizer, schedule and data order."""
+    init_allow: Annotated[tuple[str, ...], conf.arg(metavar="NAME [NAME ...]")] = ()
+    """Parameters that need not fit those of train.init_from, by name or pattern ("mtp.*"): what is
+    missing there, or of another shape, begins fresh; what is too many is left out. tokenizer: the
+    ids may mean something else."""
+    rewarm: bool = False
+    """More steps for a run whose learning rate has begun to decay take it up again to that of the
+    new plan, within optimizer.warmup_steps, instead of going on from what it came down to."""
     distributed: bool = False
     """Several hosts: start jax.distributed. Found on TPU pods and under SLURM; elsewhere set
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
@@ -201,8 +213,11 @@ class Config:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    workdir: str | None = None
-    """Folder of the run; a run found there is continued. None: a new one under runs/."""
+    workdir: Annotated[str | None, conf.arg(metavar="RUN")] = None
+    """Folder of the run; a run found there is continued, with its own settings where no flag says
+    otherwise. None: a new one under runs/."""
+    preset: Annotated[str | None, conf.Suppress] = None
+    """The preset that this was, before any flag: it names new folders, and no more."""
 
     def __post_init__(self):
         check_values(self)
@@ -225,10 +240,12 @@ def to_json(config: Any) -> dict:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_json(data: dict, name: str = "this config") -> Config:
+def from_json(data: dict, name: str = "this config", **about: str) -> Config:
     """The config that ``to_json`` gave; what an older one lacks has its default. Raises ConfigError
-    for fields and values unknown to this version; ``name`` says whose they are."""
-    return parse_json(json.dumps(_moved(data)), Config, name=name, error=ConfigError)
+    for fields and values unknown to this version; ``name`` says whose they are, and ``about`` more
+    (``files.parse_json``)."""
+    text = json.dumps(moved(data), default=str)
+    return parse_json(text, Config, name=name, error=ConfigError, **about)
 
 
 MOVED = {
@@ -240,7 +257,7 @@ MOVED = {
 """Where settings of earlier revisions stand now."""
 
 
-def _moved(data: dict) -> dict:
+def moved(data: dict) -> dict:
     """A config of an earlier revision with its settings where they stand now."""
     sections = {name: dict(part) if isinstance(part, dict) else part for name, part in data.items()}
     for (section, name), (new_section, new_name) in MOVED.items():
@@ -254,12 +271,14 @@ def _moved(data: dict) -> dict:
 
 def identity(config: Config) -> dict[str, dict]:
     """What makes a run what it is, by section of the config: model, length of rows, optimizer, and
-    the part of ``train`` that is in the loss. The data plan is compared beside it, and
-    ``train.steps`` may grow."""
+    the part of ``train`` that is in the loss, or in the parameters it began with. The data plan is
+    compared beside it, and ``train.steps`` may grow."""
     made = to_json(config)
     return {
         "model": made["model"],
         "data": {"length": made["data"]["length"]},
         "optimizer": made["optimizer"],
-        "train": {name: made["train"][name] for name in ("seed", "z_loss")},
+        "train": {
+            name: made["train"][name] for name in ("seed", "z_loss", "init_from", "init_allow")
+        },
     }

@@ -23,6 +23,10 @@ WORD = StageConfig(
 )  # fmt: skip
 
 
+MEASURED = {"words": (2.172, 1.7), "hat": (2.157, 1.8)}
+"""Bits per byte at equal FLOPs and minutes on two CPU cores (docs/models.md)."""
+
+
 def presets() -> dict[str, Config]:
     words = Config(
         model=ModelConfig(width=136, layers=3, heads=4, stages=(WORD,)),

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from octavo import cli
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config
+from octavo.presentation import Option
+from octavo.settings import parse_config, taken
 
 # Cloud names (by TensorCores for v4 and v5p, by chips for the rest) to what libtpu calls them:
 # topology, and accelerator type for its environment.
@@ -134,27 +136,21 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [repr(error)])[0][:300].rstrip(".") + "."
 
 
-def topology_of(arguments: list[str]) -> tuple[str, list[str]]:
-    """The topology that ``--topology NAME`` or ``--topology=NAME`` asks for, and the other
+def topology_of(arguments: list[str]) -> str:
+    """Take the topology that ``--topology NAME`` or ``--topology=NAME`` asks for out of the
     arguments. Raises ConfigError if it is unknown."""
-    topology, rest, given = "v5e-16", [], iter(arguments)
-    for argument in given:
-        flag, equals, value = argument.partition("=")
-        if flag == "--topology":
-            topology = value if equals else next(given, "")
-        else:
-            rest.append(argument)
+    topology = taken(arguments, "--topology")
+    topology = "v5e-16" if topology is None else topology
     check_topology(topology)
-    return topology, rest
+    return topology
 
 
 def main() -> None:
-    topology, arguments = topology_of(sys.argv[1:])
-    name, config = cli.parse_config(
-        "python -m octavo.launch.compile",
-        f"Compile a training step for a TPU pod. --topology: {', '.join(TOPOLOGIES)}.",
-        arguments,
-    )
+    arguments = sys.argv[1:]
+    topology = topology_of(arguments)
+    option = Option("--topology NAME", f"{', '.join(TOPOLOGIES)} (default: v5e-16)")
+    about = "Compile a training step for a TPU pod, on this machine: memory, collectives, roofline."
+    config = parse_config("python -m octavo.launch.compile", about, arguments, (option,))
     compiled = compile_step(config, topology)
 
     from octavo.model import flops
@@ -162,7 +158,7 @@ def main() -> None:
 
     per_id = flops.training_flops(config.model, 256, config.data.length)
     step_flops = per_id * config.data.batch_size * config.data.length / compiled.chips
-    print(f"preset       {name} on {compiled.chips} x {compiled.device_kind}")
+    print(f"preset       {config.preset} on {compiled.chips} x {compiled.device_kind}")
     print(f"memory       {compiled.peak_bytes / 2**30:.2f} GiB per chip at the peak")
     print(f"             {compiled.argument_bytes / 2**30:.2f} GiB of it state and batch")
     print(f"compute      {human(step_flops)}FLOPs per chip and step, {human(per_id)}FLOPs per id")

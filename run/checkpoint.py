@@ -73,7 +73,8 @@ class Record:
     """The data plan's description."""
     meta: dict
     """``model``, ``config``, ``tokenizer`` (its fingerprint), ``schedule`` (where the learning rate
-    was laid out anew), ``format``, ``checksums``, ``crc32c`` (of the record without it)."""
+    was laid out anew), ``origin`` (the run whose parameters it began with), ``format``,
+    ``checksums``, ``crc32c`` (of the record without it)."""
 
     @property
     def config(self) -> Config | None:

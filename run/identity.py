@@ -22,7 +22,10 @@ def differences(
     return found
 
 
-SAME = "Ask for the same, or choose another --workdir."
+SAME = (
+    "Ask for the same (without a preset and flags, its own settings are taken), or choose another "
+    "--workdir; --train.init-from begins a new run with the parameters of one."
+)
 
 
 def check_identity(
@@ -40,7 +43,7 @@ def check_identity(
         found = differences(before[section], now[section], prefix)
         found = [text for text in found if text.partition(":")[0] not in allowed]
         if found:
-            what = {"train": "seed or objective"}.get(section, section)
+            what = {"train": "seed, objective or beginning"}.get(section, section)
             raise ConfigError(f"{who} with another {what} ({'; '.join(found)}). {advice}")
 
 
@@ -48,5 +51,6 @@ def changes(saved: Config | None, asked: Config) -> list[str]:
     """Every setting that is not the saved one, as text."""
     if saved is None:
         return []
-    before, now = (to_json(config) | {"workdir": None} for config in (saved, asked))
+    names = {"workdir": None, "preset": None}
+    before, now = (to_json(config) | names for config in (saved, asked))
     return differences(before, now)

@@ -6,6 +6,7 @@ with a cache (``init_cache``, ``extend``), which goes on for as long as the docu
 are the same, whatever the rows of the model that reads them.
 """
 
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,15 @@ from jax.sharding import Mesh
 from octavo.batch import FIELDS, Batch, Room
 from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig
+from octavo.data.errors import DataError
+from octavo.data.manifest import read_manifest
+from octavo.data.pipeline import parse_source
 from octavo.data.shards import Corpus
 from octavo.files import read_json, write_json
 from octavo.model.check import check_vocabulary, ends_at_marks, reads_marks
 from octavo.model.entropy import entropy
 from octavo.model.layers import take
+from octavo.model.units.segmenters import segmenter
 from octavo.run.checkpoint import saved_steps
 from octavo.run.directory import CONFIG, MARKER, THRESHOLD, TOKENIZER
 from octavo.run.errors import CheckpointError
@@ -222,11 +227,48 @@ def marker_for(model: ModelConfig, tokenizer: Tokenizer, folder: Path) -> NoMark
     if not (folder / MARKER).is_dir():
         raise ConfigError(
             f"the model's units end at stored marks, but {folder} has none that a model decides as "
-            "it reads: make them with python prepare.py SOURCE --out DIR --marks RUN."
+            f"it reads: make them with {commands_for(model)}, "
+            "and name it: --data.source DIR."
         )
     small = load(folder / MARKER)
     threshold = read_json(folder / MARKER / THRESHOLD, float, error=CheckpointError)
     return EntropyMarks.of_run(small, threshold)
+
+
+def commands_for(model: ModelConfig, folder: Path | str = "DIR") -> str:
+    """The commands that make a corpus for a model in ``folder``, of the text that comes with
+    Python."""
+    make = f"python prepare.py stdlib --out {shlex.quote(str(folder))}"
+    if ends_at_marks(model):
+        small = "--model.width 64 --model.heads 2 --model.window 128"
+        return (
+            f"python train.py flat {small} --workdir runs/entropy && {make} --marks runs/entropy "
+            "(stdlib is the text that comes with Python; for your own, name its files instead, and "
+            "train the small model, which decides the marks, on a corpus of them without marks)"
+        )
+    if reads_marks(model):
+        return f"{make} --marks unigram:5000{_OWN}"
+    if model.stages and segmenter(model.stages[0].segmenter).reads_unit_marks:
+        return f"{make} --tokenizer words{_OWN}"
+    return f"{make}{_OWN}"
+
+
+_OWN = " (stdlib is the text that comes with Python; for your own, name its files instead)"
+
+
+def check_prepared(model: ModelConfig, source: str) -> None:
+    """Raise DataError, with the commands that make it, for a part of ``data.source`` that is no
+    corpus, or lacks the marks that the model reads."""
+    for folder, _ in parse_source(source):
+        if not folder.exists():
+            raise DataError(
+                f"{folder} is not a prepared corpus: make one with {commands_for(model, folder)}."
+            )
+        if reads_marks(model) and not read_manifest(folder).marks:
+            raise DataError(
+                f"{folder} has no marks, which the model's units need: make them with "
+                f"{commands_for(model)}, and name it: --data.source DIR."
+            )
 
 
 def check_marks(model: ModelConfig, corpora: list[Corpus]) -> None:
@@ -241,8 +283,8 @@ def check_marks(model: ModelConfig, corpora: list[Corpus]) -> None:
         if kind != "entropy" and ends_at_marks(model):
             raise ConfigError(
                 f"the model's units end at stored marks, but {folder} has none that a model "
-                f"decides as it reads (they are of {kind or 'no kind'}): make them with python "
-                "prepare.py SOURCE --out DIR --marks RUN."
+                f"decides as it reads (they are of {kind or 'no kind'}): make them with "
+                f"{commands_for(model)}, and name it: --data.source DIR."
             )
         if _made_by(corpus) != _made_by(first):
             raise ConfigError(

@@ -52,6 +52,17 @@ def load(folder: str | Path, step: int | None = None) -> Saved:
     is, cannot be read.
     """
     folder = Path(folder)
+    config, tokenizer, _ = read(folder, step)
+    mesh = make_mesh(MeshConfig())
+    definition = define(config, tokenizer.vocabulary, jax.devices()[0].platform)
+    with jax.set_mesh(mesh):
+        params, step = load_params(folder, abstract_params(definition, mesh), step)
+    return Saved(config, tokenizer, definition, params, step, mesh)
+
+
+def read(folder: Path, step: int | None = None) -> tuple[Config, Tokenizer, Record | None]:
+    """A run's settings, its tokenizer, and the record of its checkpoint of a step (None: the
+    newest), if that can be read. Raises as ``load``; no parameters are read."""
     if not (folder / CONFIG).is_file():
         raise ConfigError(
             f"{folder} is no run directory: it has no {CONFIG}. Name the folder that train.py "
@@ -69,11 +80,7 @@ def load(folder: str | Path, step: int | None = None) -> Saved:
     record = record_of(folder, step)
     if record is not None:
         _check_as_trained(folder, config, tokenizer, record)
-    mesh = make_mesh(MeshConfig())
-    definition = define(config, tokenizer.vocabulary, jax.devices()[0].platform)
-    with jax.set_mesh(mesh):
-        params, step = load_params(folder, abstract_params(definition, mesh), step)
-    return Saved(config, tokenizer, definition, params, step, mesh)
+    return config, tokenizer, record
 
 
 def _check_as_trained(folder: Path, config: Config, tokenizer: Tokenizer, record: Record) -> None:

@@ -1,4 +1,5 @@
-"""Write every preset's config anew: python tests/renew_golden.py, and look at the diff."""
+"""Write every preset's config, and how many parameters its model has, anew:
+python tests/renew_golden.py, and look at the diff."""
 
 import json
 import sys
@@ -8,7 +9,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout's presets, w
 
 from octavo.configs import presets
 from octavo.configs.schema import to_json
-from octavo.files import write
+from octavo.files import write, write_json
+from octavo.presentation import SIZES, model_key
+from octavo.run.size import parameters, vocabulary_of
 
 CONFIGS = Path(__file__).parent / "golden" / "configs"
 
@@ -18,12 +21,22 @@ def recorded_text(name: str) -> str:
     return json.dumps(to_json(presets()[name]), indent=1) + "\n"
 
 
+def counted() -> dict[str, int]:
+    """Parameters of the model of every preset."""
+    found = {}
+    for config in presets().values():
+        vocabulary = vocabulary_of(config.data.source, config.model)
+        found[model_key(config)] = parameters(config.model, vocabulary)
+    return found
+
+
 def main() -> None:
     for path in CONFIGS.glob("*.json"):
         if path.stem not in presets():
             path.unlink()
     for name in presets():
         write(CONFIGS / f"{name}.json", recorded_text(name))
+    write_json(SIZES, counted())
 
 
 if __name__ == "__main__":

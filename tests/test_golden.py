@@ -5,7 +5,9 @@ import difflib
 import pytest
 
 from octavo.configs import presets
-from renew_golden import CONFIGS, recorded_text
+from octavo.files import read_json
+from octavo.presentation import SIZES
+from renew_golden import CONFIGS, counted, recorded_text
 
 RENEW = "python tests/renew_golden.py"
 
@@ -30,3 +32,7 @@ def test_a_preset_resolves_as_recorded(name):
 def test_every_recorded_preset_is_there():
     gone = {path.stem for path in CONFIGS.glob("*.json")} - set(presets())
     assert not gone, f"presets that are gone: {sorted(gone)}. If that is meant: {RENEW}"
+
+
+def test_the_sizes_that_are_listed_are_those_of_the_models():
+    assert read_json(SIZES) == counted(), f"other parameters: {RENEW}"

@@ -28,6 +28,8 @@ from octavo.run.marks import keep_marker
 from octavo.training.trainer import Trainer
 
 LOCK = "lock"
+SEEN_WITHIN = 30.0
+"""Seconds after which other hosts see what the first one wrote."""
 DIVERGED = "diverged.json"
 """Holds ``Diverged``."""
 MADE = (
@@ -112,18 +114,39 @@ def _holder(path: Path) -> str:
         return "another process trains there"
 
 
-def claim(config: Config, preset: str, held: contextlib.ExitStack) -> Path:
-    """The folder of the run, the same on all hosts; the first of them owns it while ``held``."""
+def check_named(config: Config) -> None:
+    """Raise ConfigError for several hosts without the name of a folder: a new one for each start
+    would not be continued by the same command, which is how they come back from a preemption."""
+    if config.train.distributed and config.workdir is None:
+        raise ConfigError(
+            "several hosts keep a run in a folder that all of them see, and that the same command "
+            "continues: name it with --workdir RUN."
+        )
+
+
+def claim(config: Config, held: contextlib.ExitStack) -> Path:
+    """The folder of the run, the same on all hosts; the first of them owns it while ``held``.
+    Raises ConfigError on a host that does not see it."""
     folder = None
     if jax.process_index() == 0:
-        folder = Path(config.workdir) if config.workdir else new_folder(preset)
+        folder = Path(config.workdir) if config.workdir else new_folder(config.preset or "custom")
         held.enter_context(owned(folder))
-    return Path(from_leader(folder and str(folder)))
+    folder = Path(from_leader(folder and str(folder)))
+    deadline = time.monotonic() + SEEN_WITHIN
+    while not (folder / LOCK).exists():
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"host {jax.process_index()} does not see the run directory {folder} of the first "
+                "host: name one on storage that all of them share, with --workdir RUN."
+            )
+        time.sleep(0.2)
+    return folder
 
 
-def check_hosts_agree(config: Config, plan: dict) -> None:
-    """Raise ConfigError on a host whose settings or data plan are not those of the first."""
-    mine = to_json(config) | {"workdir": None, "data plan": plan}
+def check_hosts_agree(config: Config, plan: dict, origin: dict | None) -> None:
+    """Raise ConfigError on a host whose settings, data plan or beginning (``Source.origin``) are
+    not those of the first."""
+    mine = to_json(config) | {"workdir": None, "data plan": plan, "beginning": origin or {}}
     words = ("the first has", "this one")
     if found := differences(from_leader(mine), mine, words=words):
         raise ConfigError(
@@ -143,15 +166,15 @@ def from_leader(value: Any) -> Any:
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
 
 
-def unsaved_start(folder: Path, config: Config, allowed: tuple[str, ...]) -> bool:
-    """Whether ``folder`` holds a run that was stopped before its first checkpoint, and may start
-    again. False: it holds nothing of a run.
+def unsaved_start(folder: Path, config: Config, allowed: tuple[str, ...]) -> Config | None:
+    """The settings of the run in ``folder`` if it was stopped before its first checkpoint, and may
+    start again. None: it holds nothing of a run, or more.
 
     Raises CheckpointError if its checkpoints are gone, ConfigError if it was another run.
     """
     held = [name for name in (CONFIG, *MADE) if (folder / name).exists()]
     if saved_steps(folder) or not held:
-        return False
+        return None
     if CONFIG not in held:
         raise CheckpointError(
             f"{folder} holds {held[0]} of a run, but neither its config.json nor a checkpoint. "
@@ -165,7 +188,7 @@ def unsaved_start(folder: Path, config: Config, allowed: tuple[str, ...]) -> boo
             f"{folder} has metrics of {logged} steps, but its checkpoints are gone. Put them back, "
             "choose another --workdir, or clear this one."
         )
-    return True
+    return saved
 
 
 def describe(folder: Path, trainer: Trainer) -> None:

@@ -19,20 +19,27 @@ class Replanned:
     step: int
     rate: float
     """What it was there."""
+    rewarm: bool = True
+    """Whether it may rise to the new plan's. (What earlier revisions did, and said nothing of.)"""
 
     def sentence(self, config: Config) -> str:
         """For people."""
         steps, warmup = config.train.steps, max(config.optimizer.warmup_steps, 1)
+        planned = _at(_planned(config.optimizer, steps), self.step)
+        anew = f"learning rate laid out anew over {steps} steps"
+        if self.rate < planned and not self.rewarm:
+            return (
+                f"{anew}: on from the {self.rate:.3g} that it had come down to at step {self.step} "
+                f"(--train.rewarm True takes it up again, to {planned:.3g})"
+            )
         to = _at(learning_rate(config.optimizer, steps, self), self.step + warmup)
-        return (
-            f"learning rate laid out anew over {steps} steps: from {self.rate:.3g} at step "
-            f"{self.step} to {to:.3g} within {warmup} steps"
-        )
+        return f"{anew}: from {self.rate:.3g} at step {self.step} to {to:.3g} within {warmup} steps"
 
 
 def replan(config: Config, record: Record | None) -> Replanned | None:
     """How the learning rate of ``config`` goes on from a checkpoint: anew if that was trained for
-    another number of steps. Raises ConfigError if it has done more steps than are asked for."""
+    another number of steps. Raises ConfigError if it has done more steps than are asked for, or if
+    the rate has decayed to nothing and is not asked to rise again."""
     if record is None:
         return None
     if record.step > config.train.steps:
@@ -48,8 +55,25 @@ def replan(config: Config, record: Record | None) -> Replanned | None:
         return None
     if saved.train.steps == config.train.steps:
         return before
-    rate = _at(learning_rate(saved.optimizer, saved.train.steps, before), record.step)
-    return Replanned(record.step, rate)
+    # A plan that never decays says nothing of what follows its last step.
+    ended = record.step == saved.train.steps and not saved.optimizer.decay_fraction
+    at = record.step - 1 if ended else record.step
+    rate = _at(learning_rate(saved.optimizer, saved.train.steps, before), at)
+    if not rate and not config.train.rewarm:
+        raise ConfigError(
+            f"the learning rate of {config.workdir or 'this run'} has decayed to 0 at step "
+            f"{record.step}: more steps would change nothing. --train.rewarm True takes it back to "
+            f"{config.optimizer.learning_rate:g}; or begin another run with what this one had "
+            f"before its decay, up to step {_hold(saved)}: --train.init-from RUN@STEP."
+        )
+    return Replanned(record.step, rate, config.train.rewarm)
+
+
+def _hold(config: Config) -> int:
+    """The step up to which wsd holds its peak."""
+    optimizer, steps = config.optimizer, config.train.steps
+    decay = max(round(optimizer.decay_fraction * steps), 1)
+    return max(steps - decay, min(optimizer.warmup_steps, steps))
 
 
 def _at(schedule: optax.Schedule, step: int) -> float:
@@ -59,16 +83,23 @@ def _at(schedule: optax.Schedule, step: int) -> float:
 def learning_rate(
     config: OptimizerConfig, steps: int, replanned: Replanned | None = None
 ) -> optax.Schedule:
-    """Learning rate at a step; see ``OptimizerConfig.schedule``. A run that goes on for another
-    number of steps than was planned goes from the rate it had to that of the new plan within
-    ``warmup_steps``, linearly."""
+    """Learning rate at a step; see ``OptimizerConfig.schedule``.
+
+    A run that goes on for another number of steps than was planned comes down, or rises where it
+    was asked to, from the rate it had to that of the new plan within ``warmup_steps``, linearly.
+    One that had begun to decay, and was not asked to rise, follows the new plan in proportion to
+    what it had come down to.
+    """
     plan = _planned(config, steps)
     if replanned is None:
         return plan
+    rate, planned = replanned.rate, _at(plan, replanned.step)
+    if rate < planned and not replanned.rewarm:
+        return lambda count: plan(count) * (rate / planned)
 
     def joined(count):
         share = jnp.clip((count + 1 - replanned.step) / max(config.warmup_steps, 1), 0, 1)
-        return replanned.rate + share * (plan(count) - replanned.rate)
+        return rate + share * (plan(count) - rate)
 
     return joined
 

@@ -15,7 +15,7 @@ from octavo.training.trainer import Trainer
 _LIBRARIES = ("octavo", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def provenance(trainer: Trainer, preset: str) -> dict[str, Any]:
+def provenance(trainer: Trainer) -> dict[str, Any]:
     """The part of results.json that is known at the start."""
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
@@ -25,7 +25,7 @@ def provenance(trainer: Trainer, preset: str) -> dict[str, Any]:
             continue
     commit, changed = commit_of(Path(__file__).parents[1])
     return {
-        "preset": preset,
+        "preset": trainer.config.preset,
         "parameters": trainer.definition.parameters,
         "seed": trainer.config.train.seed,
         "tokenizer": trainer.tokenizer.name,
@@ -33,6 +33,7 @@ def provenance(trainer: Trainer, preset: str) -> dict[str, Any]:
             {"folder": str(c.folder), "fingerprint": c.fingerprint, "bytes": c.utf8_bytes}
             for c in trainer.plan.corpora
         ],
+        "origin": trainer.origin,
         "device": str(trainer.mesh.devices.flat[0].device_kind),
         "devices": trainer.mesh.size,
         "hosts": jax.process_count(),

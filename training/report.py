@@ -33,14 +33,14 @@ MOST_SHOWN = 12
 """Labels whose score the screen has room for."""
 
 
-def decided(trainer: Trainer, preset: str) -> Iterator[str]:
-    """Model, devices and data, a line each."""
+def decided(trainer: Trainer) -> Iterator[str]:
+    """Model, devices and data, and what the run begins with, a line each."""
     config, mesh, plan, definition = (
         trainer.config, trainer.mesh, trainer.plan, trainer.definition
     )  # fmt: skip
     steps = config.train.steps
     yield (
-        f"model      {preset}, {human(definition.parameters)}parameters, "
+        f"model      {config.preset}, {human(definition.parameters)}parameters, "
         f"{definition.backend} attention, {config.execution.compute_dtype}"
     )
     yield (
@@ -56,6 +56,8 @@ def decided(trainer: Trainer, preset: str) -> Iterator[str]:
         f"step       {human(math.prod(trainer.shape) * trainer.bytes_per_id)}B; {steps} steps are "
         f"{steps * config.data.batch_size / plan.rows_per_epoch:.2f} epochs"
     )
+    if trainer.source:
+        yield from trainer.source.said()
 
 
 def scored(evaluator: Evaluator) -> Iterator[str]:

@@ -25,10 +25,11 @@ from octavo.model.units.room import room_of
 from octavo.run import sharding
 from octavo.run.checkpoint import Record
 from octavo.run.definition import Definition, define
-from octavo.run.marks import EntropyMarks, NoMarks, check_marks, marker_for
+from octavo.run.marks import EntropyMarks, NoMarks, check_marks, check_prepared, marker_for
 from octavo.run.opened import Run
 from octavo.tokenizers.interface import Tokenizer
 from octavo.training import optimizers
+from octavo.training.initial import Source
 from octavo.training.optimizer import Replanned, make_optimizer, replan
 from octavo.training.state import abstract_state, fresh_state
 from octavo.training.step import make_step
@@ -50,6 +51,10 @@ class Trainer:
     marker: NoMarks | EntropyMarks
     """What marks text beside the corpus, for the score and the sample."""
     replanned: Replanned | None = None
+    source: Source | None = None
+    """What a new run begins with instead of parameters that are drawn."""
+    origin: dict | None = None
+    """``Source.origin`` of the run, also where it is continued."""
 
     @classmethod
     def of(
@@ -85,12 +90,21 @@ class Trainer:
         platform = platform or str(mesh.devices.flat[0].platform)
         with jax.set_mesh(mesh):
             definition = define(config, tokenizer.vocabulary, platform)
-        return cls(config, mesh, tokenizer, definition, plan, marker)
+        trainer = cls(config, mesh, tokenizer, definition, plan, marker)
+        if plan is None or record is not None or config.train.init_from is None:
+            return trainer
+        source = Source.of(config, tokenizer, definition)
+        return dataclasses.replace(trainer, source=source, origin=source.origin)
 
     def continuing(self, record: Record | None) -> "Trainer":
         """The same, going on from a checkpoint: if that was trained for another number of steps,
-        the learning rate is laid out anew. Raises ConfigError if it did more than are asked for."""
-        return dataclasses.replace(self, replanned=replan(self.config, record))
+        the learning rate is laid out anew. Raises ConfigError as ``replan``."""
+        if record is None:
+            return self
+        again = replan(self.config, record)
+        return dataclasses.replace(
+            self, replanned=again, source=None, origin=record.meta.get("origin")
+        )
 
     @cached_property
     def optimizer(self) -> optax.GradientTransformation:
@@ -117,11 +131,17 @@ class Trainer:
             "config": to_json(self.config),
             "tokenizer": self.tokenizer.fingerprint,
             "schedule": self.replanned and dataclasses.asdict(self.replanned),
+            "origin": self.origin,
         }
 
     def fresh(self, seed: int | None = None) -> dict:
-        """The state before the first step. seed: None: the config's."""
+        """The state before the first step. seed: None: the config's. Raises CheckpointError if the
+        run that it begins with cannot be read."""
         seed = self.config.train.seed if seed is None else seed
+        if self.source is not None:
+            return self.source.state(
+                self.definition, self.optimizer, self.abstract, self.mesh, seed
+            )
         return fresh_state(self.definition, self.optimizer, self.abstract, seed)
 
     @property
@@ -189,5 +209,6 @@ class Trainer:
 
 def plan_of(config: Config, version: int = Plan.VERSION) -> Plan:
     """What every row of every step holds. Raises DataError for corpora that cannot be used."""
+    check_prepared(config.model, config.data.source)
     room = room_of(config.model, config.data.length)
     return make_plan(config.data, config.train.seed, reads_marks(config.model), room, version)

@@ -1,0 +1,237 @@
+"""What a command is asked to train: a preset or a run's own settings, a file's on top of them, and
+flags on top of those."""
+
+import contextlib
+import dataclasses
+import difflib
+import sys
+from pathlib import Path
+from typing import Any
+
+from octavo import cli, process
+from octavo.arguments import read_file
+from octavo.configs import BROKEN, presets
+from octavo.configs.checks import ConfigError
+from octavo.configs.model import StageConfig
+from octavo.configs.schema import MOVED, Config, from_json, moved, to_json
+from octavo.files import parse_json
+from octavo.presentation import Option, print_help, print_presets
+from octavo.run.directory import CONFIG, read_config
+from octavo.run.errors import CheckpointError
+
+DEFAULT = "flat"
+"""The preset of who names none."""
+
+
+def parse_config(
+    script: str,
+    description: str,
+    arguments: list[str] | None = None,
+    own: tuple[Option, ...] = (),
+) -> Config:
+    """``[PRESET] [--config FILE] [--workdir RUN] [--dotted.field VALUE ...]`` as the settings they
+    ask for.
+
+    A run that ``--workdir`` names gives its own settings, unless another preset is named; otherwise
+    PRESET gives them. FILE overrides those, and flags override all. own: options that the script
+    took out of ``arguments``, for the help. Raises ConfigError for what cannot be.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    known = presets()
+    for file, error in BROKEN.items():
+        process.warn(f"{file} cannot be used, nor its presets: {type(error).__name__}: {error}")
+    if "--list" in arguments:
+        print_presets()
+        raise SystemExit(0)
+    topic = _topic(arguments)
+    name = _preset(arguments, known)
+    file, size = taken(arguments, "--config"), taken(arguments, "--model.size")
+    if topic is not None:
+        print_help(
+            topic, f"{script} {name or '[PRESET]'}", description, known[name or DEFAULT], own
+        )
+        raise SystemExit(0)
+    arguments = [_moved(argument) for argument in arguments]
+    over = {} if file is None else _read(file, known)
+    base = _base(name, over, _last(arguments, "--workdir"), known)
+    before = _with_file(base, over, file)
+    if size is not None:
+        before = _sized(before, size, arguments, _with_file(_fresh(name, base, known), over, file))
+    return cli.parse(Config, f"{script} {name or ''}".strip(), description, arguments, before)
+
+
+def _topic(arguments: list[str]) -> str | None:
+    """What ``--help [TOPIC]`` asks about; "" for the short help, None where none is asked for."""
+    for place, argument in enumerate(arguments):
+        if argument.startswith("--help="):
+            return argument.partition("=")[2]
+        if argument in ("-h", "--help"):
+            return next(iter(arguments[place + 1 :]), "")
+    return None
+
+
+def _preset(arguments: list[str], known: dict[str, Config]) -> str | None:
+    """Take the preset from the front. Raises ConfigError if there is none such."""
+    if not arguments or arguments[0].startswith("-"):
+        return None
+    name = arguments.pop(0)
+    _check_preset(name, known)
+    return name
+
+
+def _check_preset(name: str, known: dict[str, Config]) -> None:
+    if name not in known:
+        raise ConfigError(
+            f"no preset {name!r}.{_nearest(name, known)} Presets: {', '.join(known)}."
+        )
+
+
+def _nearest(name: str, known) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def taken(arguments: list[str], flag: str) -> str | None:
+    """Take ``flag VALUE`` or ``flag=VALUE`` out of the arguments; the last counts. Raises
+    ConfigError for a flag without a value."""
+    found, place = None, 0
+    while place < len(arguments):
+        name, equals, value = arguments[place].partition("=")
+        if name != flag:
+            place += 1
+            continue
+        if not equals and place + 1 == len(arguments):
+            raise ConfigError(f"{flag} needs a value; --help shows which.")
+        found = value if equals else arguments[place + 1]
+        del arguments[place : place + (1 if equals else 2)]
+    return found
+
+
+def _last(arguments: list[str], flag: str) -> str | None:
+    """The value of a flag that stays among the arguments."""
+    with contextlib.suppress(ConfigError):
+        return taken(list(arguments), flag)
+    return None
+
+
+def _moved(argument: str) -> str:
+    """A flag of an earlier revision as it is called now."""
+    name, equals, value = argument.partition("=")
+    section, _, setting = name.removeprefix("--").replace("-", "_").partition(".")
+    where = MOVED.get((section, setting))
+    if where is None or not name.startswith("--"):
+        return argument
+    flag = f"--{'.'.join(where).replace('_', '-')}"
+    process.warn(f"{name} is called {flag} now")
+    return flag + equals + value
+
+
+# What there was before any flag.
+
+
+def _base(name: str | None, over: dict, workdir: str | None, known: dict[str, Config]) -> Config:
+    """The settings below the file's: those of the run that is continued, or of a preset."""
+    name = name or over.get("preset")
+    fresh = known.get(name or DEFAULT, known[DEFAULT])
+    run = _run_in(workdir or over.get("workdir") or fresh.workdir, damaged_too=name is not None)
+    return run if run is not None and name in (None, run.preset) else fresh
+
+
+def _fresh(name: str | None, base: Config, known: dict[str, Config]) -> Config:
+    """The preset that ``base`` was before anything was changed, as far as that is known."""
+    return known.get(name or base.preset or "", base)
+
+
+def _run_in(workdir: str | None, damaged_too: bool) -> Config | None:
+    """The settings of the run in a folder, None if it holds none. Raises CheckpointError if they
+    cannot be read, unless ``damaged_too``."""
+    try:
+        if not workdir or not (Path(workdir) / CONFIG).is_file():
+            return None
+        found = read_config(Path(workdir), "Name its PRESET and flags again, which writes it anew.")
+        return dataclasses.replace(found, workdir=workdir)
+    except (OSError, ValueError, CheckpointError):  # a ConfigError is a ValueError
+        if damaged_too:
+            return None
+        raise
+
+
+def _read(file: str, known: dict[str, Config]) -> dict:
+    """The settings in a file: JSON as config.json of a run, or TOML. Raises ConfigError."""
+    data = read_file(file, "--config")
+    if data.lstrip()[:1] == b"{":
+        found = parse_json(data, dict[str, Any], name=file, error=ConfigError)
+        found.pop("workdir", None)  # of that run
+        if found.get("preset") not in known:
+            found.pop("preset", None)
+        return moved(found)
+    import tomllib
+
+    try:
+        found = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"--config {file} is neither JSON nor TOML: {error}.") from error
+    if "preset" in found:
+        _check_preset(str(found["preset"]), known)
+    return moved(_underscored(found))
+
+
+def _underscored(value: Any) -> Any:
+    """Keys as the settings are called: flags have dashes."""
+    if isinstance(value, list):
+        return [_underscored(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key.replace("-", "_"): _underscored(item) for key, item in value.items()}
+
+
+def _with_file(base: Config, over: dict, file: str | None) -> Config:
+    """The settings with those of a file on top."""
+    if file is None:
+        return base
+    return from_json(_merged(base, over, file, base), file, fault="")
+
+
+def _merged(part: Any, over: dict, file: str, whole: Config, at: str = "") -> dict:
+    """``part`` of a config as JSON, with what a file says of it. Raises ConfigError for a setting
+    that there is none of."""
+    made = to_json(part)
+    for name, value in over.items():
+        if name not in made:
+            near = _near_setting(f"{at}{name}", whole)
+            raise ConfigError(f"--config {file}: there is no setting {at}{name}.{near}")
+        old = getattr(part, name)
+        if dataclasses.is_dataclass(old) and isinstance(value, dict):
+            made[name] = _merged(old, value, file, whole, f"{at}{name}.")
+        elif name == "stages" and isinstance(value, list):
+            levels = [*old, *(StageConfig() for _ in value)]
+            made[name] = [
+                _merged(level, each, file, whole, f"{at}stages.{i}.")
+                if isinstance(each, dict)
+                else each
+                for i, (level, each) in enumerate(zip(levels, value, strict=False))
+            ]
+        else:
+            made[name] = value
+    return made
+
+
+def _near_setting(name: str, whole: Config) -> str:
+    """The setting that a wrong name may mean: of a like name, or of that name elsewhere."""
+    names = [f"model.stages.{i}.{f}" for i in range(9) for f in to_json(StageConfig())]
+    for section, value in to_json(whole).items():
+        names += [f"{section}.{field}" for field in value] if isinstance(value, dict) else [section]
+    own = name.rpartition(".")[2]
+    elsewhere = [each for each in names if each.rpartition(".")[2] == own]
+    return f" Did you mean {elsewhere[0]}?" if elsewhere else _nearest(name, names)
+
+
+def _sized(base: Config, size: str, arguments: list[str], preset: Config) -> Config:
+    """``base`` with the model of ``preset`` at this size, for the corpus that is asked for: the
+    same for who repeats the command on the run that it made."""
+    from octavo.run.size import parameters_of, resized, vocabulary_of
+
+    asked = parameters_of(size)
+    source = _last(arguments, "--data.source") or base.data.source
+    model = resized(preset.model, asked, vocabulary_of(source, preset.model))
+    return dataclasses.replace(base, model=model)

@@ -1,0 +1,220 @@
+"""What a run begins with that is not drawn: the parameters of another run, which is only read."""
+
+import dataclasses
+import fnmatch
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import google_crc32c
+import jax
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, NamedSharding
+
+from octavo.configs.checks import ConfigError
+from octavo.configs.schema import Config, to_json
+from octavo.files import json_text
+from octavo.run.checkpoint import Record, load_params, saved_steps
+from octavo.run.definition import Definition, define, described
+from octavo.run.directory import CONFIG, read_config
+from octavo.run.errors import CheckpointError
+from octavo.run.identity import differences
+from octavo.run.saved import read
+from octavo.run.sharding import ShardingRules
+from octavo.tokenizers.interface import Tokenizer
+from octavo.training.state import state_of
+
+TOKENIZER = "tokenizer"
+"""In ``train.init_allow``: another one than the parameters were trained with."""
+
+
+def resolved(config: Config, record: Record | None) -> Config:
+    """The config with the step of ``train.init_from`` in it: of the newest checkpoint there is, or
+    the one that the run in ``workdir``, of this record or without any, began with. Raises
+    ConfigError if there is no checkpoint to begin with."""
+    asked, before = config.train.init_from, _begun(config, record)
+    if asked is None:
+        return config
+    run, step = _split(asked)
+    if before is not None and asked in (before, _split(before)[0]):
+        at = before
+    elif record is not None:  # another beginning, which is refused where they are compared
+        return config
+    elif step is None:
+        steps = saved_steps(Path(run))
+        if not steps:
+            raise ConfigError(f"train.init_from {run}: there is no checkpoint to begin with.")
+        at = f"{run}@{steps[0]}"
+    else:
+        at = asked
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, init_from=at))
+
+
+def _begun(config: Config, record: Record | None) -> str | None:
+    """What the run that is there began with."""
+    if record is not None and record.config is not None:
+        return record.config.train.init_from
+    folder = Path(config.workdir) if config.workdir else None
+    if folder is None or not (folder / CONFIG).is_file():
+        return None
+    try:
+        return read_config(folder).train.init_from
+    except (CheckpointError, ConfigError):  # said where it matters
+        return None
+
+
+def _split(asked: str) -> tuple[str, int | None]:
+    """RUN and STEP of ``RUN[@STEP]``."""
+    run, at, step = asked.rpartition("@")
+    if at and step.isdecimal() and step.isascii() and len(step) < 10:
+        return run, int(step)
+    return asked, None
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A checkpoint that a run begins with, and what of it fits."""
+
+    folder: Path
+    step: int
+    abstract: dict
+    """Shapes and dtypes of its parameters."""
+    fresh: tuple[tuple, ...]
+    """Paths of the parameters that are drawn all the same."""
+    left: tuple[tuple, ...]
+    """Paths of those that have no place in the model."""
+    unlike: tuple[str, ...]
+    """What the settings of its model say otherwise."""
+    origin: dict
+    """What the record of a run that began so says: where from, which step, and checksums."""
+
+    @classmethod
+    def of(cls, config: Config, tokenizer: Tokenizer, definition: Definition) -> "Source":
+        """What ``train.init_from`` names, for this model. Raises ConfigError if that is no
+        checkpoint, or has what does not fit and is not among ``train.init_allow``."""
+        asked, allowed = str(config.train.init_from), config.train.init_allow
+        run, step = _split(asked)
+        theirs, their_tokenizer, record = read(Path(run), step)
+        if record is None:
+            raise CheckpointError(f"train.init_from {asked}: its record cannot be read.")
+        if their_tokenizer.fingerprint != tokenizer.fingerprint and not _named(TOKENIZER, allowed):
+            raise ConfigError(
+                f"train.init_from {asked} was trained on the ids of {their_tokenizer.name} "
+                f"({their_tokenizer.fingerprint}), and these are of {tokenizer.name} "
+                f"({tokenizer.fingerprint}). Prepare the text with its tokenizer (--tokenizer "
+                f"{run}/tokenizer.json), or allow it: --train.init-allow {TOKENIZER}."
+            )
+        there = define(theirs, their_tokenizer.vocabulary, "cpu").abstract
+        old, new = flatten_dict(there), flatten_dict(definition.abstract)
+        unfit = {path: _misfit(path, old, new) for path in old | new}
+        unfit = {path: why for path, why in unfit.items() if why}
+        _check_allowed(asked, unfit, allowed)
+        fresh = tuple(path for path in unfit if path in new)
+        if len(fresh) == len(new):
+            raise ConfigError(f"train.init_from {asked} has no parameter that fits this model.")
+        left = tuple(path for path in unfit if path not in new)
+        text = json_text(record.meta.get("config", {}))
+        origin = {
+            "run": run,
+            "step": record.step,
+            "config": f"{google_crc32c.value(text.encode()):08x}",
+            "parameters": f"{record.meta.get('checksums', {}).get('params', 0):08x}",
+            "fresh": [_name(path) for path in fresh],
+            "left": [_name(path) for path in left],
+        }
+        before, now = to_json(theirs.model), to_json(config.model)
+        unlike = differences(before, now, "model.", (f"{run} has", "this one"))
+        return cls(Path(run), record.step, there, fresh, left, tuple(unlike), origin)
+
+    def said(self) -> Iterator[str]:
+        """What of it is used, a line each."""
+        yield f"begins     with the parameters of {self.folder} at step {self.step}"
+        for paths, what in ((self.fresh, "drawn anew"), (self.left, "left out")):
+            if paths:
+                yield f"           {what}: {_listed(list(map(_name, paths)), ', ')}"
+        for line in self.unlike:
+            yield f"           {line}"
+
+    def state(
+        self, definition: Definition, optimizer: optax.GradientTransformation, abstract: dict,
+        mesh: Mesh, seed: int,
+    ) -> dict:  # fmt: skip
+        """The state before the first step, laid out like ``abstract``: these parameters, read
+        straight to their devices, and a fresh optimizer. Raises CheckpointError if they cannot be
+        read, or are not what was saved."""
+        ours = flatten_dict(abstract["params"])
+        everywhere = NamedSharding(mesh, ShardingRules().spec(()))
+        taken = set(ours).difference(self.fresh)
+        where = {
+            path: ours[path].sharding if path in taken else everywhere
+            for path in flatten_dict(self.abstract)
+        }
+        read, _ = load_params(
+            self.folder, described(self.abstract, unflatten_dict(where)), self.step
+        )
+        params = {path: leaf for path, leaf in flatten_dict(read).items() if path in taken}
+        del read
+        if self.fresh:
+
+            def drawn(key):
+                made = flatten_dict(definition.init(key))
+                return {path: made[path] for path in self.fresh}
+
+            shardings = {path: ours[path].sharding for path in self.fresh}
+            params |= jax.jit(drawn, out_shardings=shardings)(jax.random.key(seed))
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        begin = jax.jit(
+            lambda params: state_of(definition, optimizer, params),
+            out_shardings=shardings,
+            donate_argnums=0,
+        )
+        return begin(unflatten_dict(params))
+
+
+def _name(path: tuple) -> str:
+    return ".".join(map(str, path))
+
+
+def _named(name: str, allowed: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed)
+
+
+def _misfit(path: tuple, old: dict, new: dict) -> str | None:
+    """Why a parameter cannot be taken over; None if it can."""
+    if path not in old:
+        return f"{_name(path)} is missing there"
+    if path not in new:
+        return f"{_name(path)} has no place here"
+    if (there := old[path].shape) != (here := new[path].shape):
+        return f"{_name(path)} is {list(there)} there and {list(here)} here"
+    return None
+
+
+def _check_allowed(asked: str, unfit: dict[tuple, str], allowed: tuple[str, ...]) -> None:
+    refused = {path: why for path, why in unfit.items() if not _named(_name(path), allowed)}
+    if not refused:
+        return
+    parts: dict[str, list] = {}
+    for path in refused:
+        parts.setdefault(str(path[0]), []).append(path)
+    patterns = [_pattern(paths) for paths in parts.values()]
+    raise ConfigError(
+        f"train.init_from {asked} does not fit this model: {_listed([*refused.values()], '; ')}. "
+        "Allow by name what need not fit, which is drawn anew or left out: --train.init-allow "
+        f"{shlex.join([*allowed, *patterns])}."
+    )
+
+
+def _pattern(paths: list[tuple]) -> str:
+    """One name for all of these."""
+    if len(paths) == 1:
+        return _name(paths[0])
+    return _name((*os.path.commonprefix(paths), "*"))
+
+
+def _listed(names: list[str], between: str, most: int = 12) -> str:
+    more = f"{between}and {len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + more
