@@ -123,7 +123,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
             )
         watchdog.alive()
 
-    def evaluate():
+    def evaluate(state: dict):
         watchdog.begin("scoring")
         try:
             return evaluator(state)
@@ -146,7 +146,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
         due |= step % settings.checkpoint_every == 0
         due |= bool(settings.keep_every) and step % settings.keep_every == 0
         if stopping or due or evaluator.due(step) or step == steps:
-            found = evaluate() if evaluator.due(step) else None
+            found = evaluate(state) if evaluator.due(step) else None
             report(*pending, found)
             pending = None
             if found and settings.keep_best:
