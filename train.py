@@ -128,7 +128,7 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
             )
         watchdog.alive()
 
-    def evaluate():
+    def evaluate(state: dict):
         watchdog.begin("scoring")
         try:
             return evaluator(state)
@@ -151,7 +151,7 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
         due |= step % settings.checkpoint_every == 0
         due |= bool(settings.keep_every) and step % settings.keep_every == 0
         if stopping or due or evaluator.due(step) or step == steps:
-            found = evaluate() if evaluator.due(step) else None
+            found = evaluate(state) if evaluator.due(step) else None
             report(*pending, found)
             pending = None
             if found and settings.keep_best:

@@ -154,7 +154,7 @@ def main() -> None:
     compiled = compile_step(config, topology)
 
     from octavo.model import flops
-    from octavo.training.metrics import human
+    from octavo.training.screen import human
 
     per_id = flops.training_flops(config.model, 256, config.data.length)
     step_flops = per_id * config.data.batch_size * config.data.length / compiled.chips

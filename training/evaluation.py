@@ -99,7 +99,7 @@ class Evaluator:
         began = time.perf_counter()
         run = self.trainer.run(state)
         score = self._score(run, self.part)
-        sample = {"prompt": "", "text": ""}
+        sample: dict[str, Any] = {"prompt": "", "text": ""}
         if self.trainer.config.train.sample_bytes:
             sample = {"prompt": PROMPT, "text": self.sample(run, SAMPLE_PIECES)}
         sample["cut"] = cut_of(score, self.part)
