@@ -50,8 +50,10 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     from octavo.training.hosts import start_hosts
     from octavo.training.metrics import human
     from octavo.training.report import Reporter, decided
+    from octavo.training.tracker import check_tracker
     from octavo.training.trainer import Trainer
 
+    check_tracker(config.train.tracker)
     start_hosts(config.train.distributed)
     leader = jax.process_index() == 0
     console = cli.console(quiet=not leader)
@@ -101,6 +103,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
 
     # The loop. Metrics of a step are read while the next one runs.
     reporter = Reporter(trainer, console, workdir if leader else None, first_step)
+    held.callback(reporter.close)
 
     def report(step: int, *about) -> None:
         reporter(step, *about)

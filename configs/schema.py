@@ -164,6 +164,8 @@ class TrainConfig:
     """Held-out bytes scored at the end (whole documents, until this many)."""
     sample_bytes: int = 300
     """Bytes of text sampled at the end."""
+    tracker: Literal["none", "wandb", "trackio"] = "none"
+    """Send the metrics to Weights & Biases or trackio, too: pip install wandb, or trackio."""
 
     def __post_init__(self):
         check_values(self)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from octavo.model import flops
 from octavo.training.metrics import MetricsLog, Progress, human, of_parts
+from octavo.training.tracker import Tracker
 from octavo.training.trainer import Trainer
 
 
@@ -46,7 +47,10 @@ class Reporter:
         self._trainer, self._console = trainer, console
         train = trainer.config.train
         self._progress = Progress(console, first_step, train.steps, train.log_every)
-        self._log = None if workdir is None else MetricsLog(workdir, first_step)
+        self._log = None
+        if workdir is not None:
+            tracker = None if train.tracker == "none" else Tracker(trainer.config, workdir)
+            self._log = MetricsLog(workdir, first_step, tracker)
         self._peak = flops.peak_flops(trainer.mesh.devices.flat[0].device_kind)
 
     def __call__(self, step: int, metrics: dict[str, jax.Array], data_wait: float) -> None:
