@@ -203,12 +203,12 @@ def curves(runs: list[Folder], charts: list[dict[str, Any]]) -> str:
     if any("heldout/low" in row for run in runs for row in run.curves.heldout):
         notes.append("Shaded around held-out points: the 95% interval.")
     return (
-        '<h2>Curves</h2><noscript>The curves need JavaScript.</noscript><div class="bar">'
+        '<section><h2>Curves</h2><noscript>The curves need JavaScript.</noscript><div class="bar">'
         '<fieldset id="axes" aria-label="x axis"></fieldset>'
         '<label><input type="checkbox" id="log"> logarithmic</label>'
         '<label>smoothing <input type="range" id="smooth" min="0" max="4" step="1"></label>'
         f'<button type="button" id="whole" hidden>whole run</button>{legend}</div>'
-        f'<div id="charts"></div><p class="quiet">{" ".join(notes)}</p>'
+        f'<div id="charts"></div><p class="quiet">{" ".join(notes)}</p></section>'
     )
 
 
