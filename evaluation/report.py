@@ -65,7 +65,7 @@ def page(workdirs: Sequence[Path], cuts: Iterable[Cut] = ()) -> str:
 def _charts(runs: list[Folder]) -> list[dict[str, Any]]:
     """The charts for what any of the runs logged."""
     there = dict.fromkeys(name for run in runs for name in run.curves.of)
-    taken = {"step", SKIPPED, *AXES}
+    taken = {SKIPPED, "train/flops_useful", *AXES}
     found = []
 
     def chart(title: str, unit: str, *names: str, **how) -> None:
