@@ -56,9 +56,11 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
     from octavo.training.provenance import provenance
     from octavo.training.report import Reporter, decided, printable, scored
     from octavo.training.screen import opened
+    from octavo.training.tracker import check_tracker
     from octavo.training.trainer import Trainer
 
     folder.check_named(config)
+    check_tracker(config.train.tracker)
     start_hosts(config.train.distributed)
     leader = jax.process_index() == 0
     settings, steps = config.train, config.train.steps
@@ -113,6 +115,7 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
     # The loop. Metrics of a step are read while the next one runs.
     about = provenance(trainer)
     reporter = Reporter(trainer, screen, workdir if leader else None, first_step, about, _page)
+    held.callback(reporter.close)
     if settings.keep_best:
         for at, bits in reporter.history.scores:
             if at in checkpoints.steps:

@@ -185,6 +185,8 @@ class TrainConfig:
     train on, at most. None: a tenth of the steps, or 100 if that is more. 0: never."""
     sample_bytes: int = 300
     """Bytes of text sampled at the end, and the first hundred or so at each score."""
+    tracker: Literal["none", "wandb", "trackio"] = "none"
+    """Send the metrics to Weights & Biases or trackio, too: pip install wandb, or trackio."""
 
     def __post_init__(self):
         check_values(self)

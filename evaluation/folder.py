@@ -4,6 +4,7 @@ JAX, nor that a file is there, or whole."""
 import json
 import os
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -50,13 +51,14 @@ class Folder:
 
     @cached_property
     def score(self) -> dict[str, float]:
-        """The newest of held-out text: of the results, or of the last evaluation; empty without
-        one."""
+        """The newest of held-out text, with the ``step`` it is of: of the results, or of the last
+        evaluation; empty without one."""
         newest = self.curves.heldout[-1] if self.curves.heldout else {}
         told = {name: number(value) for name, value in self.results.items()}
         told = {name: value for name, value in told.items() if value is not None}
+        told["step"] = told.get("heldout/step", told.get("step", 0))
         both = [row for row in (told, newest) if HELDOUT in row]
-        return max(both, key=lambda row: row.get("step", 0)) if both else {}
+        return max(both, key=lambda row: row["step"]) if both else {}
 
     @cached_property
     def best(self) -> tuple[float, int] | None:
@@ -91,15 +93,17 @@ class Folder:
     def status(self) -> tuple[str, bool]:
         """In words, and whether the run goes on as the page is written."""
         steps = number(self.settings.get("train.steps"))
-        of = f"{self.step:,}" if steps is None else f"{self.step:,} of {int(steps):,}"
-        if _lives(self.path / "lock"):
-            return f"running, at step {of}", True
+        of = f"{self.step:,}" if steps is None else f"{self.step:,} of {steps:,.0f}"
+        done = steps is not None and self.step >= steps
+        lives = _lives(self.path / "lock")
+        if done and (self.results.get("finished") is True or not lives):
+            return f"finished at step {self.step:,}", False
+        if lives:
+            return f"running, at step {of} at {time.strftime('%Y-%m-%d %H:%M %Z')}", True
         if not self.step:
             return "nothing is logged yet", False
         if (self.path / "diverged.json").exists():
             return f"gave up at step {of}: its steps were not finite", False
-        if steps is not None and self.step >= steps:
-            return f"finished at step {self.step:,}", False
         return f"stopped at step {of}", False
 
     def newest(self, name: str) -> float | None:
@@ -130,9 +134,10 @@ class Folder:
         prefix = f"{HELDOUT}/"
         row = self.curves.heldout[-1] if self.curves.heldout else {}
         found = {name.removeprefix(prefix): v for name, v in row.items() if name.startswith(prefix)}
-        for label, about in self.by_label.items():
-            if (value := number(about.get("bits_per_byte"))) is not None:
-                found[label] = value
+        if "heldout/bytes" in self.score or not found:  # the newest score is that of the results
+            for label, about in self.by_label.items():
+                if (value := number(about.get("bits_per_byte"))) is not None:
+                    found[label] = value
         return found
 
     @cached_property
@@ -180,7 +185,7 @@ def _read_samples(path: Path) -> tuple[list[tuple[int, str, str]], list[Cut]]:
     samples, cuts = [], []
     for row in few:
         text, prompt = row.get("text"), row.get("prompt")
-        if isinstance(text, str):
+        if text and isinstance(text, str):
             prompt = prompt if isinstance(prompt, str) and text.startswith(prompt) else ""
             samples.append((row["step"], prompt[:_MOST_SAMPLE], text[:_MOST_SAMPLE]))
         if cut := _cut(row):

@@ -114,17 +114,23 @@ function extent(lines, logY, clip) {
     if (main[i] !== null && shows(x, state.log)) { x0 = Math.min(x0, x); x1 = Math.max(x1, x); }
   });
   if (range) [x0, x1] = range;
-  const seen = [];
+  const seen = [], late = [];  /* late: behind the first steps, which stand far above the others */
   for (const line of lines) line.xs.forEach((x, i) => {
     if (!shows(x, state.log) || x < x0 || x > x1) return;
     for (const part of line.points ? [line.main, line.low, line.high] : [line.main])
-      if (part && part[i] !== null && shows(part[i], logY)) seen.push(part[i]);
+      if (part && part[i] !== null && shows(part[i], logY)) {
+        seen.push(part[i]);
+        if (x > x0 + .03 * (x1 - x0)) late.push(part[i]);
+      }
   });
   if (!seen.length || !isFinite(x0)) return null;
-  seen.sort((a, b) => a - b);
-  let y0 = seen[0], y1 = seen[seen.length - 1], above = null;
-  const most = seen[Math.floor(.97 * (seen.length - 1))];
-  if (clip && !logY && y1 - y0 > 2.5 * (most - y0) && most > y0) { above = y1; y1 = most + .1 * (most - y0); }
+  const most = values => values.reduce((a, b) => Math.max(a, b), -Infinity);
+  let y0 = -most(seen.map(v => -v)), y1 = most(seen), above = null;
+  const usual = most(late);
+  if (clip && !logY && !state.log && usual > y0 && y1 - y0 > 1.5 * (usual - y0)) {
+    above = y1;
+    y1 = usual + .1 * (usual - y0);
+  }
   if (x0 === x1) { x0 -= state.log ? x0 / 2 : .5; x1 += state.log ? x1 / 2 : .5; }
   if (logY) { y0 /= 1.1; y1 *= 1.1; } else {
     const pad = (y1 - y0) * .05 || Math.abs(y0) * .05 || .5, zero = y0 >= 0;
@@ -136,7 +142,7 @@ function extent(lines, logY, clip) {
 
 function draw(chart) {
   const W = Math.max(chart.plot.clientWidth, 200), H = chart.wide ? Math.max(250, Math.min(W * .42, 400)) : 210;
-  const left = 48, right = 12, top = 10, bottom = 38, lines = linesOf(chart);
+  const right = 12, top = 10, bottom = 38, lines = linesOf(chart);
   const logY = chart.logY.checked, box = extent(lines, logY, chart.clip);
   chart.drawn = null;
   if (!box) {
@@ -151,12 +157,13 @@ function draw(chart) {
     return { at: v => from + (f(v) - a) / (b - a) * (to - from),
              back: p => { const v = a + (p - from) / (to - from) * (b - a); return log ? Math.exp(v) : v; } };
   };
+  const yTicks = logY ? logTicks(box.y0, box.y1, H / 45) : linearTicks(box.y0, box.y1, H / 50);
+  const yDigits = Math.max(3, Math.min(7, Math.ceil(Math.log10(Math.max(Math.abs(box.y0), Math.abs(box.y1)) / (box.y1 - box.y0 || 1))) + 2));
+  const left = Math.max(36, ...yTicks.map(v => 7.2 * si(v, yDigits).length + 10));
   const X = scale(box.x0, box.x1, state.log, left, W - right), Y = scale(box.y0, box.y1, logY, H - bottom, top);
   const p = v => v.toFixed(1);
   const xTicks = state.log ? logTicks(box.x0, box.x1, W / 90)
     : linearTicks(box.x0, box.x1, Math.min(8, W / 90), state.axis === "perf/seconds", state.axis === "step" ? 1 : 0);
-  const yTicks = logY ? logTicks(box.y0, box.y1, H / 45) : linearTicks(box.y0, box.y1, H / 50);
-  const yDigits = Math.max(3, Math.min(7, Math.ceil(Math.log10(Math.max(Math.abs(box.y0), Math.abs(box.y1)) / (box.y1 - box.y0 || 1))) + 2));
   let out = '<clipPath id="' + chart.id + 'c"><rect x="' + (left - 4) + '" y="' + top + '" width="' + (W - left - right + 8) +
     '" height="' + (H - top - bottom + 4) + '"/></clipPath>';
   for (const v of yTicks) out += '<path class="grid" d="M' + left + " " + p(Y.at(v)) + "H" + (W - right) + '"/><text x="' + (left - 6) +

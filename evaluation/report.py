@@ -14,7 +14,7 @@ from octavo.evaluation.folder import Cut, Folder, names_of, read
 from octavo.evaluation.sections import plain
 
 AXES = {"step": "steps", "train/bytes": "bytes", "train/flops": "FLOPs", "perf/seconds": "time"}
-_POINTS = 1000
+_POINTS = 800
 """Points of a curve, over all runs of a page; at least ``_LEAST`` of each."""
 _LEAST = 150
 _MOST_LABEL_CURVES = 8
@@ -65,7 +65,7 @@ def page(workdirs: Sequence[Path], cuts: Iterable[Cut] = ()) -> str:
 def _charts(runs: list[Folder]) -> list[dict[str, Any]]:
     """The charts for what any of the runs logged."""
     there = dict.fromkeys(name for run in runs for name in run.curves.of)
-    taken = {"step", SKIPPED, *AXES}
+    taken = {SKIPPED, "train/flops_useful", *AXES}
     found = []
 
     def chart(title: str, unit: str, *names: str, **how) -> None:
@@ -142,11 +142,14 @@ def _data(run: Folder, charts: list[dict[str, Any]]) -> dict[str, Any]:
     """What the page draws of a run."""
     of, exact, rows = run.curves.of, run.curves.exact, run.curves.heldout
     wanted = {(one["table"], one["name"]) for chart in charts for one in chart["series"]}
+    noisy = {one["name"] for chart in charts if chart.get("smooth") for one in chart["series"]}
     curves = {}
     for name, curve in of.items():
         if ("curves", name) in wanted:
             few = exact or np.array_equal(curve.low, curve.high, equal_nan=True)
-            band = [None, None] if few else [_round(curve.low), _round(curve.high)]
+            band = [None, None]
+            if name in noisy and not few:
+                band = [_round(curve.low, 4), _round(curve.high, 4)]
             curves[name] = [_round(curve.mean), *band]
     heldout = {
         name: [_round([row.get(name) for row in rows]), None, None]

@@ -65,7 +65,7 @@ def header(runs: list[Folder]) -> str:
     if HELDOUT in run.score:
         told, about = run.score[HELDOUT], _interval(run)
         about = f"95% interval {about} · " if about else ""
-        about += f"held-out text at step {int(run.score.get('step', run.step)):,}"
+        about += f"held-out text at step {int(run.score['step']):,}"
     elif run.recent is not None:
         told, about = run.recent, "of training; there is no score of held-out text"
     score = f"<b>{told:.3f}</b> <span>bits/byte</span><p>{about}</p>" if about else ""
@@ -203,12 +203,12 @@ def curves(runs: list[Folder], charts: list[dict[str, Any]]) -> str:
     if any("heldout/low" in row for run in runs for row in run.curves.heldout):
         notes.append("Shaded around held-out points: the 95% interval.")
     return (
-        '<h2>Curves</h2><noscript>The curves need JavaScript.</noscript><div class="bar">'
+        '<section><h2>Curves</h2><noscript>The curves need JavaScript.</noscript><div class="bar">'
         '<fieldset id="axes" aria-label="x axis"></fieldset>'
         '<label><input type="checkbox" id="log"> logarithmic</label>'
         '<label>smoothing <input type="range" id="smooth" min="0" max="4" step="1"></label>'
         f'<button type="button" id="whole" hidden>whole run</button>{legend}</div>'
-        f'<div id="charts"></div><p class="quiet">{" ".join(notes)}</p>'
+        f'<div id="charts"></div><p class="quiet">{" ".join(notes)}</p></section>'
     )
 
 
@@ -365,7 +365,7 @@ def _corpora(runs: list[Folder]) -> str:
 
 def _provenance(runs: list[Folder], names: list[str]) -> str:
     about = {
-        "command": "command", "commit": "commit", "revision of octavo": "revision of Octavo",
+        "command": "command", "commit": "commit", "revision": "revision of Octavo",
         "device": "device", "devices": "devices", "hosts": "hosts", "seed": "seed",
     }  # fmt: skip
     rows = []

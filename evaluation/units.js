@@ -9,6 +9,7 @@ function showTip(html, x, y) {
   tip.style.top = Math.max(4, Math.min(y + 16, innerHeight - tip.offsetHeight - 8)) + "px";
 }
 function hideTip() { tip.style.display = "none"; }
+addEventListener("scroll", hideTip, { passive: true });
 function units(root, data) {
   const sections = [...root.querySelectorAll("section")];
   const names = sections.map(section => section.firstElementChild.innerHTML);

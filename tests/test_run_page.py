@@ -229,7 +229,14 @@ def test_status(tmp_path):
     about = {"host": socket.gethostname(), "process": os.getpid()}
     (folder / "lock").write_text(json.dumps(about))
     made = page([folder])
-    assert "running, at step 30 of 60" in made and 'id="reload"' in made.partition("<main>")[0]
+    assert (
+        "running, at step 30 of 60 at 20" in made and 'id="reload"' in made.partition("<main>")[0]
+    )
+    (folder / "results.json").write_text(
+        '{"finished": true, "step": 60}'
+    )  # the lock is kept a while
+    assert "finished at step 60" in page([folder])
+    (folder / "results.json").unlink()
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
                           capture_output=True, check=True)  # fmt: skip
     (folder / "lock").write_text(json.dumps(about | {"process": int(gone.stdout)}))

@@ -18,6 +18,7 @@ from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.summary import text
 
 from octavo import files, process
+from octavo.training.tracker import Tracker
 
 _EVENTS: Any = event_pb2  # their names are made when they are imported
 _SUMMARIES: Any = summary_pb2
@@ -65,8 +66,10 @@ class MetricsLog:
 
     Numbers that are not finite are null there, and named under ``nonfinite``."""
 
-    def __init__(self, workdir: Path, first_step: int):
-        """Forget what a killed run logged beyond ``first_step``: those steps come again."""
+    def __init__(self, workdir: Path, first_step: int, tracker: Tracker | None = None):
+        """Forget what a killed run logged beyond ``first_step``: those steps come again. tracker:
+        gets all that is finite, too."""
+        self._tracker = tracker
         self.path = Path(workdir) / METRICS
         self.history = History()
         _keep_until(self.path, first_step, self.history.add)
@@ -83,7 +86,10 @@ class MetricsLog:
             self._file.flush()
         except OSError as error:  # which does not know its file
             raise OSError(error.errno, error.strerror, str(self.path)) from error
-        self._events.write(step, {k: v for k, v in values.items() if k not in strange})
+        finite = {name: value for name, value in values.items() if name not in strange}
+        self._events.write(step, finite)
+        if self._tracker:
+            self._tracker.write(step, finite)
 
     def write_sample(self, step: int, sample: dict[str, Any]) -> None:
         """What the model writes (``text``) and how it cuts a text at a step. Raises OSError."""
@@ -95,6 +101,8 @@ class MetricsLog:
     def close(self) -> None:
         self._file.close()
         self._events.close()
+        if self._tracker:
+            self._tracker.close()
 
 
 class Events:

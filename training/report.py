@@ -26,6 +26,7 @@ from octavo.training.folder import from_leader
 from octavo.training.metrics import METRICS, History, MetricsLog, of_parts
 from octavo.training.optimizer import learning_rate
 from octavo.training.screen import Screen, Standing, clock, human
+from octavo.training.tracker import Tracker
 from octavo.training.trainer import Trainer
 
 RESULTS, REPORT = "results.json", "report.html"
@@ -93,7 +94,11 @@ class Reporter:
         self._trainer, self._screen, self._workdir = trainer, screen, workdir
         self._about, self._page, self.step = about, page, first_step
         self._peak = flops.peak_flops(trainer.mesh.devices.flat[0].device_kind)
-        self._log = None if workdir is None else MetricsLog(workdir, first_step)
+        self._log = None
+        if workdir is not None:
+            name = trainer.config.train.tracker
+            tracker = None if name == "none" else Tracker(trainer.config, workdir)
+            self._log = MetricsLog(workdir, first_step, tracker)
         kept = dataclasses.asdict(self._log.history) if self._log else None
         self.history = history = History(**from_leader(kept))
         last = history.last if history.last.get("step") == first_step else {}
