@@ -18,11 +18,11 @@ from octavo.configs.checks import ConfigError
 
 @dataclass(frozen=True)
 class Arguments:
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
     """Run directories, as train.py printed them."""
-    text: str | None = None
+    text: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """The text. None: the beginning of what the first run held out."""
-    out: str = "units.html"
+    out: Annotated[str, tyro.conf.arg(metavar="OUT")] = "units.html"
     """The page."""
     most_bytes: Annotated[int, Range(1, 1_000_000)] = 4000
     """Show this much of the text, at most; no character is cut."""
