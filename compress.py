@@ -16,11 +16,11 @@ from octavo.configs.checks import ConfigError
 
 @dataclass(frozen=True)
 class Arguments:
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, as train.py printed it."""
-    source: Annotated[str, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """File to read."""
-    out: Annotated[str, tyro.conf.Positional]
+    out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """File to write."""
     decompress: tyro.conf.FlagCreatePairsOff[bool] = False
     """Give the text back from what compress.py wrote."""

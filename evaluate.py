@@ -22,24 +22,24 @@ else:
 
 @dataclass(frozen=True)
 class Arguments:
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, as train.py printed it."""
     what: Annotated[Measure, tyro.conf.Positional] = "bits"
     """What to measure."""
-    text: str | None = None
+    text: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Score this file, of any content, as one document."""
-    data: str | None = None
+    data: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Score the held-out documents of this prepared folder."""
-    json: str | None = None
+    json: Annotated[str | None, tyro.conf.arg(metavar="OUT")] = None
     """Write the scores to this file too."""
-    parallel: str | None = None
+    parallel: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of parallel text, for fairness."""
     anchor: str = "eng"
     """The language that the others are held against."""
-    tokenizer: str | None = None
+    tokenizer: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """A tokenizer.json to stand beside, for fairness. None: a BPE of 8,192 ids, trained on the
     run's own text."""
-    plot: str | None = None
+    plot: Annotated[str | None, tyro.conf.arg(metavar="OUT")] = None
     """Where the plot of fairness goes (.svg, .png, .pdf). None: fairness.svg in the run."""
     sentences: Annotated[int, Range(0)] = 0
     """Sentences of each language, spread over the files. 0: all."""

@@ -25,9 +25,9 @@ MOST_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Arguments:
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, as train.py printed it."""
-    prompt: str | None = None
+    prompt: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
     """Text to continue. None: read it from standard input."""
     bytes: Annotated[int, Range(1, MOST_BYTES)] = 300
     """How much to add, at most; the model may end the document before, and a character that this
@@ -46,7 +46,7 @@ class Arguments:
     """The same seed draws the same text."""
     samples: Annotated[int, Range(1, 4096)] = 1
     """How many continuations, drawn side by side; several are printed one after the other."""
-    speculative: str = "auto"
+    speculative: Annotated[str, tyro.conf.arg(metavar="WHO")] = "auto"
     """Who drafts what one pass then verifies; the text stays what it would be. own: the model
     itself, trained to (multi-token prediction, Toucan). auto: own, and lookup where six ids or more
     repeat; none for other models. none: an id at a time. lookup: what followed the same ids before.

@@ -31,22 +31,24 @@ _SCHEMES = "\n".join(f"{usage}: {line};" for usage, line in _USAGES.items())
 
 @dataclass(frozen=True)
 class Arguments:
-    sources: Annotated[tuple[str, ...], tyro.conf.Positional]
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE ...")]
     """Where the text is."""
-    out: str
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """Folder for the shards and the manifest."""
     tokenizer: Annotated[
         str,
         tyro.conf.arg(
             help=f"How text becomes ids:\n{_SCHEMES}\n"
-            "or a tokenizer.json (of another corpus or a run)."
+            "or a tokenizer.json (of another corpus or a run).",
+            metavar="SCHEME",
         ),
     ] = "bytes"
     marks: Annotated[
         str | None,
         tyro.conf.arg(
             help="Mark beside the ids where units end: RUN, a byte model, after whose bytes the "
-            f"next is hard to foresee; {_TRAINED} or a tokenizer.json, where its subwords end."
+            f"next is hard to foresee; {_TRAINED} or a tokenizer.json, where its subwords end.",
+            metavar="RUN",
         ),
     ] = None
     unit_bytes: float = 4.5
@@ -62,7 +64,7 @@ class Arguments:
     skip_bad: bool = False
     """Leave out and count records that cannot be read or have no text, rather than stop at the
     first."""
-    tfds_dir: str | None = None
+    tfds_dir: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Where TFDS keeps its datasets. None: its default."""
     heldout: float = 0.01
     """Share of the bytes of each label or file that is kept from training, chosen by content; of

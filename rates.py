@@ -16,7 +16,7 @@ from octavo.configs.checks import ConfigError
 
 @dataclass(frozen=True)
 class Arguments:
-    parallel: Annotated[str, tyro.conf.Positional]
+    parallel: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """Folder of parallel text."""
     anchor: str = "eng"
     """The language whose rate is given."""

@@ -160,7 +160,7 @@ def _read(file: str, known: dict[str, Config]) -> dict:
     """The settings in a file: JSON as config.json of a run, or TOML. Raises ConfigError."""
     data = read_file(file, "--config")
     if data.lstrip()[:1] == b"{":
-        found = parse_json(data, dict[str, Any], name=file, error=ConfigError)
+        found = parse_json(data, dict, name=f"--config {file}", error=ConfigError, fault="")
         found.pop("workdir", None)  # of that run
         if found.get("preset") not in known:
             found.pop("preset", None)
@@ -189,7 +189,7 @@ def _with_file(base: Config, over: dict, file: str | None) -> Config:
     """The settings with those of a file on top."""
     if file is None:
         return base
-    return from_json(_merged(base, over, file, base), file, fault="")
+    return from_json(_merged(base, over, file, base), f"--config {file}", fault="")
 
 
 def _merged(part: Any, over: dict, file: str, whole: Config, at: str = "") -> dict:

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
     """Run directories, as train.py printed them."""
     report: tyro.conf.FlagCreatePairsOff[bool] = False
     """Curves, scores, samples and settings, instead of one text; with --text, both."""
-    text: str | None = None
+    text: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """The text. None: the beginning of what the first run held out."""
-    out: str | None = None
+    out: Annotated[str | None, tyro.conf.arg(metavar="OUT")] = None
     """The page. None: units.html; a report of one run goes to RUN/report.html, of several to
     report.html."""
     most_bytes: Annotated[int, Range(1, 1_000_000)] = 4000

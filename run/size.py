@@ -86,10 +86,10 @@ def resized(model: ModelConfig, asked: int, vocabulary: Vocabulary) -> ModelConf
         least = max(1, math.floor(layers * 0.7 / whole))
         most = max(least, math.ceil(layers * 1.4 / whole))
         first, second = (count(_scaled(model, widths, wide, n * whole)) for n in (1, 2))
-        # All patterns have as many parameters.
-        fits = 1 + round((asked - first) / (second - first))
-        candidate = _scaled(model, widths, wide, whole * min(max(fits, least), most))
-        found = count(candidate)
+        each = second - first  # of any pattern: all have as many
+        patterns = min(max(1 + round((asked - first) / each), least), most)
+        candidate = _scaled(model, widths, wide, whole * patterns)
+        found = first + (patterns - 1) * each
         if (off := abs(math.log(found / asked))) < far:
             best, far = candidate, off
         if far < math.log1p(CLOSE):

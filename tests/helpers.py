@@ -162,7 +162,7 @@ def arguments_of(config: Config, workdir) -> list[str]:
                 found += flags(value, f"{prefix}{name}.")
             elif name == "stages":
                 assert not value, "name the preset that has them"
-            elif name != "workdir":
+            elif name not in ("workdir", "preset"):
                 each = value if isinstance(value, tuple) else (value,)
                 found += [f"--{prefix}{name}", *map(str, each)]
         return found

@@ -72,12 +72,15 @@ def test_help(script):
 
 def test_every_field_has_help():
     """tyro reads field docstrings; a field without one would show no help."""
-    done = run("train.py", "words", "--help", COLUMNS="100")  # one column of panels
+    done = run("train.py", "words", "--help", "all", COLUMNS="100")  # one column of panels
 
     def check(config, prefix="--"):
         for field in dataclasses.fields(config):
             value = getattr(config, field.name)
             flag = prefix + field.name.replace("_", "-")
+            if field.name == "preset":
+                assert f"{flag} " not in done.stdout
+                continue
             if field.name == "stages":
                 check(value[0], f"{flag}.0.")
             elif dataclasses.is_dataclass(value):

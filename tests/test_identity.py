@@ -205,9 +205,9 @@ def rate(config, replanned, step):
 def test_more_steps_never_jump(saved, tmp_path):
     record = dataclasses.replace(record_of(tmp_path), step=1000)
     assert replan(Config(), record) is None
-    longer = changed(Config(), train={"steps": 2000})
+    longer = changed(Config(), train={"steps": 2000, "rewarm": True})
     replanned = replan(longer, record)
-    assert replanned == Replanned(1000, 0.0)
+    assert replanned == Replanned(1000, 0.0, rewarm=True)
     rates = [rate(longer, replanned, step) for step in range(1000, 2000)]
     peak, warmup = longer.optimizer.learning_rate, longer.optimizer.warmup_steps
     assert max(np.abs(np.diff(rates))) <= peak / warmup * 1.01
@@ -216,8 +216,46 @@ def test_more_steps_never_jump(saved, tmp_path):
     # Continued once more, at the same number of steps, it stays as it was laid out.
     meta = meta_of(longer) | {"schedule": dataclasses.asdict(replanned)}
     assert replan(longer, dataclasses.replace(record, meta=meta, step=1500)) == replanned
+    # Nor does what an earlier revision laid out, which always rose.
+    meta = meta_of(longer) | {"schedule": {"step": 1000, "rate": 0.0}}
+    assert replan(longer, dataclasses.replace(record, meta=meta, step=1500)) == replanned
     with pytest.raises(ConfigError, match="train.steps 12: the run has done 1000 already"):
         replan(changed(Config(), train={"steps": 12}), record)
+
+
+@pytest.mark.parametrize("schedule", ["wsd", "cosine"])
+@pytest.mark.parametrize("step", [20, 600, 850, 999])
+def test_what_has_decayed_rises_only_if_asked(saved, tmp_path, schedule, step):
+    """20: in the warm-up, 600: wsd holds its peak, 850 and 999: it decays. cosine always does."""
+    config = changed(Config(), optimizer={"schedule": schedule})
+    record = dataclasses.replace(record_of(tmp_path), step=step, meta=meta_of(config))
+    longer = changed(config, train={"steps": 2000})
+    replanned = replan(longer, record)
+    before, peak = rate(config, None, step), config.optimizer.learning_rate
+    rates = np.array([rate(longer, replanned, at) for at in range(step, 2000, 10)])
+    np.testing.assert_allclose(rates[0], before, rtol=1e-4)
+    if step == 20 or (schedule, step) == ("wsd", 600):  # not begun: only the end lies elsewhere
+        plan = [rate(longer, None, at) for at in range(step, 2000, 10)]
+        np.testing.assert_allclose(rates, plan, rtol=1e-5)
+        return
+    assert max(rates) <= before * 1.0001 and rates[-1] < 0.3 * before
+    assert "--train.rewarm True" in replanned.sentence(longer)
+    asked = changed(longer, train={"rewarm": True})
+    risen = [rate(asked, replan(asked, record), at) for at in range(step, 2000, 10)]
+    np.testing.assert_allclose(risen[0], before, atol=peak / 40)
+    assert max(risen) > 1.05 * before
+
+
+def test_a_rate_that_is_nothing_is_not_continued_with(saved, tmp_path):
+    record = dataclasses.replace(record_of(tmp_path), step=1000)
+    longer = changed(Config(), train={"steps": 1500})
+    with pytest.raises(ConfigError, match="has decayed to 0 at step 1000.*up to step 700: --train"):
+        replan(longer, record)
+    # A schedule without a decay goes on as it was.
+    config = changed(Config(), optimizer={"decay_fraction": 0.0})
+    record = dataclasses.replace(record, meta=meta_of(config))
+    longer = changed(config, train={"steps": 1500})
+    assert rate(longer, replan(longer, record), 1200) == pytest.approx(0.003)
 
 
 def test_what_is_not_finite_is_seen_before_it_is_saved():
@@ -333,16 +371,18 @@ def test_changed_settings_at_the_command_line(tiny, finished):
     for change, said in (
         (["--optimizer.name", "muon"], "optimizer.name: saved 'adamw', asked for 'muon'"),
         (["--train.steps", "12"], "the run has done 30 already. Ask for 30 or more."),
+        (["--train.steps", "33"], "decayed to 0 at step 30: more steps would change nothing."),
     ):
         done = run("train.py", "flat", *arguments_of(tiny, finished), *change)
         assert done.returncode == 2 and said in done.stderr, done.stderr
         assert content(finished) == before
     done = run(
-        "train.py", "flat", *arguments_of(tiny, finished), "--train.steps", "33",
+        "train.py", "--workdir", str(finished), "--train.steps", "33", "--train.rewarm", "True",
         "--execution.remat", "none",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "execution.remat: saved 'full', asked for 'none'" in done.stdout
+    assert "train.steps: saved 30, asked for 33" in done.stdout
     assert "learning rate laid out anew over 33 steps: from 0 at step 30" in done.stdout
     assert json.loads((finished / "results.json").read_text())["step"] == 33
     assert list(metrics_of(finished)) == list(range(1, 34))

@@ -27,7 +27,7 @@ ROOMS = {
     "data": _PLAIN,
     "run": {*_PLAIN, "model", "decoding", "data"},
     "training": {*_PLAIN, "model", "decoding", "data", "run"},
-    "launch": {*_PLAIN, "model", "run", "training", "cli"},
+    "launch": {*_PLAIN, "model", "run", "training", "cli", "settings", "presentation"},
     "evaluation": {*_PLAIN, "model", "decoding", "data", "run", "arguments"},
 }
 SOURCES = sorted(  # of these folders alone: an environment may lie beside them

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import shlex
 import shutil
 import signal
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import arguments_of, metrics_of, run, saved_params, start
+from helpers import ROOT, arguments_of, metrics_of, run, saved_params, start
 from octavo.run.errors import CheckpointError
 
 pytestmark = pytest.mark.xdist_group("resume")  # one worker, one run to compare with
@@ -96,9 +97,11 @@ def test_sigterm_saves_and_says_so(config, whole, tmp_path):
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == PREEMPTED
-    assert "the same command continues" in stderr
+    goes_on = f"continue with: python {shlex.quote(str(ROOT / 'train.py'))} --workdir {tmp_path}."
+    assert stderr.endswith(f"is saved in {tmp_path}; {goes_on}\n")
     assert int(newest_of(tmp_path).name) == len(metrics_of(tmp_path)) >= 13
-    assert run("train.py", "flat", *arguments_of(config, tmp_path)).returncode == 0
+    done = run("train.py", "--workdir", str(tmp_path))  # as it says: with the run's own settings
+    assert done.returncode == 0 and "changed" not in done.stdout, done.stderr
     check_equal(tmp_path, config, whole)
 
 

@@ -94,7 +94,7 @@ def learning_rate(
     if replanned is None:
         return plan
     rate, planned = replanned.rate, _at(plan, replanned.step)
-    if rate < planned and not replanned.rewarm:
+    if rate <= planned and not replanned.rewarm:
         return lambda count: plan(count) * (rate / planned)
 
     def joined(count):
