@@ -92,7 +92,7 @@ def figures(run: Folder) -> str:
     told = {
         "steps": _whole(run.step),
         "training": run.recent is not None and f"{run.recent:.3f} bits/byte lately",
-        "best held-out": best and f"{best[0]:.3f} at step {best[1]:,}",
+        "best evaluation": best and f"{best[0]:.3f} at step {best[1]:,}",
         "held-out text": text + (f" in {documents} documents" if documents else ""),
         "bytes read": _si(run.result("bytes", "train/bytes"), "B"),
         "FLOPs": _si(run.result("flops", "train/flops"))
@@ -103,7 +103,7 @@ def figures(run: Folder) -> str:
         "speed": _si(run.result("bytes_per_second", "perf/bytes_per_second"), "B/s"),
         "of the peak": (mfu := run.newest("perf/mfu")) is not None and f"{mfu:.1%}",
         "devices": isinstance(device, str) and (f"{devices} × " if devices else "") + device,
-        "hosts": _whole(result.get("hosts")),
+        "hosts": hosts if (hosts := _whole(result.get("hosts"))) != "1" else "",
         "skipped steps": run.curves.skipped and _whole(run.curves.skipped),
     }
     rows = [f"<div><dt>{name}</dt><dd>{readable(v)}</dd></div>" for name, v in told.items() if v]
@@ -365,7 +365,8 @@ def _corpora(runs: list[Folder]) -> str:
 
 def _provenance(runs: list[Folder], names: list[str]) -> str:
     about = {
-        "command": "command", "commit": "commit", "revision": "revision of Octavo",
+        "command": "command", "commit": "commit", "commit_changed": "changed since the commit",
+        "revision": "revision of Octavo",
         "device": "device", "devices": "devices", "hosts": "hosts", "seed": "seed",
     }  # fmt: skip
     rows = []

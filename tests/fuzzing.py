@@ -63,7 +63,10 @@ COMMANDS = {
     ),
     "generate": (["run", "--prompt", "the ", "--bytes", "2", "--speculative", "none"],),
     "compress": (["run", "text.txt", "out"], ["--decompress", "run", "packed", "out"]),
-    "view": (["run", "--text", "text.txt", "--out", "out"],),
+    "view": (
+        ["run", "--text", "text.txt", "--out", "out"],
+        ["run", "--report", "--out", "out"],
+    ),
     "rates": (["parallel"],),
     "prepare": (
         ["text.txt", "--out", "out", "--processes", "1"],
@@ -341,6 +344,7 @@ OF_A_RUN = (
     (["evaluate"], ["RUN", "bits", "--text", "text.txt"]),
     (["generate"], ["RUN", "--prompt", "ab", "--bytes", "2"]),
     (["view"], ["RUN", "--text", "text.txt", "--out", "out"]),
+    (["view"], ["RUN", "--report", "--out", "out"]),
     (["compress"], ["RUN", "text.txt", "out"]),
 )
 OF_A_CORPUS = (

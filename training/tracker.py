@@ -40,7 +40,8 @@ class Tracker:
     there is no more of it."""
 
     def __init__(self, config: Config, workdir: Path):
-        self._library, self._run = config.train.tracker, None
+        self._library = config.train.tracker
+        self._run: Any = None
         self._next = 0
         """The first step that the tracker does not have: those of a killed run come again, the
         same, and are not taken twice."""
@@ -64,6 +65,8 @@ class Tracker:
     def close(self) -> None:
         """Wait a while for what is still to be sent."""
         run, self._run = self._run, None
+        if run is None:
+            return
         done = []
 
         def finish() -> None:
@@ -73,11 +76,10 @@ class Tracker:
                 self._give_up(error)
             done.append(True)
 
-        if run is not None:
-            with contextlib.redirect_stdout(sys.stderr):
-                process.within(_PATIENCE, finish)
-            if not done:
-                process.warn(f"{self._library} has not sent everything after {_PATIENCE:.0f} s")
+        with contextlib.redirect_stdout(sys.stderr):
+            process.within(_PATIENCE, finish)
+        if not done:
+            process.warn(f"{self._library} has not sent everything after {_PATIENCE:.0f} s")
 
     def _start(self, workdir: Path, id: str, config: dict) -> Any:
         module: Any = importlib.import_module(self._library)
