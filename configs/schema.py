@@ -162,7 +162,7 @@ class TrainConfig:
     """End with code 70, and every thread's stack, when no step finishes for this long, or nothing
     moves for four times as long where the run starts, compiles or saves. 0: never."""
     evaluation_bytes: int = 100_000
-    """Held-out bytes scored at the end (whole documents, until this many)."""
+    """Held-out bytes of each corpus scored at the end, spread over its labels."""
     sample_bytes: int = 300
     """Bytes of text sampled at the end."""
 
