@@ -49,7 +49,7 @@ class Arguments:
     batch_size: Annotated[int, Range(1, 65_536)] = 16
     """Rows at a time; never changes the score."""
     most_bytes: Annotated[int, Range(0, 2**63 - 1)] = 0
-    """Stop after this many bytes of held-out documents. 0: all."""
+    """Score so many bytes of each corpus's held-out documents, spread over its labels. 0: all."""
 
 
 def main() -> None:

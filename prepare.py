@@ -128,14 +128,14 @@ def prepare(arguments: Arguments) -> None:
         if arguments.marks is not None:
             mark = _marks(arguments, arguments.marks, tokenizer, splitting, console)
         task = bar.add_task("preparing", total=len(units))
-        told = 0
+        warned = 0
 
         def progress(done: int, warnings: list[str]) -> None:
-            nonlocal told
+            nonlocal warned
             bar.update(task, completed=done)
-            for warning in warnings[: max(_MOST_SAID - told, 0)]:
+            for warning in warnings[: max(_MOST_SAID - warned, 0)]:
                 console.print(f"skipped: {warning}")
-            told += len(warnings)
+            warned += len(warnings)
 
         prepared = preparing.prepare(
             units, out, tokenizer,

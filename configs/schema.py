@@ -179,7 +179,8 @@ class TrainConfig:
     """End with code 70, and every thread's stack, when no step finishes for this long, or nothing
     moves for four times as long where the run starts, compiles or saves. 0: never."""
     evaluation_bytes: int = 100_000
-    """Held-out bytes scored at the end (whole documents, until this many). 0: nothing is scored."""
+    """Held-out bytes of each corpus scored at the end, spread over its labels. 0: nothing is
+    scored."""
     evaluate_every: int | None = None
     """Steps between scores during training, of a fixed part of that text: as much as six steps
     train on, at most. None: a tenth of the steps, or 100 if that is more. 0: never."""

@@ -122,7 +122,7 @@ class Splitting:
         rule = rule_of(merged_strata, self.share)
         documents = sum(sketch.documents for sketch in merged_strata.values())
         if documents and len(jobs) == len(self.units) and not expected(merged_strata, rule):
-            size = sum(sketch.bytes for sketch in merged_strata.values())
+            size = sum(sketch.size for sketch in merged_strata.values())
             for path in self.folder.glob("look-*.json"):
                 path.unlink()
             raise DataError(

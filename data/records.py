@@ -454,7 +454,9 @@ def _column(part: Any, names: list[str]) -> Any:
 
     column = part.column(names[0])
     for name in names[1:]:
-        column = pyarrow.compute.struct_field(column, name)
+        column = pyarrow.compute.struct_field(  # pyright: ignore[reportAttributeAccessIssue]
+            column, name
+        )
     if pyarrow.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     return column

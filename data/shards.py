@@ -114,10 +114,10 @@ class ShardWriter:
         """Finish the file, and say what it is."""
         if self._waiting:
             self._write_blocks(self._waiting)
-        last = [np.array(self._lengths, np.uint32)]
+        last = [np.array(self._lengths, np.uint32).tobytes()]
         if self._labels:
-            last.append(np.array(self._label_of, np.uint16))
-        for record in (*self._marks, *(array.tobytes() for array in last)):
+            last.append(np.array(self._label_of, np.uint16).tobytes())
+        for record in (*self._marks, *last):
             self._write(record)
         assert self._writer is not None, "the lengths are written"
         try:

@@ -25,7 +25,9 @@ from dataclasses import dataclass, field
 
 import google_crc32c
 
+from octavo.data.manifest import MOST_LABELS
 from octavo.data.records import Skipped
+from octavo.data.shards import too_many_labels
 from octavo.data.sources import UNIT_BYTES, Unit, documents
 
 MOST_FILES = 64
@@ -50,29 +52,35 @@ class Sketch:
     """What a stratum holds, and the documents that would be held out of it first."""
 
     documents: int = 0
-    bytes: int = 0
+    size: int = 0
+    """Bytes."""
     lowest: dict[int, tuple[int, int]] = field(default_factory=dict)
     """By checksum: the document's bytes, and how many copies of it there are."""
+    limit: int = 2**32
+    """No checksum above it can be among the lowest any more."""
 
     def add(self, document: bytes) -> None:
         self.documents += 1
-        self.bytes += len(document)
+        self.size += len(document)
         key = google_crc32c.value(document)
-        size, copies = self.lowest.get(key, (len(document), 0))
-        self.lowest[key] = size, copies + 1
-        if len(self.lowest) > 8 * _SKETCH:
-            self._thin()
+        if key <= self.limit:
+            size, copies = self.lowest.get(key, (len(document), 0))
+            self.lowest[key] = size, copies + 1
+            if len(self.lowest) >= 2 * _SKETCH:
+                self.thin()
 
-    def _thin(self) -> None:
+    def thin(self) -> None:
         kept = heapq.nsmallest(_SKETCH, self.lowest)
         self.lowest = {key: self.lowest[key] for key in kept}
+        if len(kept) == _SKETCH:
+            self.limit = kept[-1]
 
     def merge(self, other: "Sketch") -> None:
         self.documents += other.documents
-        self.bytes += other.bytes
+        self.size += other.size
         for key, (size, copies) in other.lowest.items():
             self.lowest[key] = size, copies + self.lowest.get(key, (0, 0))[1]
-        self._thin()
+        self.thin()
 
 
 Sketches = dict[str, Sketch]
@@ -173,6 +181,10 @@ def look_through(unit: Unit, strata: tuple[str, ...]) -> Sketches:
         if document and not isinstance(document, Skipped):
             name = strata[document.of] if strata else f"{TOLD}{document.label}"
             found.setdefault(name, Sketch()).add(document)
+            if len(found) > len(strata) + MOST_LABELS:
+                raise too_many_labels()
+    for sketch in found.values():
+        sketch.thin()
     return found
 
 
@@ -191,7 +203,7 @@ def rule_of(strata: Sketches, share: float) -> Rule:
     rest, divided = Sketch(), []
     for name, sketch in strata.items():
         several = name.startswith(TOLD) and len(sketch.lowest) > 1
-        if several or sketch.bytes >= 2 * PIECE:
+        if several or sketch.size >= 2 * PIECE:
             divided.append(sketch)
         else:
             rest.merge(sketch)
@@ -211,13 +223,13 @@ def _sizes(sketch: Sketch, share: float) -> dict[int, int]:
     lowest = sorted(sketch.lowest.items())[:_SKETCH]
     sizes = {key: Rule(share).size(key, size) for key, (size, _) in lowest}
     held = sum(sizes[key] * copies for key, (_, copies) in lowest)
-    target, most = share * sketch.bytes, (1 + share) / 2 * sketch.bytes
+    target, most = share * sketch.size, (1 + share) / 2 * sketch.size
     large = len(lowest) == _SKETCH and all(sizes.values())
     if large or (target / 2 <= held <= 2 * target and 0 < held <= most):
         return sizes
     sizes = none = dict.fromkeys(sizes, 0)
-    if len(lowest) > 1 or sketch.bytes >= 2 * PIECE:  # else there is nothing to divide
-        least = min(PIECE, sketch.bytes // 4)
+    if len(lowest) > 1 or sketch.size >= 2 * PIECE:  # else there is nothing to divide
+        least = min(PIECE, sketch.size // 4)
         target = max(target, least)
         part = max(target / 4, min(target, _END))
         while True:
