@@ -158,7 +158,9 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
 
     # What came of it, which cannot lose what training gave.
     run = trainer.run(state, workdir.name)
-    results: dict = {"step": int(state["step"]), "origin": trainer.origin}
+    results: dict = {"step": int(state["step"])}
+    if trainer.origin:
+        results["origin"] = trainer.origin
     try:
         watchdog.begin("scoring")
         if heldout:
