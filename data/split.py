@@ -1,7 +1,7 @@
 """Which text is held out: a share of the bytes of every stratum, decided by content.
 
-A document is held out if the checksum of its text is among the lowest ``share`` of all checksums, so
-that copies never lie on both sides. That serves large strata, and is all that earlier revisions
+A document is held out if the checksum of its text is among the lowest ``share`` of all checksums,
+so that copies never lie on both sides. That serves large strata, and is all that earlier revisions
 did. A stratum is
 
 - a label, where labels were told by a field;
