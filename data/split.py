@@ -1,13 +1,13 @@
 """Which text is held out: a share of the bytes of every stratum, decided by content.
 
-A document is held out if the checksum of its text is among the lowest ``share`` of all checksums:
-copies never lie on both sides, whatever else is prepared with them. That serves large strata, and
-is all that earlier revisions did. A stratum is
+A document is held out if the checksum of its text is among the lowest ``share`` of all checksums,
+so that copies never lie on both sides. That serves large strata, and is all that earlier revisions
+did. A stratum is
 
 - a label, where labels were told by a field;
-- a file, where there are few files (``MOST_FILES``), or its share is at least ``PIECE``;
+- a file, where there are few files (``MOST_FILES``), or its share is at least 4 KiB;
 - all files of one label that are smaller, together;
-- the documents of all strata of less than 1 KiB, together.
+- the documents of all strata of less than ``PIECE`` bytes, together.
 
 Where a stratum has few documents, chance may give none, or far too much. So what lies in small
 strata is looked at first (``look_through``: every unit by itself, in parallel), and of a stratum of
@@ -31,7 +31,7 @@ from octavo.data.shards import too_many_labels
 from octavo.data.sources import UNIT_BYTES, Unit, documents
 
 MOST_FILES = 64
-"""So many files each give held-out text, however small they are (1 KiB at least)."""
+"""So many files each give held-out text, however small they are (of ``PIECE`` bytes at least)."""
 PIECE = 512
 """Bytes that a stratum gives at least, where it has four times as many."""
 _END = 2048
@@ -134,7 +134,7 @@ def strata_of(units: list[Unit], share: float) -> list[tuple[str, ...]]:
     few = len(sizes) <= MOST_FILES
 
     def stratum(path: str, label: str | None) -> str:
-        least = 2 * PIECE if few else _FILE / max(share, 1e-9)
+        least = PIECE if few else _FILE / max(share, 1e-9)
         return f"file {path}" if sizes[path] >= least else f"files {label}"
 
     found: list[tuple[str, ...]] = []
@@ -203,7 +203,7 @@ def rule_of(strata: Sketches, share: float) -> Rule:
     rest, divided = Sketch(), []
     for name, sketch in strata.items():
         several = name.startswith(TOLD) and len(sketch.lowest) > 1
-        if several or sketch.size >= 2 * PIECE:
+        if several or sketch.size >= PIECE:
             divided.append(sketch)
         else:
             rest.merge(sketch)
@@ -228,7 +228,7 @@ def _sizes(sketch: Sketch, share: float) -> dict[int, int]:
     if large or (target / 2 <= held <= 2 * target and 0 < held <= most):
         return sizes
     sizes = none = dict.fromkeys(sizes, 0)
-    if len(lowest) > 1 or sketch.size >= 2 * PIECE:  # else there is nothing to divide
+    if len(lowest) > 1 or sketch.size >= PIECE:  # else there is nothing to divide
         least = min(PIECE, sketch.size // 4)
         target = max(target, least)
         part = max(target / 4, min(target, _END))

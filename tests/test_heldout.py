@@ -126,7 +126,7 @@ def test_strata_of_any_shape():
         parts = [cut_end(d, rule.size(*_key(d))) for d in documents]
         assert [a + b for a, b in parts] == documents
         held = sum(len(b) for _, b in parts)
-        if total < 1024 and len(documents) == 1:  # nothing to divide
+        if total < 512 and len(documents) == 1:  # nothing to divide
             assert not held
             continue
         assert 0 < held < total
