@@ -134,7 +134,7 @@ class Reporter:
         if not self.in_a_row:
             self.flops_useful += values["targets"] * trainer.flops_per_id
         if evaluation:
-            self._take(evaluation)
+            self._count(evaluation)
         left = self._measure(step)
         rate = self.learning_rate(step)
         memory = {"perf/host_memory_bytes": host_memory(), **device_memory()}
@@ -197,7 +197,18 @@ class Reporter:
             self._mark = step, self.bytes, now
         return elapsed / max(step - mark_step, 1) * (train.steps - step)
 
-    def _take(self, evaluation: Evaluation) -> None:
+    @property
+    def scored(self) -> bool:
+        """Whether there is a score to leave behind."""
+        return bool(self._heldout)
+
+    def take(self, evaluation: Evaluation | None) -> None:
+        """A score that is none of those in the log, for want of one."""
+        if evaluation:
+            self._heldout = results_of(evaluation.score, evaluation.labels, evaluation.step)
+            self._tell(evaluation)
+
+    def _count(self, evaluation: Evaluation) -> None:
         mark_step, mark_bytes, mark_time = self._mark
         # No time of training.
         self._mark = mark_step, mark_bytes, mark_time + evaluation.seconds
