@@ -65,7 +65,7 @@ def scored(evaluator: Evaluator) -> Iterator[str]:
     part, whole = ([sum(len(one.text) for one in held), len(held)]
                    for held in (evaluator.part, evaluator.held))  # fmt: skip
     at_end = f"{human(whole[0])}B in {whole[1]} documents"
-    if not evaluator.every:
+    if not 0 < evaluator.every < evaluator.trainer.config.train.steps:
         yield f"held-out   {at_end}, scored at the end"
     elif part == whole:
         yield f"held-out   {at_end}, scored every {evaluator.every} steps and at the end"
