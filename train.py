@@ -172,6 +172,9 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
             checkpoints.wait()
             saved = f"step {checkpoints.newest}" if checkpoints.newest else "nothing"
             if sound:
+                if heldout and stop.by_person and not reporter.scored:
+                    screen.log("scoring what was learned so far; Ctrl-C again ends at once")
+                    reporter.take(evaluate(state))
                 reporter.leave()
             raise cli.Preempted(f"{saved} is saved in {workdir}")
     watchdog.begin("saving")

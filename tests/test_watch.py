@@ -21,13 +21,16 @@ import pytest
 from rich.console import Console
 
 from helpers import ROOT, arguments_of, metrics_of, run
+from octavo import train
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import TrainConfig
 from octavo.data.heldout import Held
+from octavo.process import Preempted
 from octavo.run.opened import open_run
 from octavo.run.score import Score, by_label
 from octavo.training import screen
 from octavo.training.evaluation import beginning, every, shortened
+from octavo.training.lifecycle import StopSignal
 from octavo.training.optimizer import learning_rate
 from octavo.training.screen import Screen, Standing
 
@@ -289,7 +292,24 @@ def test_text_that_is_scored_during_training():
     found = shortened(many, 5000, 1000)
     assert {(one.corpus, one.label) for one in found} == {(one.corpus, one.label) for one in many}
     assert len(found) == 5 and sum(len(one.text) for one in found) <= 5000
+    single = [Held(text(1000), "a", str(i)) for i in range(100)]
+    assert [one.label for one in shortened(single, 5000, 1000)] == ["0", "20", "40", "60", "80"]
     assert beginning(b"abc", 9) == b"abc" and beginning(b"\x80" * 9, 5) == b"\x80" * 5
+
+
+@pytest.mark.parametrize("way", ["Ctrl-C", "another"])
+def test_a_run_that_a_person_stops_early_is_scored(way, tiny, tmp_path, monkeypatch):
+    """Once all is saved, and beside the log; other signals leave no time."""
+    monkeypatch.setattr(StopSignal, "requested", lambda self, step: step == 2)
+    monkeypatch.setattr(StopSignal, "by_person", way == "Ctrl-C")
+    settings = dataclasses.replace(tiny.train, sample_bytes=0)
+    config = dataclasses.replace(tiny, train=settings, workdir=str(tmp_path))
+    with pytest.raises(Preempted, match="step 2 is saved"):
+        train.train(config)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["step"] == 2 and not results["finished"]
+    assert ("heldout/bits_per_byte" in results) == (way == "Ctrl-C")
+    assert not any("heldout/bits_per_byte" in row for row in metrics_of(tmp_path).values())
 
 
 def test_when_text_is_scored():

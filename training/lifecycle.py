@@ -62,6 +62,11 @@ class StopSignal:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._received is not None
 
+    @property
+    def by_person(self) -> bool:
+        """Whether it was Ctrl-C, after which there is time: other signals give seconds."""
+        return self._received == signal.SIGINT
+
     def close(self) -> None:
         """All is saved: a signal ends what follows, also one that came since the last step."""
         self._restore()

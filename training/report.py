@@ -68,7 +68,7 @@ def scored(evaluator: Evaluator) -> Iterator[str]:
     part, whole = ([sum(len(one.text) for one in held), len(held)]
                    for held in (evaluator.part, evaluator.held))  # fmt: skip
     at_end = f"{human(whole[0])}B in {whole[1]} documents"
-    if not evaluator.every:
+    if not 0 < evaluator.every < evaluator.trainer.config.train.steps:
         yield f"held-out   {at_end}, scored at the end"
     elif part == whole:
         yield f"held-out   {at_end}, scored every {evaluator.every} steps and at the end"
@@ -141,7 +141,7 @@ class Reporter:
         if not self.in_a_row:
             self.flops_useful += values["targets"] * trainer.flops_per_id
         if evaluation:
-            self._take(evaluation)
+            self._count(evaluation)
         left = self._measure(step)
         rate = self.learning_rate(step)
         memory = {"perf/host_memory_bytes": host_memory(), **device_memory()}
@@ -204,7 +204,18 @@ class Reporter:
             self._mark = step, self.bytes, now
         return elapsed / max(step - mark_step, 1) * (train.steps - step)
 
-    def _take(self, evaluation: Evaluation) -> None:
+    @property
+    def scored(self) -> bool:
+        """Whether there is a score to leave behind."""
+        return bool(self._heldout)
+
+    def take(self, evaluation: Evaluation | None) -> None:
+        """A score that is none of those in the log, for want of one."""
+        if evaluation:
+            self._heldout = results_of(evaluation.score, evaluation.labels, evaluation.step)
+            self._tell(evaluation)
+
+    def _count(self, evaluation: Evaluation) -> None:
         mark_step, mark_bytes, mark_time = self._mark
         # No time of training.
         self._mark = mark_step, mark_bytes, mark_time + evaluation.seconds
