@@ -25,6 +25,9 @@ class Option(NamedTuple):
 
 
 _GENERAL = (
+    Option(
+        "PRESET", "what the settings are before any flag: one of --list; flat where none is named"
+    ),
     Option("--workdir RUN", "folder of the run; one found there is continued, with its settings"),
     Option("--config FILE", "settings from a file: config.json of a run, or TOML; flags go on top"),
     Option("--model.size 30m", "scale width, depth and heads of all levels to so many parameters"),
@@ -67,7 +70,7 @@ def print_help(
         raise ConfigError(f"--help {topic}: there are {', '.join(TOPICS)} and all.")
     about = "\n".join((description, *(f"{option.flag}: {option.about}." for option in own)))
     if topic == "all":
-        about += "\n" + "\n".join(f"{option.flag}: {option.about}." for option in _GENERAL[1:])
+        about += "\n" + "\n".join(f"{option.flag}: {option.about}." for option in _GENERAL[2:])
         cli.parse(Config, usage, about, ["--help"], config)
     part = getattr(config, topic)
     only = dataclasses.make_dataclass("Config", [(topic, type(part))], frozen=True)

@@ -204,7 +204,7 @@ def _merged(part: Any, over: dict, file: str, whole: Config, at: str = "") -> di
         if dataclasses.is_dataclass(old) and isinstance(value, dict):
             made[name] = _merged(old, value, file, whole, f"{at}{name}.")
         elif name == "stages" and isinstance(value, list):
-            levels = [*old, *(StageConfig() for _ in value)]
+            levels = [*part.stages, *(StageConfig() for _ in value)]
             made[name] = [
                 _merged(level, each, file, whole, f"{at}stages.{i}.")
                 if isinstance(each, dict)

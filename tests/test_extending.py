@@ -75,7 +75,7 @@ def test_train_and_measure(checkout):
     )  # fmt: skip
     done = run("evaluate.py", "run", "beginnings", "--most-bytes", "3000")
     assert "beginning" in done.stdout and "rest" in done.stdout
-    helped = run("train.py", "clauses", "--help").stdout
+    helped = run("train.py", "clauses", "--help", "model").stdout
     for text in ("clauses:", "a linear score of each position's state", "moving_average:"):
         assert text in re.sub(r"[\s│]+", " ", helped)
 
@@ -103,12 +103,12 @@ def test_a_file_of_presets_that_is_wrong_breaks_itself(checkout, text, said):
     home, _ = checkout
     (home / "configs" / "wrong.py").write_text(text)
     try:
-        command = [sys.executable, "train.py", "flat", "--help"]
+        command = [sys.executable, "train.py", "--list"]
         done = subprocess.run(command, cwd=home, capture_output=True, text=True)
     finally:
         (home / "configs" / "wrong.py").unlink()
-    assert done.returncode == 0 and "Presets: averages" in done.stdout
-    assert "(default: 128)" in done.stdout  # the width of flat, as it was
+    assert done.returncode == 0 and "\naverages " in done.stdout
+    assert re.search(r"\nflat +0.853 M ", done.stdout)  # as it was
     assert "configs/wrong.py cannot be used, nor its presets: " in done.stderr
     assert said in done.stderr
 

@@ -334,3 +334,15 @@ def test_together_nobody_is_told(ends):
         hosts.Peers(store, 2, index, Way()).farewell(process.Preempted("saved"), "saved", 75)
     assert not [key for key in store.values if key.startswith("octavo/failed")]
     assert ends.empty()
+
+
+def test_hosts_begin_with_the_parameters_of_a_run(config, single, tmp_path):
+    """Each reads its share, and both say the same step."""
+    train = dataclasses.replace(config.train, steps=2, evaluation_bytes=0, init_from=str(single))
+    config = dataclasses.replace(config, train=train)
+    codes, outputs = finish(start_hosts(config, tmp_path, 2))
+    assert codes == [0, 0], outputs
+    assert f"the parameters of {single} at step 12" in outputs[0][0]
+    first, last = metrics_of(tmp_path)[1], metrics_of(single)
+    assert abs(first["train/bits_per_byte"] - last[12]["train/bits_per_byte"]) < 0.5
+    assert first["train/bits_per_byte"] < last[1]["train/bits_per_byte"] - 1

@@ -72,7 +72,7 @@ def test_unknown_topology():
     with pytest.raises(ConfigError, match="known: .*v5e-16"):
         compile_step(presets()["flat-100m"], "v9-1")
     for arguments in (["--topology", "v9-1"], ["flat", "--topology=v9-1"], ["--topology"]):
-        with pytest.raises(ConfigError, match="known: .*v5e-16"):
+        with pytest.raises(ConfigError, match="known: .*v5e-16|needs a value"):
             topology_of(arguments)
     asked = ["flat", "--topology=v6e-16", "--data.length", "64"]
     assert topology_of(asked) == "v6e-16" and asked == ["flat", "--data.length", "64"]

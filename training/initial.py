@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import jax
@@ -145,7 +146,7 @@ class Source:
         """The state before the first step, laid out like ``abstract``: these parameters, read
         straight to their devices, and a fresh optimizer. Raises CheckpointError if they cannot be
         read, or are not what was saved."""
-        ours = flatten_dict(abstract["params"])
+        ours: Any = flatten_dict(abstract["params"])
         everywhere = NamedSharding(mesh, ShardingRules().spec(()))
         taken = set(ours).difference(self.fresh)
         where = {
