@@ -24,7 +24,7 @@ from octavo.configs import BROKEN, presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import MOVED, Config
 from octavo.data.errors import DataError, WorkerError
-from octavo.files import FileError
+from octavo.files import FileError, shown
 from octavo.process import DONE, FAILED, PREEMPTED, WRONG_USE, Preempted
 from octavo.run.errors import CheckpointError, StorageError
 from octavo.training.errors import HostsError
@@ -102,7 +102,9 @@ def continue_with(workdir: Path) -> None:
     """From here on, what was done lies in ``workdir``: messages say how a command goes on there."""
     global _elsewhere
     if _STARTED and not any(argument.startswith("--workdir") for argument in sys.argv):
-        _elsewhere = f"{shlex.join(['python', *sys.argv])} --workdir {shlex.quote(str(workdir))}"
+        _elsewhere = (
+            f"{shlex.join(['python', *sys.argv])} --workdir {shlex.quote(shown(str(workdir)))}"
+        )
         process.kept = f"What was finished is kept; {again()}."
 
 
@@ -118,7 +120,11 @@ def again() -> str:
 def console(stderr: bool = False, quiet: bool = False):
     """A console of rich that prints what it is given as it is: names with [brackets] or :colons:,
     lines of any length."""
-    from rich.console import Console
+    from rich.console import Console as RichConsole
+
+    class Console(RichConsole):
+        def print(self, *what, **how):
+            super().print(*(shown(x) if isinstance(x, str) else x for x in what), **how)
 
     return Console(
         stderr=stderr, quiet=quiet, highlight=False, soft_wrap=True, markup=False, emoji=False
@@ -151,12 +157,13 @@ def run(main: Callable[[], None], prints: bool = False) -> None:
         process.mute_signals()
         if debug:
             traceback.print_exc()
-        process.end(*_outcome(error), error)
+        said, code = _outcome(error)
+        process.end(shown(said), code, error)
 
 
 def sentence(error: BaseException) -> str:
     """What to say of an exception."""
-    return _outcome(error)[0]
+    return shown(_outcome(error)[0])
 
 
 def _outcome(error: BaseException) -> tuple[str, int]:

@@ -8,12 +8,11 @@ import contextlib
 import sys
 import time
 import types
-from pathlib import Path
 
 from octavo import cli, process
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config
-from octavo.files import write, write_json
+from octavo.files import shown, write, write_json
 
 
 def main() -> None:
@@ -44,6 +43,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     import jax  # here, so that --help and wrong flags answer at once
 
     from octavo.data.shards import heldout_documents
+    from octavo.run import mirror
     from octavo.run.checkpoint import Checkpoints, all_finite, record_of
     from octavo.run.identity import changes
     from octavo.training import folder
@@ -57,7 +57,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
     console = cli.console(quiet=not leader)
 
     # Devices, data and model: shapes only, nothing allocated yet.
-    record = record_of(Path(config.workdir)) if config.workdir else None
+    record = record_of(mirror.folder(config.workdir)) if config.workdir else None
     trainer = Trainer.of(config, record=record)
     held.enter_context(jax.set_mesh(trainer.mesh))
     plan, scored = trainer.plan, config.train.evaluation_bytes
@@ -184,7 +184,7 @@ def _train(config: Config, preset: str, watchdog, stop, held: contextlib.ExitSta
                 write_json(workdir / "results.json", results | {"failed": failed})
         raise cli.RunError(f"{saved}; scoring failed: {failed}") from error
     console.print(f"\nthe run is in {workdir}")
-    return results | {"workdir": str(workdir)}
+    return results | {"workdir": shown(str(workdir))}
 
 
 def cli_main() -> None:

@@ -6,14 +6,15 @@ side: units in colours, and on hover the probability of an end and the surprisal
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import tyro
 
-from octavo import cli, files
+from octavo import cli, storage
 from octavo.arguments import Range, check_output, read_file
 from octavo.configs.checks import ConfigError
+from octavo.storage import is_url
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,14 @@ def view(arguments: Arguments) -> None:
     """Score the text with each run and write the page."""
     if not arguments.runs:
         raise ConfigError("name at least one RUN.")
-    paths = [Path(os.path.realpath(folder)) for folder in arguments.runs]
+    paths = [
+        PurePosixPath(folder if is_url(folder) else os.path.realpath(folder))
+        for folder in arguments.runs
+    ]
     for folder, path in zip(arguments.runs, paths, strict=True):
         if paths.count(path) > 1:
             raise ConfigError(f"{folder} is named twice.")
-        if not Path(folder).is_dir():
+        if not is_url(folder) and not Path(folder).is_dir():
             raise ConfigError(f"{folder} is no run directory: there is no such folder.")
     check_output(arguments.out, "--out", arguments.text, *arguments.runs)
     text = None if arguments.text is None else read_file(arguments.text, "--text")
@@ -67,7 +71,7 @@ def view(arguments: Arguments) -> None:
         units = run.units(text)
         views.append((folder if alike else path.name, units))
         print(f"{folder}: {units.surprisal.sum() / len(text):.3f} bits/byte")
-    files.write(arguments.out, viewer.page(text, views))
+    storage.write(arguments.out, viewer.page(text, views))
     print(f"the page is {arguments.out}")
 
 

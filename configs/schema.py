@@ -192,11 +192,8 @@ class Config:
     def __post_init__(self):
         check_values(self)
         check_name("workdir", self.workdir or "")
-        if self.workdir is not None and (not self.workdir or "://" in self.workdir):
-            raise ConfigError(
-                f"workdir {self.workdir!r} is no folder of this machine, the only kind that runs "
-                "are kept in; mount other storage as one."
-            )
+        if self.workdir == "":
+            raise ConfigError("workdir is the name of a folder, not empty.")
         if self.data.batch_size % self.train.accumulation:
             raise ConfigError(
                 f"train.accumulation {self.train.accumulation} does not divide data.batch_size "

@@ -19,6 +19,7 @@ from octavo.batch import Batch, Room
 from octavo.configs.schema import DataConfig
 from octavo.data.errors import DataError, WorkerError
 from octavo.data.plan import Plan, Rows
+from octavo.data.remote import corpus_folder
 from octavo.data.shards import Corpus
 from octavo.data.stdlib import VARIANTS, embedded_corpus
 
@@ -187,7 +188,7 @@ def parse_source(source: str) -> list[tuple[Path, float]]:
         if not 0 < share < float("inf"):
             weight = part.rpartition(":")[2]
             raise DataError(f"data.source: the weight of {name} must be above 0, not {weight}.")
-        parsed.append((embedded_corpus(name) if name in VARIANTS else Path(name), share))
+        parsed.append((embedded_corpus(name) if name in VARIANTS else corpus_folder(name), share))
     return parsed
 
 

@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from octavo.configs.schema import Config, from_json, to_json
 from octavo.files import read_json
 from octavo.run.errors import CheckpointError, StorageError
 from octavo.run.identity import SAME, check_identity, differences
+from octavo.run.mirror import mirror_of
 
 FORMAT = 2
 """Of checkpoints. Format 1 had one checksum for all."""
@@ -188,6 +190,9 @@ class Checkpoints:
     def __init__(self, workdir: Path, keep: int):
         _quiet()
         self.folder = Path(workdir).absolute() / "checkpoints"
+        self.mirror = mirror_of(workdir)
+        self._putting: Future | None = None
+        self._pool = ThreadPoolExecutor(1)
         self.manager = ocp.CheckpointManager(
             self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         )
@@ -205,13 +210,29 @@ class Checkpoints:
             data=ocp.args.JsonSave(data),
             meta=ocp.args.JsonSave(meta),
         )
+        self._put()
         self._report(lambda: self.manager.save(step, args=save))
+        if self.mirror:
+            self._putting = self._pool.submit(self._put_there, self.mirror.rest())
+
+    def _put_there(self, rest: dict) -> None:
+        """Beside the training: what was saved last, and the rest of the run as it was then."""
+        self.manager.wait_until_finished()
+        self.mirror.put_back(rest)
+
+    def _put(self) -> None:
+        """Until the newest save is where the run is."""
+        if self._putting:
+            putting, self._putting = self._putting, None
+            self._report(putting.result)
 
     def wait(self) -> None:
         """Until the newest save is on disk. Raises CheckpointError if it failed."""
+        self._put()
         self._report(self.manager.wait_until_finished)
 
     def close(self) -> None:
+        self._put()
         self.manager.close()
 
     @property
@@ -254,6 +275,8 @@ class Checkpoints:
                     _check_format(record.meta, self.folder)
                     check_settings(record, meta, self.folder, allowed)
                     _agree(record.data, data, "data plan", self.folder)
+                    if self.mirror:
+                        self.mirror.fill(f"checkpoints/{step}")
                     return self._read(record, abstract)
             except Damaged as error:
                 warn(f"checkpoint {folder} cannot be read ({error}); set aside.")
@@ -293,6 +316,8 @@ class Checkpoints:
     def set_aside(self, step: int, why: str) -> None:
         """Keep a checkpoint as ``STEP.why``, where nothing looks for it."""
         if jax.process_index() == 0:
+            if self.mirror:
+                self.mirror.fill(f"checkpoints/{step}")
             aside = self.folder / f"{step}.{why}"
             shutil.rmtree(aside, ignore_errors=True)
             (self.folder / str(step)).rename(aside)

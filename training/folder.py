@@ -17,9 +17,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from octavo import storage
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, to_json
 from octavo.files import json_text, read_json, write_json
+from octavo.run import mirror as runs
 from octavo.run.checkpoint import Checkpoints, saved_steps
 from octavo.run.directory import CONFIG, MARKER, TOKENIZER, read_config
 from octavo.run.errors import CheckpointError
@@ -58,9 +60,13 @@ def new_folder(preset: str, root: Path = Path("runs")) -> Path:
 def owned(folder: Path) -> Iterator[None]:
     """While this process trains in ``folder``, no other does.
 
-    A lock of the file system, which ends with its holder however that ends. Raises ConfigError with
-    the holder's name if there is one.
+    A lock of the file system, which ends with its holder however that ends; of a mirror, one of its
+    storage. Raises ConfigError with the holder's name if there is one.
     """
+    if mirror := runs.mirror_of(folder):
+        with runs.owned(mirror):
+            yield
+        return
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--workdir {folder} is a file; name a folder.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,11 +117,16 @@ def _holder(path: Path) -> str:
 
 def claim(config: Config, preset: str, held: contextlib.ExitStack) -> Path:
     """The folder of the run, the same on all hosts; the first of them owns it while ``held``."""
-    folder = None
+    name = None
     if jax.process_index() == 0:
-        folder = Path(config.workdir) if config.workdir else new_folder(preset)
-        held.enter_context(owned(folder))
-    return Path(_from_leader(folder and str(folder)))
+        name = config.workdir or str(new_folder(preset))
+        if storage.is_url(name) and jax.process_count() > 1:
+            raise ConfigError(
+                f"--workdir {name}: several hosts write a run to a folder that all of them share; "
+                "mount the storage as one."
+            )
+        held.enter_context(owned(runs.folder(name)))
+    return runs.folder(_from_leader(name))
 
 
 def check_hosts_agree(config: Config, plan: dict) -> None:
