@@ -57,7 +57,7 @@ def check_output(path: str, name: str, *inputs: str | Path | None) -> Path | str
     before any work, if writing it could only fail, or would overwrite one of the inputs: files, or
     folders of runs and corpora."""
     if storage.is_url(path):
-        storage.check(path.rpartition("/")[0], name)
+        storage.check(path, name)
         if any(_holds_url(str(one), path) for one in inputs if one):
             raise ConfigError(f"{name} {path} is what this command reads; name another file.")
         return path

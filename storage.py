@@ -107,6 +107,7 @@ def _opened(url: str) -> tuple[Any, str]:
         raise ConfigError(
             f"{scheme}:// is no storage that is known here: {str(error).rstrip('.')}."
         ) from error
+    fs.invalidate_cache()  # what it listed before: others put things there, too
     return fs, path.rstrip("/")
 
 
@@ -175,7 +176,6 @@ def found(url: str) -> dict[str, dict]:
     the URL itself names, as "". Nothing if there is no such folder. Raises OSError."""
     with _at(url):
         fs, root = _opened(url)
-        fs.invalidate_cache()
         try:
             about = fs.find(root, detail=True)
         except FileNotFoundError:
@@ -274,6 +274,8 @@ class Mirror:
         """Objects there, and their sizes, when last looked at."""
         self._stamps: dict[str, tuple[int, int]] = {}
         """Of the files here that are as they are there."""
+        self.using = threading.Lock()
+        """Held while something is put there, and when it is closed."""
         files.show(self.folder, self.url)
 
     def pull(self, wanted: Callable[[str], bool]) -> None:
@@ -299,15 +301,17 @@ class Mirror:
         found = (self.folder / name).stat()
         return found.st_size, found.st_mtime_ns
 
-    def changed(self, kept: Callable[[str], bool]) -> dict[str, tuple[int, int]]:
-        """Files here that differ from what is there, as they are now."""
+    def changed(self, *without: str) -> dict[str, tuple[int, int]]:
+        """Files here that differ from what is there, as they are now; not of what lies ``without``,
+        where others may be at work."""
+        tops = [path for path in self.folder.iterdir() if path.name not in without]
         found = {}
-        for path in self.folder.rglob("*"):
+        for path in (path for top in tops for path in (top, *top.rglob("*"))):
             name = path.relative_to(self.folder).as_posix()
-            if kept(name) and not name.endswith(".partial"):
-                with contextlib.suppress(FileNotFoundError):
-                    if path.is_file() and self._stamps.get(name) != self._stamp(name):
-                        found[name] = self._stamp(name)
+            with contextlib.suppress(FileNotFoundError):
+                now = None if name.endswith(".partial") or path.is_dir() else self._stamp(name)
+                if now and self._stamps.get(name) != now:
+                    found[name] = now
         return found
 
     def push(self, changed: dict[str, tuple[int, int]]) -> None:
@@ -315,12 +319,14 @@ class Mirror:
         much as there was; and take away there what was taken away here."""
 
         def one(name: str) -> None:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 with open(self.folder / name, "rb") as file:
                     data = file.read(changed[name][0])
-                write(f"{self.url}/{name}", data)
-                self._stamps[name] = changed[name]
-                self.remote[name] = len(data)
+            except FileNotFoundError:  # taken away since
+                return
+            write(f"{self.url}/{name}", data)
+            self._stamps[name] = changed[name]
+            self.remote[name] = len(data)
 
         _each(one, changed)
         gone = [name for name in list(self._stamps) if not (self.folder / name).exists()]
@@ -347,8 +353,9 @@ class Mirror:
             self.remote.pop(name, None)
 
     def close(self) -> None:
-        """Take away what lies here."""
-        shutil.rmtree(self.folder.parent, ignore_errors=True)
+        """Take away what lies here: nothing is put there after this."""
+        with self.using:
+            shutil.rmtree(self.folder.parent, ignore_errors=True)
 
 
 def _clear_dead() -> None:

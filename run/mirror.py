@@ -55,11 +55,16 @@ class RunMirror(Mirror):
 
     def rest(self) -> dict[str, tuple[int, int]]:
         """What changed here beside checkpoints, as it is now."""
-        return self.changed(lambda name: name != LOCK and not _GROUP.match(name))
+        return self.changed(LOCK, MARKER_FOLDER, "checkpoints")
 
     def put_back(self, changed: dict[str, tuple[int, int]], groups: bool = True) -> None:
         """Put there what changed, then checkpoints that are new here; take away those that are here
         no more. Raises OSError, also if another process has taken the run over."""
+        with self.using:
+            if self.folder.exists():  # else it is closed
+                self._put_back(changed, groups)
+
+    def _put_back(self, changed: dict[str, tuple[int, int]], groups: bool) -> None:
         if self.lock:
             self.lock.check()
         self.push(changed)
