@@ -13,6 +13,7 @@ import datetime
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -28,7 +29,7 @@ from typing import Any
 from octavo import files, process
 from octavo.configs.checks import ConfigError
 
-ANSWER_SECONDS = 60
+ANSWER_SECONDS = 30
 """A store that does not answer for so long is not waited for before anything begins."""
 TRANSFERS = 16
 """Objects on their way at a time."""
@@ -108,6 +109,8 @@ def _opened(url: str) -> tuple[Any, str]:
             f"{scheme}:// is no storage that is known here: {str(error).rstrip('.')}."
         ) from error
     fs.invalidate_cache()  # what it listed before: others put things there, too
+    library = type(fs).__module__.partition(".")[0]
+    logging.getLogger(library).setLevel(logging.CRITICAL)  # what fails, we say
     return fs, path.rstrip("/")
 
 

@@ -27,6 +27,8 @@ class RunMirror(Mirror):
     """The mirror of a run directory."""
 
     lock: Lock | None = None
+    direct = False
+    """Checkpoints are written there by Orbax, not here."""
 
     def refresh(self) -> None:
         """Fetch all but arrays and TensorBoard events, of what is complete there."""
@@ -44,48 +46,44 @@ class RunMirror(Mirror):
 
     def newest(self) -> int | None:
         """The step of the newest complete checkpoint."""
-        steps = [name.split("/")[1] for name in self._groups() if name.startswith("checkpoints/")]
+        steps = [name.split("/")[1] for name in self._complete() if name.startswith("checkpoints/")]
         return max((int(step) for step in steps if step.isdecimal()), default=None)
 
     def _groups(self) -> set[str]:
-        """Those that are complete there."""
-        found = {name for name in self.remote if _GROUP.match(name)}
-        marked = (name.removesuffix(f"/{self.MARKER}") for name in found)
-        return {name for name in marked if _GROUP.fullmatch(f"{name}/")}
+        """Those that lie there."""
+        return {found[1] for found in map(_GROUP.match, self.remote) if found}
+
+    def _complete(self) -> set[str]:
+        return {group for group in self._groups() if f"{group}/{self.MARKER}" in self.remote}
 
     def rest(self) -> dict[str, tuple[int, int]]:
         """What changed here beside checkpoints, as it is now."""
         return self.changed(LOCK, MARKER_FOLDER, "checkpoints")
 
-    def put_back(self, changed: dict[str, tuple[int, int]], groups: bool = True) -> None:
+    def put_back(self, changed: dict[str, tuple[int, int]]) -> None:
         """Put there what changed, then checkpoints that are new here; take away those that are here
         no more. Raises OSError, also if another process has taken the run over."""
         with self.using:
             if self.folder.exists():  # else it is closed
-                self._put_back(changed, groups)
+                self._put_back(changed)
 
-    def _put_back(self, changed: dict[str, tuple[int, int]], groups: bool) -> None:
+    def _put_back(self, changed: dict[str, tuple[int, int]]) -> None:
         if self.lock:
             self.lock.check()
         self.push(changed)
-        if not groups:
-            return
-        here = {
-            path.relative_to(self.folder).as_posix()
-            for path in (*self.folder.glob("checkpoints/*"), self.folder / MARKER_FOLDER)
-            if path.is_dir() and _UNFINISHED not in path.name
-        }
-        complete = self._groups()
-        there = {group[0].rstrip("/") for group in map(_GROUP.match, self.remote) if group}
-        # What a killed process left half put, too.
-        old = there - here | there - complete
-        self.take_away([name for name in self.remote if name.startswith(_below(old))])
-        for group in sorted(here - complete):
+        here = {MARKER_FOLDER} if (self.folder / MARKER_FOLDER).is_dir() else set()
+        found = () if self.direct else (self.folder / "checkpoints").glob("*")
+        here |= {f"checkpoints/{path.name}" for path in found if _UNFINISHED not in path.name}
+        # What a killed process left half put.
+        self._take_away(self._groups() - self._complete())
+        for group in sorted(here - self._complete()):
             self.push_group(group)
+        self._take_away(self._complete() - here)
 
-
-def _below(groups: set[str]) -> tuple[str, ...]:
-    return tuple(f"{group}/" for group in groups)
+    def _take_away(self, groups: set[str]) -> None:
+        if not self.direct:
+            below = tuple(f"{group}/" for group in groups)
+            self.take_away([name for name in self.remote if name.startswith(below)])
 
 
 def folder(name: str | Path) -> Path:
@@ -123,11 +121,11 @@ def owned(mirror: RunMirror) -> Iterator[None]:
                 yield
             except BaseException:
                 try:
-                    mirror.put_back(mirror.rest(), groups=False)
+                    mirror.put_back(mirror.rest())
                 except OSError as error:  # what ended the run is said
                     process.warn(f"{error.filename}: {error.strerror}")
                 raise
-            mirror.put_back(mirror.rest(), groups=False)
+            mirror.put_back(mirror.rest())
         finally:
             _open.pop(mirror.folder, None)
             mirror.close()

@@ -120,10 +120,10 @@ def claim(config: Config, preset: str, held: contextlib.ExitStack) -> Path:
     name = None
     if jax.process_index() == 0:
         name = config.workdir or str(new_folder(preset))
-        if storage.is_url(name) and jax.process_count() > 1:
+        if storage.is_url(name) and jax.process_count() > 1 and not name.startswith("gs://"):
             raise ConfigError(
-                f"--workdir {name}: several hosts write a run to a folder that all of them share; "
-                "mount the storage as one."
+                f"--workdir {name}: several hosts write their parts of a checkpoint to the same "
+                "place, which Orbax does on gs:// and in folders; mount other storage as one."
             )
         held.enter_context(owned(runs.folder(name)))
     return runs.folder(_from_leader(name))
