@@ -3,9 +3,9 @@
 A source is a file of text, of JSON lines, of a JSON array or of Parquet, compressed (gzip, zstd,
 bz2, xz) or not, whatever its name; a folder, searched for such files; tfds:NAME (or
 tfds:NAME:SPLIT, or tfds:FOLDER of a prepared dataset); a corpus that this made before (for another
-tokenizer on the same documents); or stdlib, the text that comes with Python. What is left out is
-said. Run again after an interruption, the same command continues; on a finished corpus, it makes
-anew what is missing or damaged.
+tokenizer on the same documents); a URL of one of these (gs://, s3:// and the like); or stdlib, the
+text that comes with Python. What is left out is said. Run again after an interruption, the same
+command continues; on a finished corpus, it makes anew what is missing or damaged.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class Arguments:
     sources: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Where the text is."""
     out: str
-    """Folder for the shards and the manifest."""
+    """Folder for the shards and the manifest, or its URL (gs://, s3:// and the like)."""
     tokenizer: Annotated[
         str,
         tyro.conf.arg(

@@ -47,9 +47,9 @@ class DataConfig:
     """Which text, and how it is cut into rows."""
 
     source: str = "stdlib"
-    """A folder made by prepare.py; several as "a:0.7,b:0.3" (weights); "stdlib": the embedded
-    corpus, prepared on first use (also stdlib-words, with the ends of words marked by ids, and
-    stdlib-unigram, with those of subwords marked beside them)."""
+    """A folder made by prepare.py, or its URL; several as "a:0.7,b:0.3" (weights); "stdlib": the
+    embedded corpus, prepared on first use (also stdlib-words, with the ends of words marked by ids,
+    and stdlib-unigram, with those of subwords marked beside them)."""
     length: int = 256
     """Positions per row."""
     batch_size: int = 16
@@ -187,7 +187,8 @@ class Config:
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     workdir: str | None = None
-    """Folder of the run; a run found there is continued. None: a new one under runs/."""
+    """Folder of the run, or its URL on gs://, s3:// and the like; a run found there is continued.
+    None: a new one under runs/."""
 
     def __post_init__(self):
         check_values(self)
