@@ -201,7 +201,9 @@ def listed(url: str) -> dict[str, int]:
 
 def version(what: dict) -> int:
     """A time, in seconds, for the copy of an object: another one when the object changes."""
-    known = ("ETag", "etag", "md5Hash", "LastModified", "updated", "last_modified", "mtime")
+    known = (
+        "ETag", "etag", "md5Hash", "LastModified", "updated", "last_modified", "mtime", "created",
+    )  # fmt: skip
     text = repr([str(what.get(name)) for name in known])
     return int(hashlib.sha256(text.encode()).hexdigest()[:7], 16)
 
@@ -277,28 +279,31 @@ class Mirror:
         """Objects there, and their sizes, when last looked at."""
         self._stamps: dict[str, tuple[int, int]] = {}
         """Of the files here that are as they are there."""
+        self._versions: dict[str, int] = {}
         self.using = threading.Lock()
         """Held while something is put there, and when it is closed."""
         files.show(self.folder, self.url)
 
     def pull(self, wanted: Callable[[str], bool]) -> None:
-        """Fetch what is wanted; what is not there any more goes here too."""
-        self.remote = listed(self.url)
-        for name in set(self._stamps) - set(self.remote):
-            (self.folder / name).unlink(missing_ok=True)
-            del self._stamps[name]
-        names = {name: size for name, size in self.remote.items() if wanted(name)}
-        fetch(self.url, names, self.folder)
-        self._stamps |= {name: self._stamp(name) for name in names}
+        """Fetch what is wanted and new; what is not there any more goes here too."""
+        there = found(self.url)
+        self.remote = {name: int(what["size"] or 0) for name, what in there.items()}
+        versions = {name: version(what) for name, what in there.items()}
+        for name in list(self._stamps):
+            if versions.get(name) != self._versions.get(name):
+                (self.folder / name).unlink(missing_ok=True)
+                del self._stamps[name]
+        self._versions = versions
+        self._fetch([name for name in self.remote if wanted(name)])
+
+    def _fetch(self, names: Iterable[str]) -> None:
+        missing = {name: self.remote[name] for name in names if name not in self._stamps}
+        fetch(self.url, missing, self.folder)
+        self._stamps |= {name: self._stamp(name) for name in missing}
 
     def fill(self, prefix: str) -> None:
         """Fetch what is still missing below a folder of it."""
-        names = {
-            name: size for name, size in self.remote.items()
-            if name.startswith(f"{prefix}/") and name not in self._stamps
-        }  # fmt: skip
-        fetch(self.url, names, self.folder)
-        self._stamps |= {name: self._stamp(name) for name in names}
+        self._fetch([name for name in self.remote if name.startswith(f"{prefix}/")])
 
     def _stamp(self, name: str) -> tuple[int, int]:
         found = (self.folder / name).stat()
@@ -437,7 +442,18 @@ class Lock:
             fs, path = _opened(self.url)
             if not fs.async_impl:
                 fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            fs.pipe_file(path, self._text(), mode="create")
+            try:
+                fs.pipe_file(path, self._text(), mode="create")
+            except FileExistsError:
+                raise
+            except Exception:  # not every store, nor every library, knows of it
+                if fs.exists(path):
+                    return False
+                fs.pipe_file(path, self._text())
+                process.warn(
+                    f"{self.url}: this storage cannot decide between two who come at once; see to "
+                    "it that no other training begins there."
+                )
             return True
         return False
 

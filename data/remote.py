@@ -119,7 +119,12 @@ def prepared(name: str) -> Iterator[Path]:
     else:
         folder = storage.cached("corpora", url) / "unfinished" / storage.base(url)
     files.show(folder, url)
-    yield folder
+    try:
+        yield folder
+    except DataError as error:
+        if before is None and folder.exists():
+            raise DataError(f"{error} What is unfinished lies in {folder.parent}.") from error
+        raise
     here = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     data = (folder / MANIFEST).read_bytes()
     if data == before:

@@ -34,10 +34,6 @@ class RunMirror(Mirror):
         """Fetch all but arrays and TensorBoard events, of what is complete there."""
         self.pull(self._wanted)
 
-    def pull(self, wanted) -> None:
-        self.remote = storage.listed(self.url)
-        super().pull(wanted)
-
     def _wanted(self, name: str) -> bool:
         group = _GROUP.match(name)
         if group and f"{group[0]}{self.MARKER}" not in self.remote:
