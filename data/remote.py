@@ -182,4 +182,5 @@ def _fetch_text(url: str, there: dict[str, dict], folder: Path) -> None:
     }  # fmt: skip
     storage.fetch(url, missing, folder)
     for name in missing:
-        os.utime(folder / name, (storage.version(there[name]),) * 2)
+        time = storage.version(there[name])
+        os.utime(folder / name, (time, time))

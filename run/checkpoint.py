@@ -193,7 +193,7 @@ class Checkpoints:
         self.mirror = mirror_of(workdir)
         self._putting: Future | None = None
         self._pool = ThreadPoolExecutor(1)
-        self.place: Path = self.folder
+        self.place: Path | epath.Path = self.folder
         """Where Orbax writes."""
         if self.mirror and jax.process_count() > 1:
             # Several hosts write parts of the same files, where all of them are.
