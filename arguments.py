@@ -7,7 +7,7 @@ import typing
 from dataclasses import dataclass
 from pathlib import Path
 
-from octavo import files
+from octavo import files, storage
 from octavo.configs.checks import MOST, ConfigError
 
 
@@ -44,14 +44,23 @@ def read_file(path: str, name: str) -> bytes:
     """All of a file that a person named; ``name`` says as what. Raises ConfigError if there is
     none, or it is something else."""
     try:
+        if storage.is_url(path):
+            storage.check(path, name)
+            return storage.read(path)
         return files.read(path)
     except OSError as error:
         raise ConfigError(f"{name} {path} cannot be read: {error.strerror}.".strip()) from error
 
 
-def check_output(path: str, name: str, *inputs: str | Path | None) -> Path:
-    """The file that a person wants written. Raises ConfigError, before any work, if writing it
-    could only fail, or would overwrite one of the inputs: files, or folders of runs and corpora."""
+def check_output(path: str, name: str, *inputs: str | Path | None) -> Path | str:
+    """The file or object that a person wants written, for ``storage.write``. Raises ConfigError,
+    before any work, if writing it could only fail, or would overwrite one of the inputs: files, or
+    folders of runs and corpora."""
+    if storage.is_url(path):
+        storage.check(path, name)
+        if any(_holds_url(str(one), path) for one in inputs if one):
+            raise ConfigError(f"{name} {path} is what this command reads; name another file.")
+        return path
     out, shown = Path(path), f"{name} {path}".strip()
     try:
         files.check_regular(out)
@@ -70,6 +79,14 @@ _PARTS = (
     "sample.txt", "checkpoints", "tensorboard", "marker", "manifest.json", "subwords.json",
 )  # fmt: skip
 """What runs and corpora consist of, beside shards."""
+
+
+def _holds_url(one: str, out: str) -> bool:
+    """The same of URLs."""
+    inside = out.removeprefix(one.rstrip("/"))
+    return out.startswith(one.rstrip("/")) and (
+        not inside or inside.startswith("/") and inside.strip("/").split("/")[0] in _PARTS
+    )
 
 
 def _holds(one: Path, out: Path) -> bool:

@@ -23,7 +23,7 @@ import tyro
 from octavo.arguments import check_numbers
 from octavo.configs.checks import ConfigError
 from octavo.data.errors import DataError, WorkerError
-from octavo.files import FileError
+from octavo.files import FileError, shown
 from octavo.process import DONE, FAILED, PREEMPTED, WRONG_USE, Preempted
 from octavo.run.errors import CheckpointError, StorageError
 from octavo.training.errors import HostsError
@@ -67,7 +67,7 @@ def continue_with(workdir: Path) -> None:
     global _command
     if _STARTED:
         called = [] if Path(sys.argv[0]).name.startswith("octavo-") else ["python"]
-        _command = shlex.join([*called, sys.argv[0], "--workdir", str(workdir)])
+        _command = shlex.join([*called, sys.argv[0], "--workdir", shown(str(workdir))])
         process.kept = f"What was finished is kept; {again()}."
 
 
@@ -83,7 +83,11 @@ def again() -> str:
 def console(stderr: bool = False, quiet: bool = False):
     """A console of rich that prints what it is given as it is: names with [brackets] or :colons:,
     lines of any length."""
-    from rich.console import Console
+    from rich.console import Console as RichConsole
+
+    class Console(RichConsole):
+        def print(self, *what, **how):
+            super().print(*(shown(x) if isinstance(x, str) else x for x in what), **how)
 
     return Console(
         stderr=stderr, quiet=quiet, highlight=False, soft_wrap=True, markup=False, emoji=False
@@ -116,7 +120,8 @@ def run(main: Callable[[], None], prints: bool = False) -> None:
         process.mute_signals()
         if debug:
             traceback.print_exc()
-        process.end(*_outcome(error), error)
+        said, code = _outcome(error)
+        process.end(shown(said), code, error)
 
 
 def version() -> str:
@@ -136,7 +141,7 @@ def version() -> str:
 
 def sentence(error: BaseException) -> str:
     """What to say of an exception."""
-    return _outcome(error)[0]
+    return shown(_outcome(error)[0])
 
 
 def _outcome(error: BaseException) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from octavo import cli, files
+from octavo import cli, storage
 from octavo.arguments import check_output, read_file
 from octavo.configs.checks import ConfigError
 
@@ -56,7 +56,7 @@ def compress(arguments: Arguments) -> None:
         except CodecError as error:
             verb = "decompressed" if arguments.decompress else "compressed"
             raise ConfigError(f"{arguments.source} cannot be {verb}: {error}.") from error
-    files.write(out, made)
+    storage.write(out, made)
     text, packed = (made, data) if arguments.decompress else (data, made)
     rate = f", {8 * len(packed) / len(text):.3f} bits per byte" if text else ""
     cli.console().print(f"{len(data):,} bytes to {len(made):,} in {out}{rate}")

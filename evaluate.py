@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import tyro
 
-from octavo import cli, files
+from octavo import cli, storage
 from octavo.arguments import Range, check_output, read_file
 from octavo.configs.checks import ConfigError
 from octavo.evaluation import measures
@@ -123,7 +123,7 @@ def evaluate(arguments: Arguments) -> dict:
     # One row is told as it is; several, as a list beside what they are of.
     values = (rows[0] if len(rows) == 1 else {arguments.what: rows}) | about
     if arguments.json is not None:
-        files.write_json(arguments.json, values)
+        storage.write_json(arguments.json, values)
     return values
 
 
@@ -149,6 +149,8 @@ def _check(arguments: Arguments, measure, parallel: bool) -> None:
     before anything is scored."""
     if parallel != (arguments.parallel is not None):
         raise ConfigError("fairness needs --parallel DIR, and nothing else does.")
+    for name in ("parallel", "tokenizer", "plot"):
+        storage.refuse(getattr(arguments, name) or "", f"--{name}")
     if sum(x is not None for x in (arguments.text, arguments.data, arguments.parallel)) > 1:
         raise ConfigError("give one of --text, --data and --parallel, not both.")
     if arguments.most_bytes and (arguments.text is not None or parallel):

@@ -123,6 +123,27 @@ def parse_json(
         raise error(f"{text} {advice}".rstrip()) from invalid
 
 
+def cache_folder() -> Path:
+    """Where this user's caches lie. Raises RuntimeError for a user without a home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "octavo"
+
+
+_names: dict[str, str] = {}
+"""What folders of the cache stand for: what a person named."""
+
+
+def show(folder: Path, name: str) -> None:
+    """From here on, sentences call the folder by this name."""
+    _names[str(folder)] = name
+
+
+def shown(text: str) -> str:
+    """A sentence with what a person named in place of folders of the cache."""
+    for folder, name in _names.items():
+        text = text.replace(folder, name)
+    return text
+
+
 def reason(error: Exception) -> str:
     """Why a file of ours, which somebody may be writing, cannot be used: in a line."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

@@ -16,6 +16,7 @@ import tyro
 from octavo import cli
 from octavo.arguments import Range
 from octavo.configs.checks import SEEDS, ConfigError
+from octavo.storage import is_url
 
 MOST_DRAFT = 256
 """Ids drafted a pass, at most: each costs room in the cache of every pass."""
@@ -139,7 +140,7 @@ def drafter_for(arguments: Arguments, run):
         if not (number.isascii() and number.isdigit() and len(number) < 10):
             raise ConfigError(f"--speculative exit:N takes a number of blocks, not {number!r}.")
         return drafting.EarlyExit(run.config.model, int(number), arguments.draft)
-    if not Path(arguments.speculative).is_dir():
+    if not is_url(arguments.speculative) and not Path(arguments.speculative).is_dir():
         raise ConfigError(
             "--speculative is auto, own, none, lookup, recycling, exit:N or a run directory, "
             f"not {arguments.speculative!r}."

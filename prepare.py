@@ -3,14 +3,16 @@
 A source is a file of text, of JSON lines, of a JSON array, of Parquet or of Arrow, compressed
 (gzip, zstd, bz2, xz) or not, whatever its name; a folder, searched for such files; tfds:NAME (or
 tfds:NAME:SPLIT, or tfds:FOLDER of a prepared dataset); a corpus that this made before (for another
-tokenizer on the same documents); or stdlib, the text that comes with Python. What is left out is
-said. Run again after an interruption, the same command continues; on a finished corpus, it makes
-anew what is missing or damaged.
+tokenizer on the same documents); a URL of one of these (gs://, s3:// and the like); or stdlib, the
+text that comes with Python. What is left out is said. Run again after an interruption, the same
+command continues; on a finished corpus, it makes anew what is missing or damaged.
 
 Documents keep a label, by which held-out text is scored and data.source may mix: the name of their
 file, unless told otherwise. docs/data.md says more.
 """
 
+import contextlib
+import dataclasses
 import os
 import re
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ import tyro
 
 from octavo import cli, process
 from octavo.configs.checks import ConfigError, check_name
+from octavo.storage import is_url
 from octavo.tokenizers import load
 
 _USAGES = load.usages()
@@ -34,7 +37,7 @@ class Arguments:
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE ...")]
     """Where the text is."""
     out: Annotated[str, tyro.conf.arg(metavar="DIR")]
-    """Folder for the shards and the manifest."""
+    """Folder for the shards and the manifest, or its URL (gs://, s3:// and the like)."""
     tokenizer: Annotated[
         str,
         tyro.conf.arg(
@@ -83,6 +86,27 @@ def main() -> None:
 
 def prepare(arguments: Arguments) -> None:
     """Prepare or verify a corpus; prints progress and what came of it."""
+    named = (arguments.out, arguments.marks or "", *arguments.sources)
+    if arguments.verify or not any(map(is_url, named)):
+        _prepare(arguments)
+        return
+    from octavo.data import remote
+    from octavo.run.mirror import fetched
+
+    if any(out.rstrip("/") == arguments.out.rstrip("/") for out in arguments.sources):
+        raise ConfigError(f"--out {arguments.out} is a source too; choose another folder.")
+    with contextlib.ExitStack() as held:
+        # Places on this machine; what is said names them as they were named.
+        sources = held.enter_context(remote.text(arguments.sources))
+        marks = arguments.marks and str(held.enter_context(fetched(arguments.marks)))
+        out = held.enter_context(remote.prepared(arguments.out))
+        here = dataclasses.replace(arguments, sources=tuple(sources), marks=marks, out=str(out))
+        _prepare(here)
+        if is_url(arguments.out):
+            cli.console().print(f"putting it to {arguments.out} ...")
+
+
+def _prepare(arguments: Arguments) -> None:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -92,6 +116,7 @@ def prepare(arguments: Arguments) -> None:
     )
 
     from octavo.data import prepare as preparing
+    from octavo.data import remote
     from octavo.data.folders import Survey
     from octavo.data.manifest import read_manifest
     from octavo.data.shards import verify
@@ -100,7 +125,8 @@ def prepare(arguments: Arguments) -> None:
     console = cli.console()
     out = Path(arguments.out)
     if arguments.verify:
-        console.print(f"{verify(out)} shards in {out} match their checksums.")
+        number = remote.verify(arguments.out) if is_url(arguments.out) else verify(out)
+        console.print(f"{number} shards in {arguments.out} match their checksums.")
         return
     _check(arguments)
     survey = Survey()
@@ -234,11 +260,6 @@ def _check(arguments: Arguments) -> None:
     marked_by_run = arguments.marks and (Path(arguments.marks) / "config.json").is_file()
     if arguments.unit_bytes != Arguments.unit_bytes and not marked_by_run:
         raise ConfigError("--unit-bytes is for --marks RUN alone.")
-    if "://" in arguments.out:
-        raise ConfigError(
-            f"--out {arguments.out} is no folder of this machine, the only kind that corpora are "
-            "kept in; mount other storage as one."
-        )
     check_name("--out", arguments.out)
     if Path(arguments.out).exists() and not Path(arguments.out).is_dir():
         raise ConfigError(f"--out {arguments.out} is no folder.")

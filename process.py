@@ -175,6 +175,17 @@ _QUIET = "ignore:resource_tracker:UserWarning"
 """For the helper of multiprocessing that frees what a process left, and warns of each."""
 
 
+def alive(number: int) -> bool:
+    """Whether a process of this machine runs."""
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
 class deaf:
     """Children started in this block never see these signals: who sent them to all of a group or a
     terminal means the parent, which decides. Here they arrive at the end of the block."""

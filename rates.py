@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from octavo import cli
+from octavo import cli, storage
 from octavo.configs.checks import ConfigError
 
 
@@ -34,6 +34,7 @@ def main() -> None:
 
     if not LEAST <= arguments.rate <= MOST:
         raise ConfigError(f"--rate lies in [{LEAST}, {MOST}], not {arguments.rate}.")
+    storage.refuse(arguments.parallel, "DIR")
     texts = read_parallel(arguments.parallel)
     routes = arguments.scripts or written_in(texts)
     found = fair_rates(texts, routes, arguments.anchor, arguments.rate)

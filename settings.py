@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import difflib
 import sys
-from pathlib import Path
 from typing import Any
 
 from octavo import cli, process
@@ -16,6 +15,7 @@ from octavo.configs.model import StageConfig
 from octavo.configs.schema import MOVED, Config, from_json, moved, to_json
 from octavo.files import parse_json
 from octavo.presentation import Option, print_help, print_presets
+from octavo.run import mirror
 from octavo.run.directory import CONFIG, read_config
 from octavo.run.errors import CheckpointError
 
@@ -146,9 +146,9 @@ def _run_in(workdir: str | None, damaged_too: bool) -> Config | None:
     """The settings of the run in a folder, None if it holds none. Raises CheckpointError if they
     cannot be read, unless ``damaged_too``."""
     try:
-        if not workdir or not (Path(workdir) / CONFIG).is_file():
+        if not workdir or not ((folder := mirror.folder(workdir)) / CONFIG).is_file():
             return None
-        found = read_config(Path(workdir), "Name its PRESET and flags again, which writes it anew.")
+        found = read_config(folder, "Name its PRESET and flags again, which writes it anew.")
         return dataclasses.replace(found, workdir=workdir)
     except (OSError, ValueError, CheckpointError):  # a ConfigError is a ValueError
         if damaged_too:

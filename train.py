@@ -15,7 +15,7 @@ from pathlib import Path
 from octavo import cli, process
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config
-from octavo.files import write
+from octavo.files import shown, write
 from octavo.settings import parse_config
 
 
@@ -48,6 +48,7 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
     import jax  # here, so that --help and wrong flags answer at once
 
     from octavo.data.heldout import heldout_documents
+    from octavo.run import mirror
     from octavo.run.checkpoint import Checkpoints, all_finite, record_of
     from octavo.run.identity import changes
     from octavo.training import folder, initial
@@ -67,7 +68,7 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
     screen = held.enter_context(opened(cli.console(quiet=not leader), steps, settings.log_every))
 
     # Devices, data and model: shapes only, nothing allocated yet.
-    record = record_of(Path(config.workdir)) if config.workdir else None
+    record = record_of(mirror.folder(config.workdir)) if config.workdir else None
     config = initial.resolved(config, record)
     trainer = Trainer.of(config, record=record)
     held.enter_context(jax.set_mesh(trainer.mesh))
@@ -202,8 +203,8 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
         if settings.sample_bytes:
             watchdog.begin("sampling")
             text = evaluator.sample(run)
-            shown = printable(text.replace("\t", "    ")).replace("\n", "\n           ")
-            screen.log(f"\nsample     {shown}\n")
+            lines = printable(text.replace("\t", "    ")).replace("\n", "\n           ")
+            screen.log(f"\nsample     {lines}\n")
             if leader:
                 write(workdir / "sample.txt", text)
         results = reporter.leave(finished=True)
@@ -215,7 +216,7 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
     for line in (*reporter.summary(), "", *reporter.left_behind(workdir)):
         screen.log(line)
     screen.log(f"\nthe run is in {workdir}")
-    return results | {"workdir": str(workdir)}
+    return results | {"workdir": shown(str(workdir))}
 
 
 def _page(workdirs: list[Path], out: Path) -> None:

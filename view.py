@@ -6,16 +6,18 @@ cuts it, side by side: units in colours, and on hover the probability of an end 
 every byte.
 """
 
+import contextlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from octavo import cli, files
+from octavo import cli, storage
 from octavo.arguments import Range, check_output, read_file
 from octavo.configs.checks import ConfigError
+from octavo.storage import is_url
 
 if TYPE_CHECKING:
     from octavo.run.score import Units
@@ -44,31 +46,40 @@ def view(arguments: Arguments) -> None:
     """Write the page; score the text with each run, where there is one."""
     if not arguments.runs:
         raise ConfigError("name at least one RUN.")
-    paths = [Path(os.path.realpath(folder)) for folder in arguments.runs]
+    paths = [
+        PurePosixPath(folder if is_url(folder) else os.path.realpath(folder))
+        for folder in arguments.runs
+    ]
     for folder, path in zip(arguments.runs, paths, strict=True):
         if paths.count(path) > 1:
             raise ConfigError(f"{folder} is named twice.")
-        if not Path(folder).is_dir():
+        if not is_url(folder) and not Path(folder).is_dir():
             raise ConfigError(f"{folder} is no run directory: there is no such folder.")
     out = arguments.out or _place(arguments)
     check_output(out, "--out", arguments.text, *arguments.runs)
-    if arguments.report:
-        _check_runs(arguments.runs)
     text = None if arguments.text is None else read_file(arguments.text, "--text")
 
     from octavo.evaluation import viewer
 
     if not arguments.report:
-        files.write(out, viewer.page(*_units(arguments, paths, out, text)))
+        storage.write(out, viewer.page(*_units(arguments, paths, out, text)))
     else:
-        from octavo.evaluation.report import Cut, page
+        storage.write(out, _report(arguments, paths, out, text))
+    print(f"the page is {out}")
 
+
+def _report(arguments: Arguments, paths: list[PurePosixPath], out: str, text: bytes | None) -> str:
+    from octavo.evaluation.report import Cut, page
+    from octavo.run.mirror import fetched
+
+    with contextlib.ExitStack() as held:
+        here = [held.enter_context(fetched(name, arrays=False)) for name in arguments.runs]
+        _check_runs(arguments.runs, here)
         cuts = []
         if text is not None:
             text, views = _units(arguments, paths, out, text)
             cuts = [Cut(name, text, u.surprisal, u.ends, u.probability) for name, u in views]
-        files.write(out, page([Path(folder) for folder in arguments.runs], cuts))
-    print(f"the page is {out}")
+        return page(here, cuts)
 
 
 def _place(arguments: Arguments) -> str:
@@ -78,20 +89,20 @@ def _place(arguments: Arguments) -> str:
     return os.path.join(folder, "report.html")
 
 
-def _check_runs(folders: tuple[str, ...]) -> None:
+def _check_runs(names: tuple[str, ...], folders: list[Path]) -> None:
     """Raise ConfigError for a folder that is none of a run."""
     from octavo.run.directory import CONFIG
 
-    for folder in folders:
-        if not (Path(folder) / CONFIG).is_file():
+    for name, folder in zip(names, folders, strict=True):
+        if not (folder / CONFIG).is_file():
             raise ConfigError(
-                f"{folder} is no run directory: it has no {CONFIG}. Name the folder that train.py "
+                f"{name} is no run directory: it has no {CONFIG}. Name the folder that train.py "
                 "printed."
             )
 
 
 def _units(
-    arguments: Arguments, paths: list[Path], out: str, text: bytes | None
+    arguments: Arguments, paths: list[PurePosixPath], out: str, text: bytes | None
 ) -> tuple[bytes, list[tuple[str, "Units"]]]:
     """The text that is shown, and how each run, by its name, cuts it. text: None: what was held
     out."""

@@ -49,10 +49,10 @@ class DataConfig:
     """Which text, and how it is cut into rows."""
 
     source: Annotated[str, conf.arg(metavar="DIR")] = "stdlib"
-    """A folder made by prepare.py; several as "a:0.7,b:0.3" (weights); "a[eng]:0.7,a[ell]:0.3":
-    what of a folder has these labels; "stdlib": the embedded corpus, prepared on first use (also
-    stdlib-words, with the ends of words marked by ids, and stdlib-unigram, with those of subwords
-    marked beside them)."""
+    """A folder made by prepare.py, or its URL; several as "a:0.7,b:0.3" (weights);
+    "a[eng]:0.7,a[ell]:0.3": what of a folder has these labels; "stdlib": the embedded corpus,
+    prepared on first use (also stdlib-words, with the ends of words marked by ids, and
+    stdlib-unigram, with those of subwords marked beside them)."""
     length: int = 256
     """Positions per row."""
     batch_size: int = 16
@@ -217,19 +217,16 @@ class Config:
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     workdir: Annotated[str | None, conf.arg(metavar="RUN")] = None
-    """Folder of the run; a run found there is continued, with its own settings where no flag says
-    otherwise. None: a new one under runs/."""
+    """Folder of the run, or its URL on gs://, s3:// and the like; a run found there is continued,
+    with its own settings where no flag says otherwise. None: a new one under runs/."""
     preset: Annotated[str | None, conf.Suppress] = None
     """The preset that this was, before any flag: it names new folders, and no more."""
 
     def __post_init__(self):
         check_values(self)
         check_name("workdir", self.workdir or "")
-        if self.workdir is not None and (not self.workdir or "://" in self.workdir):
-            raise ConfigError(
-                f"workdir {self.workdir!r} is no folder of this machine, the only kind that runs "
-                "are kept in; mount other storage as one."
-            )
+        if self.workdir == "":
+            raise ConfigError("workdir is the name of a folder, not empty.")
         if self.data.batch_size % self.train.accumulation:
             raise ConfigError(
                 f"train.accumulation {self.train.accumulation} does not divide data.batch_size "

@@ -66,12 +66,7 @@ def checksums(paths: list[Path]) -> list[tuple[str, Stamp | None]]:
 
 def _file(folder: Path) -> Path:
     name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
-    return cache_folder() / "checked" / f"{name}.json"
-
-
-def cache_folder() -> Path:
-    """Where this user's caches lie. Raises RuntimeError for a user without a home."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "octavo"
+    return files.cache_folder() / "checked" / f"{name}.json"
 
 
 def _recall(folder: Path) -> _Known:

@@ -19,6 +19,7 @@ from octavo.batch import Batch, Room
 from octavo.configs.schema import DataConfig
 from octavo.data.errors import DataError, WorkerError
 from octavo.data.plan import Plan, Rows
+from octavo.data.remote import corpus_folder
 from octavo.data.shards import Corpus, folder_and_label
 from octavo.data.stdlib import VARIANTS, embedded_corpus
 
@@ -165,11 +166,19 @@ def _is_folder(name: str) -> bool:
         return False
 
 
+def _place(name: str) -> Path:
+    """Where ``name``, or ``name[label]``, lies on this machine."""
+    if name in VARIANTS:
+        return embedded_corpus(name)
+    name, label = folder_and_label(name)
+    folder = corpus_folder(name)
+    return folder if label is None else Path(f"{folder}[{label}]")
+
+
 def parse_source(source: str) -> list[tuple[Path, float]]:
     """``"a:0.7,b:0.3"`` as folders and weights; a folder without a weight has weight 1, and
     "stdlib" (and its variants) names the embedded corpus; ``a[eng]`` is what of a corpus has that
-    label. Where a folder of exactly that name
-    exists, commas and colons belong to its name. Raises DataError for what names none."""
+    label. Where a folder of exactly that name exists, commas and colons belong to its name. Raises DataError for what names none."""
     parsed = []
     parts = source.split(",")
     while parts:
@@ -188,7 +197,7 @@ def parse_source(source: str) -> list[tuple[Path, float]]:
         if not 0 < share < float("inf"):
             weight = part.rpartition(":")[2]
             raise DataError(f"data.source: the weight of {name} must be above 0, not {weight}.")
-        parsed.append((embedded_corpus(name) if name in VARIANTS else Path(name), share))
+        parsed.append((_place(name), share))
     return parsed
 
 

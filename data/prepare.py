@@ -318,18 +318,8 @@ def _clean_halves(out: Path) -> None:
     """Take away files that processes which are gone left half-written."""
     for path in out.glob("*.partial"):
         owner = path.name.split(".")[-2]
-        if path.is_file() and not (owner.isdigit() and _alive(int(owner))):
+        if path.is_file() and not (owner.isdigit() and process.alive(int(owner))):
             path.unlink(missing_ok=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
 
 
 def _run(work: Callable[[Any], T], jobs: list, processes: int) -> Iterable[T]:

@@ -6,13 +6,13 @@ import platform
 import shutil
 from pathlib import Path
 
-from octavo.data.checked import cache_folder
 from octavo.data.errors import DataError
 from octavo.data.manifest import SPLITS
 from octavo.data.marks import SubwordMarks
 from octavo.data.prepare import Splitting, prepare
 from octavo.data.shards import Corpus, check
 from octavo.data.sources import find_units, stdlib_documents
+from octavo.files import cache_folder
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.unigram import UnigramTokenizer
 from octavo.tokenizers.words import WordTokenizer

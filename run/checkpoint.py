@@ -10,8 +10,8 @@ import contextlib
 import json
 import logging
 import math
-import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import google_crc32c
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 from jax import lax
 
 from octavo.configs.checks import ConfigError
@@ -26,6 +27,7 @@ from octavo.configs.schema import Config, from_json, to_json
 from octavo.files import read_json
 from octavo.run.errors import CheckpointError, StorageError
 from octavo.run.identity import SAME, check_identity, differences
+from octavo.run.mirror import RunMirror, mirror_of
 
 FORMAT = 2
 """Of checkpoints. Format 1 had one checksum for all."""
@@ -207,8 +209,18 @@ class Checkpoints:
         _quiet()
         self.folder = Path(workdir).absolute() / "checkpoints"
         self.kept, self._best = _Kept(keep, every), math.inf
+        self.mirror = mirror_of(workdir)
+        self._putting: Future | None = None
+        self._pool = ThreadPoolExecutor(1)
+        self.place: Path | epath.Path = self.folder
+        """Where Orbax writes."""
+        if self.mirror and jax.process_count() > 1:
+            # Several hosts write parts of the same files, where all of them are.
+            self.mirror.refresh()
+            self.mirror.direct = True
+            self.place = epath.Path(self.mirror.url) / "checkpoints"
         self.manager = ocp.CheckpointManager(
-            self.folder,
+            self.place,
             options=ocp.CheckpointManagerOptions(preservation_policy=self.kept, create=True),
         )
 
@@ -225,13 +237,30 @@ class Checkpoints:
             data=ocp.args.JsonSave(data),
             meta=ocp.args.JsonSave(meta),
         )
+        self._put()
         self._report(lambda: self.manager.save(step, args=save))
+        if self.mirror and jax.process_index() == 0:
+            self._putting = self._pool.submit(self._put_there, self.mirror, self.mirror.rest())
+
+    def _put_there(self, mirror: RunMirror, rest: dict) -> None:
+        """Beside the training: what was saved last, and the rest of the run as it was then."""
+        if not mirror.direct:
+            self.manager.wait_until_finished()
+        mirror.put_back(rest)
+
+    def _put(self) -> None:
+        """Until the newest save is where the run is."""
+        if self._putting:
+            putting, self._putting = self._putting, None
+            self._report(putting.result)
 
     def wait(self) -> None:
         """Until the newest save is on disk. Raises CheckpointError if it failed."""
+        self._put()
         self._report(self.manager.wait_until_finished)
 
     def close(self) -> None:
+        self._put()
         self.manager.close()
 
     def offer(self, step: int, score: float) -> bool:
@@ -286,6 +315,7 @@ class Checkpoints:
                     _check_format(record.meta, self.folder)
                     check_settings(record, meta, self.folder, allowed)
                     _agree(record.data, data, "data plan", self.folder)
+                    self._fill(step)
                     return self._read(record, abstract)
             except Damaged as error:
                 warn(f"checkpoint {folder} cannot be read ({error}); set aside.")
@@ -314,7 +344,7 @@ class Checkpoints:
         """Raise ConfigError if the arrays are others than this version makes of the settings."""
         handler = ocp.StandardCheckpointHandler()
         for item, expected in (("params", abstract["params"]), ("opt", _rest(abstract))):
-            found = handler.metadata(self.folder / str(step) / item)  # type: ignore[arg-type]
+            found = handler.metadata(self.place / str(step) / item)  # type: ignore[arg-type]
             if _shapes(found) != _shapes(expected):
                 raise ConfigError(
                     f"the {item} in {self.folder / str(step)} are other arrays than this version "
@@ -325,10 +355,19 @@ class Checkpoints:
     def set_aside(self, step: int, why: str) -> None:
         """Keep a checkpoint as ``STEP.why``, where nothing looks for it."""
         if jax.process_index() == 0:
-            aside = self.folder / f"{step}.{why}"
-            shutil.rmtree(aside, ignore_errors=True)
-            (self.folder / str(step)).rename(aside)
+            self._fill(step)
+            for place in {self.folder, self.place}:
+                aside = place / f"{step}.{why}"
+                if aside.exists():
+                    epath.Path(aside).rmtree()
+                if (place / str(step)).exists():  # of several hosts, there may be no mirror of it
+                    (place / str(step)).rename(aside)
         self.manager.reload()
+
+    def _fill(self, step: int) -> None:
+        """Fetch the arrays of a checkpoint, where they are read here."""
+        if self.mirror and not self.mirror.direct:
+            self.mirror.fill(f"checkpoints/{step}")
 
 
 _MISMATCH = "its checksum does not match its content"

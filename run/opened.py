@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -18,6 +17,7 @@ from octavo.decoding import sampling
 from octavo.model.drafter import Drafter
 from octavo.run import codec
 from octavo.run.marks import EntropyMarks, NoMarks, marker_for
+from octavo.run.mirror import fetched
 from octavo.run.saved import Saved, load
 from octavo.run.score import Predictions, Score, Units, logits, over_bytes, predictions, score
 
@@ -184,8 +184,10 @@ def open_run(path: str | os.PathLike, step: int | None = None) -> Run:
     checkpoint of that step, or its settings are not those it was trained with; CheckpointError if
     what is there cannot be read.
     """
-    saved = load(Path(path), None if step is None else operator.index(step))
-    marker = marker_for(saved.config.model, saved.tokenizer, Path(path))
-    name = os.path.basename(os.path.realpath(path))
+    step = None if step is None else operator.index(step)
+    with fetched(os.fspath(path), step) as folder:
+        saved = load(folder, step)
+        marker = marker_for(saved.config.model, saved.tokenizer, folder)
+        name = os.path.basename(os.path.realpath(folder))
     about = {part.name: getattr(saved, part.name) for part in fields(saved)}
     return Run(**about, marker=marker, name=name)

@@ -154,7 +154,7 @@ def test_damaged_manifest(copied, content):
         (["--processes", "0"], "--processes must be above 0"),
         (["--processes", "9" * 9], "--processes is at most 1024"),
         (["--out", "FILE"], "is no folder"),
-        (["--out", "gs://bucket/corpus"], "is no folder of this machine"),
+        (["--out", "nowhere://bucket/corpus"], "is no storage that is known here"),
         (["--out", "FOLDER"], "is a source too"),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",

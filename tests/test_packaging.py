@@ -13,13 +13,14 @@ from packaging.version import Version
 
 from helpers import ROOT
 
-_PLAIN = {"batch", "configs", "tokenizers", "files", "process"}
+_PLAIN = {"batch", "configs", "tokenizers", "files", "process", "storage"}
 ROOMS = {
     # What each room may import, besides itself.
     "files": set(),
     "batch": set(),
     "process": set(),
-    "arguments": {"files", "configs"},
+    "storage": {"files", "process", "configs"},
+    "arguments": {"files", "configs", "storage"},
     "configs": {"files"},
     "tokenizers": {"files"},
     "model": _PLAIN,

@@ -17,9 +17,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from octavo import storage
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, to_json
 from octavo.files import json_text, read_json, write_json
+from octavo.run import mirror as runs
 from octavo.run.checkpoint import Checkpoints, saved_steps
 from octavo.run.directory import CONFIG, MARKER, TOKENIZER, read_config
 from octavo.run.errors import CheckpointError
@@ -63,9 +65,13 @@ def new_folder(preset: str, root: Path = Path("runs")) -> Path:
 def owned(folder: Path) -> Iterator[None]:
     """While this process trains in ``folder``, no other does.
 
-    A lock of the file system, which ends with its holder however that ends. Raises ConfigError with
-    the holder's name if there is one.
+    A lock of the file system, which ends with its holder however that ends; of a mirror, one of its
+    storage. Raises ConfigError with the holder's name if there is one.
     """
+    if mirror := runs.mirror_of(folder):
+        with runs.owned(mirror):
+            yield
+        return
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--workdir {folder} is a file; name a folder.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,13 +133,19 @@ def check_named(config: Config) -> None:
 def claim(config: Config, held: contextlib.ExitStack) -> Path:
     """The folder of the run, the same on all hosts; the first of them owns it while ``held``.
     Raises ConfigError on a host that does not see it."""
-    folder = None
+    name = None
     if jax.process_index() == 0:
-        folder = Path(config.workdir) if config.workdir else new_folder(config.preset or "custom")
-        held.enter_context(owned(folder))
-    folder = Path(from_leader(folder and str(folder)))
+        name = config.workdir or str(new_folder(config.preset or "custom"))
+        if storage.is_url(name) and jax.process_count() > 1 and not name.startswith("gs://"):
+            raise ConfigError(
+                f"--workdir {name}: several hosts write their parts of a checkpoint to the same "
+                "place, which Orbax does on gs:// and in folders; mount other storage as one."
+            )
+        held.enter_context(owned(runs.folder(name)))
+    name = from_leader(name)
+    folder = runs.folder(name)
     deadline = time.monotonic() + SEEN_WITHIN
-    while not (folder / LOCK).exists():
+    while not (storage.is_url(name) or (folder / LOCK).exists()):
         if time.monotonic() > deadline:
             raise ConfigError(
                 f"host {jax.process_index()} does not see the run directory {folder} of the first "

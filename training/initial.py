@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, to_json
 from octavo.files import json_text
+from octavo.run import mirror
 from octavo.run.checkpoint import Record, load_params, saved_steps
 from octavo.run.definition import Definition, define, described
 from octavo.run.directory import CONFIG, read_config
@@ -45,7 +46,7 @@ def resolved(config: Config, record: Record | None) -> Config:
     elif record is not None:  # another beginning, which is refused where they are compared
         return config
     elif step is None:
-        steps = saved_steps(Path(run))
+        steps = saved_steps(mirror.folder(run))
         if not steps:
             raise ConfigError(f"train.init_from {run}: there is no checkpoint to begin with.")
         at = f"{run}@{steps[0]}"
@@ -58,7 +59,7 @@ def _begun(config: Config, record: Record | None) -> str | None:
     """What the run that is there began with."""
     if record is not None and record.config is not None:
         return record.config.train.init_from
-    folder = Path(config.workdir) if config.workdir else None
+    folder = mirror.folder(config.workdir) if config.workdir else None
     if folder is None or not (folder / CONFIG).is_file():
         return None
     try:
@@ -98,7 +99,7 @@ class Source:
         checkpoint, or has what does not fit and is not among ``train.init_allow``."""
         asked, allowed = str(config.train.init_from), config.train.init_allow
         run, step = _split(asked)
-        theirs, their_tokenizer, record = read(Path(run), step)
+        theirs, their_tokenizer, record = read(mirror.folder(run), step)
         if record is None:
             raise CheckpointError(f"train.init_from {asked}: its record cannot be read.")
         if their_tokenizer.fingerprint != tokenizer.fingerprint and not _named(TOKENIZER, allowed):
@@ -128,7 +129,7 @@ class Source:
         }
         before, now = to_json(theirs.model), to_json(config.model)
         unlike = differences(before, now, "model.", (f"{run} has", "this one"))
-        return cls(Path(run), record.step, there, fresh, left, tuple(unlike), origin)
+        return cls(mirror.folder(run), record.step, there, fresh, left, tuple(unlike), origin)
 
     def said(self) -> Iterator[str]:
         """What of it is used, a line each."""
@@ -153,6 +154,7 @@ class Source:
             path: ours[path].sharding if path in taken else everywhere
             for path in flatten_dict(self.abstract)
         }
+        mirror.fetch_arrays(self.folder, self.step)
         read, _ = load_params(
             self.folder, described(self.abstract, unflatten_dict(where)), self.step
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from octavo.files import shown
 from octavo.training.trainer import Trainer
 
 _LIBRARIES = ("octavo", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -30,7 +31,7 @@ def provenance(trainer: Trainer) -> dict[str, Any]:
         "seed": trainer.config.train.seed,
         "tokenizer": trainer.tokenizer.name,
         "data": [
-            {"folder": str(c.folder), "fingerprint": c.fingerprint, "bytes": c.utf8_bytes}
+            {"folder": shown(str(c.folder)), "fingerprint": c.fingerprint, "bytes": c.utf8_bytes}
             for c in trainer.plan.corpora
         ],
         "origin": trainer.origin,

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from octavo import process
+from octavo.files import shown
 
 FIRST_LINES, SECONDS = 10, 10.0
 """So many lines of progress come as they are due; from then on, one in so many seconds."""
@@ -56,10 +57,10 @@ class Screen:
         )
 
     def log(self, text: str) -> None:
-        self._console.print(text)
+        self._console.print(shown(text))
 
     def warn(self, sentence: str) -> None:
-        self._console.print(Text(f"warning: {sentence}", style="bold yellow"))
+        self._console.print(Text(f"warning: {shown(sentence)}", style="bold yellow"))
 
     def show(self, at: Standing) -> None:
         """A finished step."""

@@ -16,6 +16,7 @@ from octavo.configs.checks import ConfigError
 from octavo.data.pipeline import parse_source
 from octavo.data.shards import Corpus
 from octavo.model.units.segmenters.whitespace import WhiteSpace
+from octavo.storage import is_url
 from octavo.tokenizers import load
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import BYTES
@@ -27,9 +28,12 @@ PARALLEL = True
 
 def check(arguments, inputs: tuple) -> None:
     """Raise ConfigError if the plot cannot be written, or is of no kind there is."""
-    if not Path(arguments.run).is_dir():
+    if is_url(arguments.run):
+        if arguments.plot is None:
+            raise ConfigError(f"{arguments.run} lies on other storage: name a file with --plot.")
+    elif not Path(arguments.run).is_dir():
         return  # which is said where it is opened
-    plot = check_output(str(_plot(arguments)), "--plot", *inputs, arguments.json)
+    plot = Path(check_output(str(_plot(arguments)), "--plot", *inputs, arguments.json))
     if plot.suffix[1:].lower() not in picture_kinds():
         known = ", ".join(sorted(picture_kinds()))
         raise ConfigError(f"--plot {plot} ends in no kind of picture: {known}.")
