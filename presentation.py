@@ -39,6 +39,7 @@ _FIELDS = (
     Option("--train.steps INT", "optimizer steps"),
     Option("--train.seed INT", "of the parameters, the data order and all noise"),
     Option("--train.init-from RUN[@STEP]", "begin with the parameters of another run"),
+    Option("--train.evaluate-every INT", "steps between scores of held-out text; None: a tenth"),
     Option("--train.checkpoint-every INT", "steps between checkpoints"),
     Option("--optimizer.learning-rate FLOAT", "its peak"),
     Option("--optimizer.name STR", "adamw, muon, or a file of training/optimizers/"),

@@ -178,7 +178,8 @@ def _place(name: str) -> Path:
 def parse_source(source: str) -> list[tuple[Path, float]]:
     """``"a:0.7,b:0.3"`` as folders and weights; a folder without a weight has weight 1, and
     "stdlib" (and its variants) names the embedded corpus; ``a[eng]`` is what of a corpus has that
-    label. Where a folder of exactly that name exists, commas and colons belong to its name. Raises DataError for what names none."""
+    label. Where a folder of exactly that name exists, commas and colons belong to its name. Raises
+    DataError for what names none."""
     parsed = []
     parts = source.split(",")
     while parts:

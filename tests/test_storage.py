@@ -265,6 +265,8 @@ def test_a_store_that_does_not_answer(tiny, monkeypatch):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         fsspec.filesystem("s3").clear_instance_cache()
         with pytest.raises(ConfigError, match="--workdir s3://bucket/run: no answer within 1 sec"):
             train(dataclasses.replace(tiny, workdir="s3://bucket/run"))
