@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import queue
 import signal
 import socket
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -117,13 +119,67 @@ def test_killed_host_ends_the_others(config, killed, tmp_path):
     )
 
 
-def test_hangup_on_one_host_stops_all(config, tmp_path):
+class Service(dict):
+    """Of what JAX's has: keys and values."""
+
+    def key_value_set(self, key, value, allow_overwrite):
+        self[key] = value
+
+    def key_value_dir_get(self, place):
+        return [(key, value) for key, value in list(self.items()) if key.startswith(place)]
+
+
+@pytest.fixture
+def agreed(monkeypatch):
+    """Of so many hosts that have not begun: their agreements, and what each was asked by."""
+
+    def make(count):
+        service, asked, made = Service(), [None] * count, []
+        state = types.SimpleNamespace(client=service)
+        monkeypatch.setattr(hosts, "distributed", types.SimpleNamespace(global_state=state))
+        monkeypatch.setattr(hosts.Agreement, "_made", itertools.repeat(0))
+        monkeypatch.setattr(hosts.jax, "process_count", lambda: count)
+        for i in range(count):
+            monkeypatch.setattr(hosts.jax, "process_index", lambda i=i: i)
+            made.append(hosts.Agreement(lambda i=i: asked[i]))
+        return made, asked
+
+    return make
+
+
+def test_all_hosts_stop_after_the_same_step(agreed):
+    """However far each is when one is asked, and though another is asked by something else."""
+    made, asked = agreed(3)
+
+    def go(agreement, step, found):
+        while not agreement.reached(step):
+            time.sleep(0.01)
+            step += 1
+        found.append(step)
+
+    found: list[int] = []
+    threads = [threading.Thread(target=go, args=(one, 5 + i, found)) for i, one in enumerate(made)]
+    asked[1] = signal.SIGINT
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(found) == 3 and len(set(found)) == 1 and found[0] >= 8
+    assert all(one.signals == {signal.SIGINT} for one in made)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_to_one_host_stops_all(number, config, tmp_path):
+    """By Ctrl-C all of them score, too."""
     processes = start_hosts(config, tmp_path, 2, "--train.steps", "100000")
     running(tmp_path, processes, 5)
-    processes[1].send_signal(signal.SIGHUP)
+    processes[1].send_signal(number)
     codes, outputs = finish(processes)
     assert codes == [75, 75], outputs
     assert all(f"train.py --workdir {tmp_path}." in said for _, said in outputs)
+    assert not any("preemption" in said for _, said in outputs)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert ("heldout/bits_per_byte" in results) == (number == signal.SIGINT)
 
 
 @pytest.mark.parametrize("wrong", [0, 1])

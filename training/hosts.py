@@ -4,12 +4,13 @@ Each host writes a sign of life to the coordination service of JAX, which runs o
 there whether another ended and why. A broken connection tells the same at once.
 """
 
+import itertools
 import json
 import os
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -44,6 +45,7 @@ def start_hosts(distributed_run: bool) -> None:
     waiting.start()
     try:
         way = Relay(address, index, count) if index else Door(address[1], count)
+        jax.config.update("jax_enable_preemption_service", False)  # see Agreement
         jax.distributed.initialize(
             way.service,
             num_processes=count,
@@ -209,6 +211,65 @@ class Peers:
         """What each host said of a kind, by its number."""
         found = self._client.key_value_dir_get(f"octavo/{kind}/")
         return [(key.rpartition("/")[2], value) for key, value in found]
+
+
+class Agreement:
+    """Stops all hosts after the same step, once one of them is asked to.
+
+    Who is asked says at which step it is and goes no further; the others do so as soon as they read
+    it; and when all have, the last step is the one after the highest of these. JAX has the same in
+    ``reached_preemption_sync_point``, but holds the interpreter while it waits: where another host
+    was gone by then, no thread of this one could end it."""
+
+    _made = itertools.count()
+
+    def __init__(self, asked: Callable[[], int | None]):
+        """asked: the signal that asked this host, if one did."""
+        self._client, self._asked = distributed.global_state.client, asked
+        self._count, self._index = jax.process_count(), jax.process_index()
+        # A process may train again: all hosts have made as many.
+        self._place = f"octavo/stop/{next(Agreement._made)}"
+        self._turn = threading.Condition()
+        self._step, self._said = 0, ""
+        self._last: int | None = None
+        self._over = False
+        self.signals: set[int] = set()
+        """What asked, of all hosts."""
+        in_thread(self._agree)
+
+    def reached(self, step: int) -> bool:
+        """Whether this step, which is done, is the last. Waits while that is being agreed upon."""
+        with self._turn:
+            self._step = step
+            while self._said and self._last is None:
+                self._turn.wait(1)
+            return step == self._last
+
+    def close(self) -> None:
+        self._over = True
+
+    def _agree(self) -> None:
+        while not self._over and self._last is None:
+            try:
+                self._look()
+            except Exception:  # of a service that is gone, which Peers tell
+                pass
+            time.sleep(0.05 if self._said else 1)
+
+    def _look(self) -> None:
+        told = dict(self._client.key_value_dir_get(f"{self._place}/"))
+        asked = self._asked()
+        mine = f"{self._place}/{self._index}"
+        if mine not in told and (told or asked is not None):
+            with self._turn:
+                self._said = self._said or json.dumps([self._step, asked])
+            self._client.key_value_set(mine, self._said, allow_overwrite=True)
+        if len(told) == self._count:
+            steps, signals = zip(*map(json.loads, told.values()), strict=True)
+            with self._turn:
+                self.signals = {number for number in signals if number is not None}
+                self._last = max(steps) + 1
+                self._turn.notify_all()
 
 
 def _gone(host: int) -> str:

@@ -1,15 +1,14 @@
 """Signals during a training, and a watchdog over it."""
 
 import faulthandler
-import os
 import signal
 import threading
 import time
 
 import jax
-from jax.experimental import multihost_utils
 
 from octavo import process
+from octavo.training.hosts import Agreement
 
 _STDERR = 2
 """Its descriptor: what a notebook has as sys.stderr is no file."""
@@ -24,6 +23,7 @@ class StopSignal:
     def __init__(self):
         self._received: int | None = None
         self._before: dict = {}
+        self._hosts: Agreement | None = None
 
     def __enter__(self):
         return self
@@ -32,18 +32,12 @@ class StopSignal:
         self._restore()
 
     def _catch(self) -> None:
+        if jax.process_count() > 1:
+            self._hosts = Agreement(lambda: self._received)
         if threading.current_thread() is not threading.main_thread():
             return
-        # With several hosts, jax.distributed itself catches SIGTERM and agrees on a step.
-        several = jax.process_count() > 1
         for number in process.SIGNALS:
-            if signal.getsignal(number) == signal.SIG_IGN:  # as nohup asks for
-                continue
-            if several:
-                self._before[number] = signal.getsignal(number)
-                if number != signal.SIGTERM:
-                    signal.signal(number, self._pass_on)
-            else:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
                 self._before[number] = signal.signal(number, self._note)
 
     def _note(self, number, frame):
@@ -51,21 +45,20 @@ class StopSignal:
             raise KeyboardInterrupt  # asked twice: at once
         self._received = self._received or number
 
-    def _pass_on(self, number, frame):
-        os.kill(os.getpid(), signal.SIGTERM)
-
     def requested(self, step: int) -> bool:
         """Whether to save after this step and stop."""
-        if not self._before:
+        if not self._before and not self._hosts:
             self._catch()
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+        if self._hosts:
+            return self._hosts.reached(step)
         return self._received is not None
 
     @property
     def by_person(self) -> bool:
-        """Whether it was Ctrl-C, after which there is time: other signals give seconds."""
-        return self._received == signal.SIGINT
+        """Whether it was Ctrl-C, after which there is time: other signals give seconds. The same on
+        all hosts."""
+        received = self._hosts.signals if self._hosts else {self._received}
+        return received == {signal.SIGINT}
 
     def close(self) -> None:
         """All is saved: a signal ends what follows, also one that came since the last step."""
@@ -74,6 +67,8 @@ class StopSignal:
             signal.raise_signal(self._received)
 
     def _restore(self) -> None:
+        if self._hosts:
+            self._hosts.close()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

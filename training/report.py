@@ -114,7 +114,7 @@ class Reporter:
         self._before, self._began = last.get("perf/seconds") or 0.0, time.perf_counter()
         self._mark = first_step, self.bytes, self._began
         self._start: tuple[int, float] | None = None
-        earlier = self._earlier_results()
+        earlier = from_leader(self._earlier_results())
         same = earlier.get("step") == first_step  # nothing was done since
         self._overall = (same and earlier.get("bytes_per_second")) or self._speed
         self._heldout = {}
