@@ -1,6 +1,7 @@
 """What a command is asked to train: a preset or a run's own settings, a file's on top of them, and
 flags on top of those."""
 
+import codecs
 import contextlib
 import dataclasses
 import difflib
@@ -21,6 +22,8 @@ from octavo.run.errors import CheckpointError
 
 DEFAULT = "flat"
 """The preset of who names none."""
+MOST_BYTES = 1 << 22
+"""Of a file of settings."""
 
 
 def parse_config(
@@ -133,7 +136,10 @@ def _base(name: str | None, over: dict, workdir: str | None, known: dict[str, Co
     """The settings below the file's: those of the run that is continued, or of a preset."""
     name = name or over.get("preset")
     fresh = known.get(name or DEFAULT, known[DEFAULT])
-    run = _run_in(workdir or over.get("workdir") or fresh.workdir, damaged_too=name is not None)
+    workdir = workdir or over.get("workdir") or fresh.workdir
+    if not isinstance(workdir, str | None):  # refused with the file's other values
+        return fresh
+    run = _run_in(workdir, damaged_too=name is not None)
     return run if run is not None and name in (None, run.preset) else fresh
 
 
@@ -158,7 +164,9 @@ def _run_in(workdir: str | None, damaged_too: bool) -> Config | None:
 
 def _read(file: str, known: dict[str, Config]) -> dict:
     """The settings in a file: JSON as config.json of a run, or TOML. Raises ConfigError."""
-    data = read_file(file, "--config")
+    data = read_file(file, "--config").removeprefix(codecs.BOM_UTF8)  # as some editors write
+    if len(data) > MOST_BYTES:
+        raise ConfigError(f"--config {file} has {len(data):,} bytes: too many for settings.")
     if data.lstrip()[:1] == b"{":
         found = parse_json(data, dict, name=f"--config {file}", error=ConfigError, fault="")
         found.pop("workdir", None)  # of that run
@@ -173,16 +181,20 @@ def _read(file: str, known: dict[str, Config]) -> dict:
         raise ConfigError(f"--config {file} is neither JSON nor TOML: {error}.") from error
     if "preset" in found:
         _check_preset(str(found["preset"]), known)
-    return moved(_underscored(found))
+    return moved(_underscored(found, file))
 
 
-def _underscored(value: Any) -> Any:
+def _underscored(value: Any, file: str) -> Any:
     """Keys as the settings are called: flags have dashes."""
     if isinstance(value, list):
-        return [_underscored(item) for item in value]
+        return [_underscored(item, file) for item in value]
     if not isinstance(value, dict):
         return value
-    return {key.replace("-", "_"): _underscored(item) for key, item in value.items()}
+    found = {key.replace("-", "_"): _underscored(item, file) for key, item in value.items()}
+    if len(found) < len(value):
+        twice = next(key for key in value if "-" in key and key.replace("-", "_") in value)
+        raise ConfigError(f"--config {file}: {twice} is there twice, with and without dashes.")
+    return found
 
 
 def _with_file(base: Config, over: dict, file: str | None) -> Config:

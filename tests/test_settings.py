@@ -72,6 +72,9 @@ def test_a_file_goes_on_top_of_a_preset(saved, tmp_path):
     short = tmp_path / "short.toml"
     short.write_text("[train]\nsteps = 5\n")
     assert parsed("--workdir", workdir, "--config", short).model == config.model
+    short.write_text(" " * (1 << 23))
+    with pytest.raises(ConfigError, match="has 8,388,608 bytes: too many for settings"):
+        parsed("--config", short)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,9 @@ def test_a_file_goes_on_top_of_a_preset(saved, tmp_path):
         ('preset = "hnett"', "no preset 'hnett'. Did you mean hnet?"),
         ('{"model": {"width": 0.5}}', "model.width: Input should be a valid integer"),
         ("{", "own: EOF while parsing an object"),
+        ("workdir = 3", "workdir: Input should be a valid string"),
+        ("\ufeff[train]\nsteps = 0", "train.steps must be above 0, not 0"),
+        ("[train]\nlog-every = 3\nlog_every = 4", "log-every is there twice"),
     ],
 )
 def test_files_that_are_wrong(text, said, tmp_path):
