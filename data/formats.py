@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from octavo.data.errors import DataError
 
@@ -21,8 +21,10 @@ BOM = b"\xef\xbb\xbf"
 
 _PACKED = {
     "gzip": re.compile(rb"\x1f\x8b"),
-    "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
-    "bz2": re.compile(rb"BZh[1-9]1AY&SY"),
+    # The second begins what decoders pass over; parallel compressors put it first.
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
+    # The second: of nothing, with which a file of several parts may begin.
+    "bz2": re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"),
     "xz": re.compile(rb"\xfd7zXZ\0"),
 }
 _OTHER = {
@@ -155,8 +157,7 @@ def look(path: str | Path, text_field: str) -> Look:
     with open(path, "rb") as file:
         head = file.read(HEAD)
     if packed := packing(head) is not None:
-        with opened(path) as file:
-            head = file.read(HEAD)
+        head = _unpacked_head(path)
     if not head:
         return Look("", packed, "is empty", "empty")
     if head.startswith(b"PAR1") and not packed:
@@ -171,6 +172,21 @@ def look(path: str | Path, text_field: str) -> Look:
     if binary := _binary(head):
         return Look("", packed, binary, "not text")
     return _json_or_text(Path(path).name, head, len(head) < HEAD, packed, text_field)
+
+
+def _unpacked_head(path: str | Path) -> bytes:
+    """Of a file that is damaged further on, what comes before: it is what it seems to be, and the
+    damage is met where it is read."""
+    head = b""
+    try:
+        with opened(path) as file:
+            reader = cast(io.BufferedReader, file)
+            while len(head) < HEAD and (more := reader.read1(HEAD - len(head))):
+                head += more
+    except DataError:
+        if not head:
+            raise
+    return head
 
 
 def _binary(head: bytes) -> str:

@@ -79,5 +79,9 @@ def _first_folder(file: str, common: str) -> str:
 
 
 def clean(label: str) -> str:
-    """A label in one short printable line."""
-    return "".join(c if c.isprintable() else " " for c in label).strip()[:100] or "none"
+    """A label in one short printable line, without the brackets in which data.source names it."""
+    line = "".join(c if c.isprintable() else " " for c in label.translate(_BRACKETS))
+    return line.strip()[:100].rstrip() or "none"
+
+
+_BRACKETS = str.maketrans("[]", "()")

@@ -176,15 +176,16 @@ def prepare(
     splitting = heldout
     if not isinstance(splitting, Splitting):
         splitting = Splitting(units, splitting, out, 1 if mark else processes)
-    recipe = _recipe(units, tokenizer, splitting, mark)
+    stamps = [_stamps(unit) for unit in units]
+    recipe = _recipe(units, stamps, tokenizer, splitting, mark)
     processes = 1 if mark else processes
     if (out / MANIFEST).exists():
         manifest = read_manifest(out)
         splitting = _as_begun(splitting, recipe, manifest.source)
-        return _mend(out, splitting, tokenizer, mark, manifest, recipe, processes, progress)
+        return _mend(out, splitting, stamps, tokenizer, mark, manifest, recipe, processes, progress)
     begun = _begun(out, recipe)
     splitting, earlier = _as_begun(splitting, recipe, begun), begun != recipe
-    jobs = _jobs(splitting, out, tokenizer, mark)
+    jobs = _jobs(splitting, stamps, out, tokenizer, mark)
     files.write_json(out / RECIPE, begun)
 
     results: dict[int, UnitReport] = {}
@@ -205,14 +206,18 @@ def prepare(
 
 
 def _recipe(
-    units: list[Unit], tokenizer: Tokenizer, splitting: Splitting, mark: Marks | None
+    units: list[Unit],
+    stamps: list[list],
+    tokenizer: Tokenizer,
+    splitting: Splitting,
+    mark: Marks | None,
 ) -> dict:
     """What the shards depend on; a continued run must agree with it."""
     recipe = {
         "tokenizer": tokenizer.fingerprint,
         "heldout": splitting.share,
         "marks": mark and mark.description,
-        "units": fingerprint_of(repr([(unit, _stamps(unit)) for unit in units]).encode()),
+        "units": fingerprint_of(repr([*zip(units, stamps, strict=True)]).encode()),
     }
     if not splitting.by_chance:
         labels = [(unit.labels, unit.label_field) for unit in units]
@@ -237,9 +242,12 @@ def _as_begun(splitting: Splitting, recipe: dict, begun: dict) -> Splitting:
     return Splitting(units, splitting.share, splitting.folder, by_chance=True)
 
 
-def _jobs(splitting: Splitting, out: Path, tokenizer: Tokenizer, mark: Marks | None) -> list:
+def _jobs(
+    splitting: Splitting, stamps: list[list], out: Path, tokenizer: Tokenizer, mark: Marks | None
+) -> list:
     return [
-        (unit, i, out, tokenizer, splitting.rule, mark) for i, unit in enumerate(splitting.units)
+        (unit, i, stamp, out, tokenizer, splitting.rule, mark)
+        for i, (unit, stamp) in enumerate(zip(splitting.units, stamps, strict=True))
     ]
 
 
@@ -262,6 +270,7 @@ def _begun(out: Path, recipe: dict) -> dict:
 def _mend(
     out: Path,
     splitting: Splitting,
+    stamps: list[list],
     tokenizer: Tokenizer,
     mark: Marks | None,
     manifest: Manifest,
@@ -283,7 +292,8 @@ def _mend(
     ]
     again = []
     if bad:
-        again = [job for job in _jobs(splitting, out, tokenizer, mark) if names[job[1]] & bad]
+        jobs = _jobs(splitting, stamps, out, tokenizer, mark)
+        again = [job for job, files_of in zip(jobs, names, strict=True) if files_of & bad]
     before = {shard.file: shard for shard in listed}
     for done, (index, result) in enumerate(_run(_prepare_unit, again, processes), 1):
         for file in names[index] & set(before):
@@ -356,7 +366,7 @@ def _stamps(unit: Unit) -> list:
 
 
 def _prepare_unit(job) -> tuple[int, UnitReport]:
-    unit, index, out, tokenizer, rule, mark = job
+    unit, index, stamps, out, tokenizer, rule, mark = job
     report = out / f"unit-{index:05d}.json"
     finished = _finished(out, report)
     if finished:
@@ -378,6 +388,12 @@ def _prepare_unit(job) -> tuple[int, UnitReport]:
                 for split, part in zip(SPLITS, rule.split(unit, document), strict=True):
                     if part:
                         writers[split].add(part, document.label)
+        for path, before, after in zip(unit.paths, stamps, _stamps(unit), strict=False):
+            if before != after:  # the shards are not what the recipe says
+                raise DataError(
+                    f"{path} changed while it was read. Delete {out}: the same command prepares it "
+                    "again."
+                )
         for split in SPLITS:
             setattr(result, split, writers[split].close())
     except ValueError as error:  # of a tokenizer

@@ -265,7 +265,7 @@ def _arrow_errors(path: str, what: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno:  # the storage's own
             raise
         first = (str(error).splitlines() or [""])[0]
-        raise DataError(f"{path} is no readable {what} file: {first:.200}.") from error
+        raise DataError(f"{path} is no readable {what} file: {first.rstrip('.'):.200}.") from error
 
 
 @contextlib.contextmanager

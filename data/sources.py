@@ -104,12 +104,13 @@ def find_units(
             if is_corpus(Path(source)):
                 units += _corpus_units(source)
             else:
-                units += _folder_units(Path(source), text_field, survey)
+                units += _folder_units(Path(source), text_field, survey, skip_bad)
         else:
             seen = look(source, text_field)
             if not seen.kind:
                 raise DataError(f"{source} {seen.why}.")
-            units += _file_units([(Path(source), seen)], text_field, False, survey)
+            files_here = [(Path(source), seen)]
+            units += _file_units(files_here, text_field, False, survey, skip_bad)
     files = {path: None for unit in units if unit.of_files for path in unit.paths}
     names = labels_of(list(files), label)
     return [_labelled(unit, names, label_field, skip_bad) for unit in units]
@@ -147,7 +148,7 @@ def _exists(source: str) -> bool:
     return True
 
 
-def _folder_units(folder: Path, text_field: str, survey: Survey) -> Iterator[Unit]:
+def _folder_units(folder: Path, text_field: str, survey: Survey, skip_bad: bool) -> Iterator[Unit]:
     before = len(survey.left_out)
     files = files_in(folder, survey)
     kept = sorted_out(files, text_field, survey)
@@ -157,7 +158,7 @@ def _folder_units(folder: Path, text_field: str, survey: Survey) -> Iterator[Uni
         more += f" And {len(left) - 3:,} more." if len(left) > 3 else ""
         what = "text" if files else "files"
         raise DataError(f"the folder {folder} holds no {what}.{more}")
-    yield from _file_units(kept, text_field, True, survey)
+    yield from _file_units(kept, text_field, True, survey, skip_bad)
 
 
 _SHOWN = {
@@ -166,11 +167,26 @@ _SHOWN = {
 
 
 def _file_units(
-    files: list[tuple[Path, Look]], text_field: str, optional: bool, survey: Survey
+    files: list[tuple[Path, Look]],
+    text_field: str,
+    optional: bool,
+    survey: Survey,
+    skip_bad: bool,
 ) -> Iterator[Unit]:
     small: list[str] = []
     gathered = 0
     for path, seen in files:
+        groups: list[tuple[int, int]] = []
+        try:
+            if seen.kind == "parquet":
+                groups = parquet_groups(str(path), text_field, UNIT_BYTES)
+            elif seen.kind == "arrow":
+                check_arrow(str(path), text_field)
+        except DataError as error:
+            if not skip_bad:
+                raise
+            survey.left_out.append((str(error), "a file without records"))
+            continue
         survey.read[_SHOWN[seen.kind]] += 1
         if not seen.by_name:
             survey.notes.append(f"{path} holds {_SHOWN[seen.kind]}: read as records, not as text.")
@@ -183,11 +199,9 @@ def _file_units(
             small.append(str(path))
             gathered += size
         elif seen.kind == "parquet":
-            for start, stop in parquet_groups(str(path), text_field, UNIT_BYTES):
+            for start, stop in groups:
                 yield Unit("parquet", (str(path),), start, stop, optional, text_field)
         elif seen.packed or seen.kind in ("json", "arrow"):
-            if seen.kind == "arrow":
-                check_arrow(str(path), text_field)
             yield Unit(seen.kind, (str(path),), optional=optional, text_field=text_field)
         else:
             for start in range(0, size, UNIT_BYTES):

@@ -20,7 +20,8 @@ way.
 import heapq
 import math
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import google_crc32c
@@ -36,6 +37,8 @@ PIECE = 512
 """Bytes that a stratum gives at least, where it has four times as many."""
 _END = 2048
 """Of a long document at least so many bytes are held out, if the stratum's share is as many."""
+_SHORTEST = 32
+"""Of what has many copies, at least so many bytes of each, or half."""
 _FILE = 4096
 """Of more files, those whose share is at least so many bytes are strata of their own."""
 TOLD = "told "
@@ -207,8 +210,11 @@ def rule_of(strata: Sketches, share: float) -> Rule:
             divided.append(sketch)
         else:
             rest.merge(sketch)
+    copies: Counter = Counter()
+    for sketch in strata.values():
+        copies.update({key: number for key, (_, number) in sketch.lowest.items()})
     for sketch in (*divided, rest):
-        for key, size in _sizes(sketch, share).items():
+        for key, size in _sizes(sketch, share, copies).items():
             chosen[key] = max(chosen.get(key, 0), size)
     by_chance = {
         key: chance.size(key, size)
@@ -218,11 +224,12 @@ def rule_of(strata: Sketches, share: float) -> Rule:
     return Rule(share, {key: size for key, size in chosen.items() if size != by_chance[key]})
 
 
-def _sizes(sketch: Sketch, share: float) -> dict[int, int]:
-    """How many bytes are held out of each of the documents that are remembered of a stratum."""
+def _sizes(sketch: Sketch, share: float, copies: Mapping[int, int]) -> dict[int, int]:
+    """How many bytes are held out of each of the documents that are remembered of a stratum.
+    copies: how many there are of each in all strata."""
     lowest = sorted(sketch.lowest.items())[:_SKETCH]
     sizes = {key: Rule(share).size(key, size) for key, (size, _) in lowest}
-    held = sum(sizes[key] * copies for key, (_, copies) in lowest)
+    held = sum(sizes[key] * here for key, (_, here) in lowest)
     target, most = share * sketch.size, (1 + share) / 2 * sketch.size
     large = len(lowest) == _SKETCH and all(sizes.values())
     if large or (target / 2 <= held <= 2 * target and 0 < held <= most):
@@ -232,25 +239,32 @@ def _sizes(sketch: Sketch, share: float) -> dict[int, int]:
         least = min(PIECE, sketch.size // 4)
         target = max(target, least)
         part = max(target / 4, min(target, _END))
+        # What has many copies last: even a little of each is much.
+        lowest.sort(key=lambda item: copies[item[0]] * min(item[1][0], part) > 2 * target)
         while True:
-            sizes = none | _parts(lowest, target, part, most)
-            taken = sum(sizes[key] * copies for key, (_, copies) in lowest)
+            sizes = none | _parts(lowest, target, part, most, copies)
+            taken = sum(sizes[key] * here for key, (_, here) in lowest)
             if taken >= target or part >= max(size for _, (size, _) in lowest):
                 break
             part *= 2
     return sizes
 
 
-def _parts(lowest: list, target: float, part: float, most: float) -> dict[int, int]:
-    """Of documents in order, all or a part of about so many bytes, until they are the target."""
+def _parts(
+    lowest: list, target: float, part: float, most: float, copies: Mapping[int, int]
+) -> dict[int, int]:
+    """Of documents in order, all or a part of about so many bytes (of one with many copies, of all
+    together), until they are the target."""
     sizes: dict[int, int] = {}
     taken = 0
-    for key, (size, copies) in lowest:
+    for key, (size, here) in lowest:
         if taken >= target:
             break
-        whole = size <= 2 * part and taken + size * copies <= most
-        sizes[key] = size if whole else min(math.ceil(part), size // 2)
-        taken += sizes[key] * copies
+        few = copies[key] == 1 or copies[key] * size <= 2 * target
+        whole = few and size <= 2 * part and taken + size * here <= most
+        each = part if few else max(part / copies[key], _SHORTEST)
+        sizes[key] = size if whole else min(math.ceil(each), size // 2)
+        taken += sizes[key] * here
     return sizes
 
 

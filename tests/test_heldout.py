@@ -134,6 +134,23 @@ def test_strata_of_any_shape():
         assert len(documents) < 20 or held < max(2.5 * share * total, 4096) or share > 0.4
 
 
+def test_copies_are_not_much_of_it():
+    """One document of which there are many copies, here or in another stratum, is not half of all
+    that is held out; nor is text of nothing else."""
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        many, rare = Sketch(), Sketch()
+        text, others = rng.bytes(700), [rng.bytes(700) for _ in range(3)]
+        whole = [text] * 2000 + others[: rng.integers(0, 4)]
+        few = [text, *others[: rng.integers(0, 4)]]
+        for sketch, documents in ((many, whole), (rare, few)):
+            for document in documents:
+                sketch.add(document)
+        rule = rule_of({"told many": many, "told rare": rare}, 0.01)
+        held = [sum(rule.size(*_key(d)) for d in documents) for documents in (whole, few)]
+        assert 0 < held[0] < 0.1 * many.size and 0 < held[1] < rare.size
+
+
 def _key(document):
     import google_crc32c
 
@@ -240,6 +257,7 @@ def test_told_labels(tmp_path):
         ("folder", "t/en/a/1.txt t/en/b/2.txt t/de/3.txt t/4.txt", "en en de t"),
         ("folder", "t/1.txt", "t"),
         (None, "t/\udce9\n.txt", "none"),
+        (None, "t/[el].txt t/a[b].txt", "(el) a(b)"),  # data.source could not name them
     ],
 )  # fmt: skip
 def test_names_as_labels(by, files, expected):

@@ -215,6 +215,22 @@ def test_interrupted_continues(many_units, tmp_path, monkeypatch):
     assert checksums(prepared(out, many_units, heldout=0.2)) == checksums(whole)
 
 
+def test_a_file_that_changes_while_it_is_read(many_units, tmp_path, monkeypatch):
+    """The corpus would not be what its recipe says, and a part made anew another one."""
+    real = preparing._prepare_unit
+    last = max(path for path in many_units.rglob("*") if path.is_file())
+
+    def growing(job):
+        with open(last, "ab") as file:
+            file.write(b"more")
+        return real(job)
+
+    monkeypatch.setattr(preparing, "_prepare_unit", growing)
+    with pytest.raises(DataError, match=f"{last.name} changed while it was read. Delete "):
+        prepared(tmp_path / "out", many_units)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
 def test_stdlib_is_text():
     found = [d for d in documents(find_units(["stdlib"], "text", None)[0])]
     assert 1_000_000 < sum(map(len, found)) < 10_000_000

@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 import socket
 import tempfile
 from pathlib import Path
@@ -300,6 +301,44 @@ def test_bad_records_are_left_out_if_told(tmp_path):
         "left out 6: 1 a damaged file, 3 a record without text, 2 not JSON",
     ):  # fmt: skip
         assert said in done.stdout, done.stdout
+
+
+def test_a_damaged_file_is_left_out_if_told(tmp_path):
+    """A small one is met as a large one is: it stops, or what comes before the damage is read."""
+    table = pa.table({"body": ["x"]})
+    for name in ("a.parquet", "b.parquet"):
+        pq.write_table(table, tmp_path / name)
+    (tmp_path / "a.parquet").write_bytes((tmp_path / "b.parquet").read_bytes()[:-9])
+    packed = gzip.compress(b'{"text": "one"}\n' * 9)
+    write(tmp_path, {"c.jsonl.gz": packed + packed[:-9], "d.jsonl": b'{"text": "two"}'})
+    survey = Survey()
+    units = find_units([str(tmp_path)], "text", None, survey, skip_bad=True)
+    found = [document for unit in units for document in documents(unit)]
+    assert {bytes(d) for d in found if d} == {b"one", b"two"} and len(found) >= 11
+    assert [d.kind for d in found if isinstance(d, Skipped)] == ["a damaged file"]
+    assert survey.counted() == {"a file without records": 2}
+    for name, said in (
+        ("a.parquet", "Parquet"),
+        ("b.parquet", "no column"),
+        ("c.jsonl.gz", "gzip"),
+    ):
+        with pytest.raises(DataError, match=f"{name}.*{said}"):
+            read(tmp_path)
+        (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x50\x2a\x4d\x18\4\0\0\0abcd" + zstd(LINES),  # as pzstd begins
+        bz2.compress(b"") + bz2.compress(LINES),
+        zstd(LINES[:20]) + zstd(LINES[20:]),
+        gzip.compress(b"") + gzip.compress(LINES),
+    ],
+)
+def test_of_several_parts(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    assert read(tmp_path / "a") == ONE_TWO
 
 
 def test_a_record_a_file(tmp_path):
