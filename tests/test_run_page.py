@@ -232,6 +232,10 @@ def test_status(tmp_path):
     assert (
         "running, at step 30 of 60 at 20" in made and 'id="reload"' in made.partition("<main>")[0]
     )
+    (folder / "results.json").write_text('{"stopped": true, "step": 30}')
+    assert "stopped at step 30 of 60" in page([folder])
+    (folder / "results.json").write_text('{"stopped": true, "step": 20}')  # it was continued
+    assert "running, at step 30 of 60" in page([folder])
     (folder / "results.json").write_text(
         '{"finished": true, "step": 60}'
     )  # the lock is kept a while

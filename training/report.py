@@ -261,9 +261,11 @@ class Reporter:
             **self._about,
         }
 
-    def leave(self, finished: bool = False, **more: Any) -> dict[str, Any]:
-        """Write results.json and the page; returns the results. Raises OSError."""
-        results = self.results(finished) | more
+    def leave(self, finished: bool = False, stopped: bool = False, **more: Any) -> dict[str, Any]:
+        """Write results.json and the page; returns the results. Raises OSError.
+
+        stopped: the run ends here, before its last step or without being sound."""
+        results = self.results(finished) | {"stopped": stopped} | more
         if self._workdir is not None:
             files.write_json(self._workdir / RESULTS, results)
             self.make_page()
