@@ -281,6 +281,15 @@ def test_several_runs(tmp_path):
     assert "not of the same text" in page(folders)
 
 
+def test_labels_that_are_only_scored_at_the_end_have_no_curve(tmp_path):
+    late = {f"late{i}": {"bits_per_byte": i, "bytes": 9, "documents": 1} for i in range(20)}
+    about = {"heldout/bits_per_byte": 3.0, "heldout/bytes": 180, "heldout/by_label": late}
+    made = page([make_run(tmp_path / "run", step=60, **about)])
+    assert "late19" in made
+    drawn = [one["label"] for one in embedded(made)["charts"][1]["series"]]
+    assert drawn == ["de/<b>", "eng"]
+
+
 def test_thousands_of_labels(tmp_path):
     folder = make_run(tmp_path / "run", 2)
     labels = {f"heldout/bits_per_byte/lang{i}": i / 100 for i in range(3000)}

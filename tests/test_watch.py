@@ -204,7 +204,7 @@ def test_the_pipe(watched):
         rf"^scores +{workdir}/results.json$",
         rf"^page +{workdir}/report.html$",
         rf"^commands +python .*evaluate.py {workdir}$",
-        rf"python .*train.py --workdir {workdir} --train.steps 60$",
+        rf"python .*train.py --workdir {workdir} --train.steps 60 --train.rewarm True$",
     ):
         assert re.search(said, text, re.MULTILINE), said
 

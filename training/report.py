@@ -24,7 +24,7 @@ from octavo.run.score import by_label
 from octavo.training.evaluation import PROMPT, Evaluation, Evaluator, results_of
 from octavo.training.folder import from_leader
 from octavo.training.metrics import METRICS, History, MetricsLog, of_parts
-from octavo.training.optimizer import learning_rate
+from octavo.training.optimizer import learning_rate, rate_after
 from octavo.training.screen import Screen, Standing, clock, human
 from octavo.training.tracker import Tracker
 from octavo.training.trainer import Trainer
@@ -317,8 +317,11 @@ class Reporter:
         yield f"models     {workdir / 'checkpoints'}"
         yield f"commands   {_command('evaluate')} {where}"
         yield f'           {_command("generate")} {where} --prompt "{PROMPT}"'
-        more = 2 * self._trainer.config.train.steps
-        yield f"           {_command('train')} --workdir {where} --train.steps {more}"
+        config, steps = self._trainer.config, self._trainer.config.train.steps
+        # A rate that has come down to nothing rises only if asked to.
+        rate = rate_after(config, steps, self._trainer.replanned)
+        rises = "" if rate else " --train.rewarm True"
+        yield f"           {_command('train')} --workdir {where} --train.steps {2 * steps}{rises}"
 
     def _earlier_results(self) -> dict[str, Any]:
         """What the run left when it was last stopped, or scored; of damage, nothing."""
