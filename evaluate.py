@@ -71,7 +71,7 @@ def evaluate(arguments: Arguments) -> dict:
     from rich.progress import Progress
 
     from octavo.data.heldout import Held, heldout_documents
-    from octavo.data.pipeline import parse_source
+    from octavo.data.pipeline import folders_of, parse_source
     from octavo.data.shards import Corpus
     from octavo.evaluation.parallel import read_parallel
     from octavo.run.opened import open_run
@@ -86,10 +86,9 @@ def evaluate(arguments: Arguments) -> dict:
     if arguments.parallel:
         documents = read_parallel(arguments.parallel, arguments.sentences)
     elif documents is None:
-        folders = [folder for folder, _ in parse_source(source)]
         if arguments.json is not None:
-            check_output(arguments.json, "--json", *folders)
-        corpora = [Corpus(folder) for folder in folders]
+            check_output(arguments.json, "--json", *folders_of(source))
+        corpora = [Corpus(part) for part, _ in parse_source(source)]
         held = heldout_documents(corpora, arguments.most_bytes)
         if not held:
             raise ConfigError(f"{source} has no held-out documents; score a file with --text.")

@@ -126,9 +126,11 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
         reporter(step, *about)
         if reporter.in_a_row >= settings.give_up_after:
             checkpoints.wait()
+            how = folder.give_up(workdir, checkpoints, config, step, reporter.in_a_row)
+            with contextlib.suppress(OSError):
+                reporter.leave(stopped=True)
             raise cli.RunError(
-                f"{reporter.in_a_row} steps in a row up to step {step} were not finite. "
-                + folder.give_up(workdir, checkpoints, config, step, reporter.in_a_row)
+                f"{reporter.in_a_row} steps in a row up to step {step} were not finite. {how}"
             )
         watchdog.alive()
 
@@ -176,15 +178,17 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
                 if heldout and stop.by_person and not reporter.scored:
                     screen.log("scoring what was learned so far; Ctrl-C again ends at once")
                     reporter.take(evaluate(state))
-                reporter.leave()
+                reporter.leave(stopped=True)
             raise cli.Preempted(f"{saved} is saved in {workdir}")
     watchdog.begin("saving")
     checkpoints.wait()
     if not sound or reporter.skipped > (steps - first_step) / 2:
+        how = folder.give_up(workdir, checkpoints, config, steps, reporter.in_a_row)
+        with contextlib.suppress(OSError):
+            reporter.leave(stopped=True)
         raise cli.RunError(
             f"{reporter.skipped} of {steps - first_step} steps were not finite and were skipped"
-            f"{'' if sound else ', and what the last one left is not kept'}. "
-            + folder.give_up(workdir, checkpoints, config, steps, reporter.in_a_row)
+            f"{'' if sound else ', and what the last one left is not kept'}. {how}"
         )
     checkpoints.close()
     reporter.close()

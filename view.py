@@ -107,7 +107,7 @@ def _units(
     """The text that is shown, and how each run, by its name, cuts it. text: None: what was held
     out."""
     from octavo.data.heldout import heldout_documents
-    from octavo.data.pipeline import parse_source
+    from octavo.data.pipeline import folders_of, parse_source
     from octavo.data.shards import Corpus
     from octavo.evaluation import viewer
     from octavo.run.opened import open_run
@@ -116,11 +116,10 @@ def _units(
     for folder, path in zip(arguments.runs, paths, strict=True):
         run = open_run(folder)
         if arguments.text is None and not text:
-            folders = [where for where, _ in parse_source(run.config.data.source)]
-            check_output(out, "--out", *folders)
-            documents = heldout_documents(
-                [Corpus(where) for where in folders], arguments.most_bytes
-            )
+            source = run.config.data.source
+            check_output(out, "--out", *folders_of(source))
+            corpora = [Corpus(part) for part, _ in parse_source(source)]
+            documents = heldout_documents(corpora, arguments.most_bytes)
             text = b"\n".join(one.text for one in documents)
         text = viewer.beginning(text, arguments.most_bytes)
         if not text:

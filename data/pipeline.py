@@ -202,6 +202,11 @@ def parse_source(source: str) -> list[tuple[Path, float]]:
     return parsed
 
 
+def folders_of(source: str) -> list[Path]:
+    """The folders of the parts of ``data.source``, without labels."""
+    return [Path(folder_and_label(str(named))[0]) for named, _ in parse_source(source)]
+
+
 def make_plan(
     config: DataConfig,
     seed: int,

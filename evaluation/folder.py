@@ -95,15 +95,17 @@ class Folder:
         steps = number(self.settings.get("train.steps"))
         of = f"{self.step:,}" if steps is None else f"{self.step:,} of {steps:,.0f}"
         done = steps is not None and self.step >= steps
-        lives = _lives(self.path / "lock")
+        # Who writes the page of a run that is stopping still holds its lock.
+        stopped = self.results.get("stopped") is True and self.results.get("step") == self.step
+        lives = not stopped and _lives(self.path / "lock")
+        if not lives and (self.path / "diverged.json").exists():
+            return f"gave up at step {of}: its steps were not finite", False
         if done and (self.results.get("finished") is True or not lives):
             return f"finished at step {self.step:,}", False
         if lives:
             return f"running, at step {of} at {time.strftime('%Y-%m-%d %H:%M %Z')}", True
         if not self.step:
             return "nothing is logged yet", False
-        if (self.path / "diverged.json").exists():
-            return f"gave up at step {of}: its steps were not finite", False
         return f"stopped at step {of}", False
 
     def newest(self, name: str) -> float | None:

@@ -129,7 +129,9 @@ def _drawn_labels(runs: list[Folder]) -> list[str]:
     scores: dict[str, float] = {}
     for run in runs:
         if len(run.curves.heldout) > 1:
-            scores = run.label_scores | scores
+            drawn = set().union(*run.curves.heldout)
+            there = {k: v for k, v in run.label_scores.items() if f"{HELDOUT}/{k}" in drawn}
+            scores = there | scores
     ranked = sorted(scores, key=scores.__getitem__, reverse=True)
     if len(ranked) < 2:
         return []

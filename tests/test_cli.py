@@ -215,6 +215,8 @@ def test_run_that_diverges_fails(tiny, tmp_path):
     assert "3 steps in a row" in done.stderr and "were not finite" in done.stderr
     assert "Traceback" not in done.stderr
     assert not [p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+    assert json.loads((tmp_path / "results.json").read_text())["stopped"] is True
+    assert "gave up at step" in (tmp_path / "report.html").read_text()
 
 
 def test_presets_are_found_by_name():

@@ -7,18 +7,22 @@ import numpy as np
 import pytest
 
 from helpers import run, words
+from octavo.configs import presets
+from octavo.configs.model import ModelConfig
 from octavo.configs.schema import DataConfig
 from octavo.data import prepare as preparing
 from octavo.data import sources
 from octavo.data.errors import DataError
 from octavo.data.heldout import heldout_documents
 from octavo.data.labels import labels_of
-from octavo.data.manifest import read_manifest
-from octavo.data.pipeline import batches, make_plan, parse_source
+from octavo.data.manifest import read_manifest, tokenizer_of
+from octavo.data.pipeline import batches, folders_of, make_plan, parse_source
 from octavo.data.prepare import Splitting, prepare
 from octavo.data.shards import Corpus
 from octavo.data.sources import find_units
 from octavo.data.split import Rule, Sketch, cut_end, rule_of
+from octavo.run.marks import check_prepared
+from octavo.run.size import vocabulary_of
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.words import WordTokenizer
 
@@ -309,9 +313,23 @@ def test_one_label_of_a_corpus(labelled, files, tmp_path):
     assert Corpus(tmp_path / "odd[el]").documents == Corpus(labelled).documents
 
 
+def test_a_label_is_found_wherever_a_source_is_read(labelled):
+    source = f"{labelled}[el]:0.75,{labelled}[en]:0.25"
+    assert folders_of(source) == [labelled] * 2
+    check_prepared(ModelConfig(), source)
+    check_prepared(presets()["spacebyte"].model, source)
+    with pytest.raises(DataError, match=f"{labelled} has no marks"):
+        check_prepared(presets()["blt"].model, source)
+    with pytest.raises(DataError, match=r"nowhere is not a prepared corpus.*--out nowhere"):
+        check_prepared(ModelConfig(), "nowhere[el]")
+
+
 def test_it_is_told(files, tmp_path):
     done = run("prepare.py", str(files), "--out", str(tmp_path / "out"), "--tokenizer", "bpe:300")
     assert done.returncode == 0, done.stderr
+    labelled = vocabulary_of(f"{tmp_path / 'out'}[el]:0.5", ModelConfig())
+    assert labelled == tokenizer_of(tmp_path / "out", read_manifest(tmp_path / "out")).vocabulary
+    assert labelled.size == 300
     for name in LANGUAGES:
         documents, size = Corpus(tmp_path / "out", "heldout").by_label()[name]
         assert f"  {name:24} {documents:>8,} documents {size:>14,} bytes, " in done.stdout

@@ -232,6 +232,10 @@ def test_status(tmp_path):
     assert (
         "running, at step 30 of 60 at 20" in made and 'id="reload"' in made.partition("<main>")[0]
     )
+    (folder / "results.json").write_text('{"stopped": true, "step": 30}')
+    assert "stopped at step 30 of 60" in page([folder])
+    (folder / "results.json").write_text('{"stopped": true, "step": 20}')  # it was continued
+    assert "running, at step 30 of 60" in page([folder])
     (folder / "results.json").write_text(
         '{"finished": true, "step": 60}'
     )  # the lock is kept a while
@@ -275,6 +279,15 @@ def test_several_runs(tmp_path):
     results = json.loads((folders[0] / "results.json").read_text())
     (folders[0] / "results.json").write_text(json.dumps(results | {"heldout/bytes": 90}))
     assert "not of the same text" in page(folders)
+
+
+def test_labels_that_are_only_scored_at_the_end_have_no_curve(tmp_path):
+    late = {f"late{i}": {"bits_per_byte": i, "bytes": 9, "documents": 1} for i in range(20)}
+    about = {"heldout/bits_per_byte": 3.0, "heldout/bytes": 180, "heldout/by_label": late}
+    made = page([make_run(tmp_path / "run", step=60, **about)])
+    assert "late19" in made
+    drawn = [one["label"] for one in embedded(made)["charts"][1]["series"]]
+    assert drawn == ["de/<b>", "eng"]
 
 
 def test_thousands_of_labels(tmp_path):

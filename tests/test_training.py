@@ -148,6 +148,8 @@ def test_schedules():
     cosine = rates(schedule="cosine")
     expected = 0.1 + 0.9 * (1 + np.cos(np.pi * np.arange(91) / 90)) / 2
     np.testing.assert_allclose(cosine[10:], expected, atol=1e-6)
+    short = rates(schedule="wsd", decay_fraction=1.0)  # the warm-up leaves less
+    np.testing.assert_allclose(short[10:], 1 - np.arange(91) / 90, atol=1e-6)
 
 
 def test_only_matrices_decay():

@@ -55,10 +55,7 @@ def replan(config: Config, record: Record | None) -> Replanned | None:
         return None
     if saved.train.steps == config.train.steps:
         return before
-    # A plan that never decays says nothing of what follows its last step.
-    ended = record.step == saved.train.steps and not saved.optimizer.decay_fraction
-    at = record.step - 1 if ended else record.step
-    rate = _at(learning_rate(saved.optimizer, saved.train.steps, before), at)
+    rate = rate_after(saved, record.step, before)
     if not rate and not config.train.rewarm:
         raise ConfigError(
             f"the learning rate of {config.workdir or 'this run'} has decayed to 0 at step "
@@ -67,6 +64,14 @@ def replan(config: Config, record: Record | None) -> Replanned | None:
             f"before its decay, up to step {_hold(saved)}: --train.init-from RUN@STEP."
         )
     return Replanned(record.step, rate, config.train.rewarm)
+
+
+def rate_after(config: Config, step: int, replanned: Replanned | None) -> float:
+    """What a run of ``config`` goes on from where it is asked for more steps after ``step``."""
+    optimizer, steps = config.optimizer, config.train.steps
+    # A plan that never decays says nothing of what follows its last step.
+    ended = step == steps and not optimizer.decay_fraction
+    return _at(learning_rate(optimizer, steps, replanned), step - 1 if ended else step)
 
 
 def _hold(config: Config) -> int:
@@ -110,7 +115,8 @@ def _planned(config: OptimizerConfig, steps: int) -> optax.Schedule:
         # A run shorter than its warm-up still needs one step to fall in.
         after = optax.cosine_decay_schedule(peak, max(steps - warmup, 1), alpha=0.1)
     else:
-        decay = max(round(config.decay_fraction * steps), 1)
+        # Down to nothing at the last step, also where the warm-up leaves less than the fraction.
+        decay = max(min(round(config.decay_fraction * steps), steps - warmup), 1)
         after = optax.schedules.linear_schedule(
             peak, 0.0, decay, transition_begin=max(steps - warmup - decay, 0)
         )

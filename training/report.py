@@ -24,7 +24,7 @@ from octavo.run.score import by_label
 from octavo.training.evaluation import PROMPT, Evaluation, Evaluator, results_of
 from octavo.training.folder import from_leader
 from octavo.training.metrics import METRICS, History, MetricsLog, of_parts
-from octavo.training.optimizer import learning_rate
+from octavo.training.optimizer import learning_rate, rate_after
 from octavo.training.screen import Screen, Standing, clock, human
 from octavo.training.tracker import Tracker
 from octavo.training.trainer import Trainer
@@ -261,9 +261,11 @@ class Reporter:
             **self._about,
         }
 
-    def leave(self, finished: bool = False, **more: Any) -> dict[str, Any]:
-        """Write results.json and the page; returns the results. Raises OSError."""
-        results = self.results(finished) | more
+    def leave(self, finished: bool = False, stopped: bool = False, **more: Any) -> dict[str, Any]:
+        """Write results.json and the page; returns the results. Raises OSError.
+
+        stopped: the run ends here, before its last step or without being sound."""
+        results = self.results(finished) | {"stopped": stopped} | more
         if self._workdir is not None:
             files.write_json(self._workdir / RESULTS, results)
             self.make_page()
@@ -315,8 +317,11 @@ class Reporter:
         yield f"models     {workdir / 'checkpoints'}"
         yield f"commands   {_command('evaluate')} {where}"
         yield f'           {_command("generate")} {where} --prompt "{PROMPT}"'
-        more = 2 * self._trainer.config.train.steps
-        yield f"           {_command('train')} --workdir {where} --train.steps {more}"
+        config, steps = self._trainer.config, self._trainer.config.train.steps
+        # A rate that has come down to nothing rises only if asked to.
+        rate = rate_after(config, steps, self._trainer.replanned)
+        rises = "" if rate else " --train.rewarm True"
+        yield f"           {_command('train')} --workdir {where} --train.steps {2 * steps}{rises}"
 
     def _earlier_results(self) -> dict[str, Any]:
         """What the run left when it was last stopped, or scored; of damage, nothing."""
