@@ -18,6 +18,7 @@ from octavo.configs import presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig
 from octavo.configs.schema import Config, DataConfig, TrainConfig
+from octavo.data.errors import DataError
 from octavo.data.marks import SubwordMarks
 from octavo.data.pipeline import BatchSource, make_plan
 from octavo.data.prepare import prepare
@@ -28,9 +29,10 @@ from octavo.decoding.sampling import Sampling, generate
 from octavo.run import codec
 from octavo.run.directory import MARKER
 from octavo.run.marks import EntropyMarks, check_marks
-from octavo.run.opened import Run
+from octavo.run.opened import Run, open_run
 from octavo.tokenizers.bytes import BOS, ByteTokenizer
 from octavo.tokenizers.unigram import UnigramTokenizer
+from octavo.train import train
 
 TEXTS = [words(i, 300 + 40 * i) for i in range(8)] + [b"a\x02b\x10 end", random_text(1, 200)]
 
@@ -146,6 +148,8 @@ LONG = [
     b"\xff\xfe\x80" * 30, b"", b"a",
 ]  # fmt: skip
 """Several times as long as a row of the small model, of bytes of every kind."""
+SPEEDS = np.array([2, 3, 1, 3, 2, 0, 0])
+"""Thirds of what is offered that each of them reads at a time, and one id."""
 
 
 def test_entropies_are_those_of_windows(small):
@@ -186,8 +190,8 @@ def test_marks_one_after_another_are_those_of_documents(small, sizes):
     found = np.zeros_like(tokens)
     for size in itertools.cycle(sizes):
         part = np.stack([row[at : at + size] for row, at in zip(tokens, read, strict=True)])
-        # Rows move on at different speeds.
-        most = np.minimum(size, 1 + np.arange(rows) * size // 3)
+        # Rows move on at different speeds; a long one must not take one id at a time.
+        most = np.minimum(size, 1 + SPEEDS * size // 3)
         valid = np.minimum(most, lengths - read).astype(np.int32)
         marks, _ = extend(mark.params, part, cache, np.minimum(size, lengths - read))
         for row, (at, count) in enumerate(zip(read, valid, strict=True)):
@@ -249,11 +253,11 @@ def test_sampling_goes_by_a_documents_marks(small):
         ids = np.concatenate(list(pieces), axis=1)[0]
         text = np.append(np.frombuffer(prompt, np.uint8), ids)[:-1].astype(np.int32)
         (marks,) = mark.of_documents([text])
-        row = lambda *values: jnp.asarray(np.concatenate(values))[None]  # noqa: E731
-        ones = jnp.ones((1, len(text) + 1), jnp.int32)
-        places = jnp.arange(len(text) + 1)[None]
-        batch = Batch(row([BOS], text), ones, ones, places, ones, row([0], marks))
-        best = jnp.argmax(definition.bind(params)(batch).logits[0], axis=-1)
+        length = 1 + len(text)
+        row = lambda *values: np.append(*values).astype(np.int32)[None]  # noqa: E731
+        ones, places = np.ones((1, length), np.int32), np.arange(length)[None]
+        batch = Batch(row(BOS, text), ones, ones, places, ones, row(0, marks))
+        best = forward(definition)(params, batch)[0].argmax(axis=-1)
         np.testing.assert_array_equal(best[len(prompt) :], ids)
 
 
@@ -283,30 +287,28 @@ def test_from_a_small_model_to_patches(corpus, tmp_path):
     check_marks(presets()["blt"].model, [Corpus(Path(out)), Corpus(Path(more))])
     command = ["blt", "--data.source", out, "--data.length", "64", "--train.steps", "3",
                "--train.evaluation-bytes", "500", "--train.sample-bytes", "0",
-               "--model.layers", "1", "--model.stages.0.decoder-layers", "1",
-               "--model.hash-rows", "64"]  # fmt: skip
+               "--model.layers", "1", "--model.width", "64", "--model.heads", "2",
+               "--model.stages.0.width", "32", "--model.stages.0.heads", "2",
+               "--model.stages.0.decoder-layers", "1", "--model.hash-rows", "64"]  # fmt: skip
     done = run("train.py", *command, "--workdir", patches)
     assert done.returncode == 0 and "held-out" in done.stdout, done.stderr
-    (tmp_path / "text").write_bytes(words(3, 150))
-    for script in (
-        ("compress.py", patches, str(tmp_path / "text"), str(tmp_path / "packed")),
-        ("compress.py", "--decompress", patches, str(tmp_path / "packed"), str(tmp_path / "back")),
-    ):
-        done = run(*script)
-        assert done.returncode == 0, done.stderr
-    assert (tmp_path / "back").read_bytes() == words(3, 150)
-    # Without the small model's marks it is one sentence.
-    command[2] = corpus
-    done = run("train.py", *command, "--workdir", str(tmp_path / "no"))
-    assert done.returncode == 2 and "has no marks" in done.stderr
+    opened = open_run(patches)
+    assert opened.decompress(opened.compress(words(3, 70))) == words(3, 70)
+
+
+def test_without_marks_it_is_one_sentence(corpus, tmp_path):
+    config = dataclasses.replace(presets()["blt"], data=DataConfig(source=corpus, length=64))
+    with pytest.raises(DataError, match="has no marks"):
+        train(dataclasses.replace(config, workdir=str(tmp_path / "no")))
+    assert not (tmp_path / "no").exists()
 
 
 def test_subword_marks_are_no_units(marked, tmp_path):
     """They look ahead; a model may only learn to predict them."""
-    config = dataclasses.replace(Config(), data=DataConfig(source=str(marked), length=64))
-    done = run("train.py", "blt", *arguments_of(config, tmp_path)[:2],
-               "--data.source", str(marked), "--data.length", "64")  # fmt: skip
-    assert done.returncode == 2 and "decides as it reads" in done.stderr, done.stderr
+    config = dataclasses.replace(presets()["blt"], data=DataConfig(source=str(marked), length=64))
+    with pytest.raises(ConfigError, match="decides as it reads"):
+        train(dataclasses.replace(config, workdir=str(tmp_path / "no")))
+    assert not (tmp_path / "no").exists()
 
 
 def described(folder, marks: dict, checksum: int | None = None, length: int = 64):

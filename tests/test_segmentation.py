@@ -139,12 +139,17 @@ def test_the_begin_id_is_the_tokenizers(name):
     positions = jnp.array([[0, 1, 2, 3, 4, 5, 0, 1, 2, 3]])
     none = jnp.zeros_like(tokens)
     batch = Batch(tokens, tokens, documents, positions, documents, none)
-    found = definition.bind(params)(batch)
-    opened = found.levels[0].decision.ends[0]
-    assert jnp.flatnonzero(opened).tolist() == [0, 6]
-    model = definition.bind(params)
-    alone, _ = model.extend(tokens[:, :6], model.init_cache(1, 16))
-    np.testing.assert_allclose(alone, found.logits[:, :6], atol=1e-4)
+
+    @jax.jit
+    def both(params):
+        model = definition.bind(params)
+        found = model(batch)
+        alone, _ = model.extend(tokens[:, :6], model.init_cache(1, 16))
+        return found.logits, found.levels[0].decision.ends[0], alone
+
+    logits, opened, alone = both(params)
+    assert np.flatnonzero(opened).tolist() == [0, 6]
+    np.testing.assert_allclose(alone, logits[:, :6], atol=1e-4)
 
 
 def example(stage, seed=0, length=24):
@@ -169,7 +174,7 @@ def test_pools(kind):
     )  # fmt: skip
     pool = pool_of(stage.pool)(stage, 16, jnp.float32, nnx.Rngs(params=0))
     x, units = example(stage)
-    found = pool(jnp.asarray(x), units)
+    found = nnx.jit(lambda pool, x: pool(x, units))(pool, jnp.asarray(x))
     for row in range(2):
         for k in range(int(units.unit_of[row, -1]) + 1):
             at = in_unit(units, row, k)
@@ -297,7 +302,8 @@ def test_rows_have_room():
         ends = jnp.asarray(np.frombuffer(random_text(0, length), np.uint8) % 2 == 0)[None]
         none = jnp.zeros(1, jnp.int32)
         fresh = jnp.zeros((1, length), bool).at[0, 0].set(True)
-        boundary, _ = bounded(ends, stage, jnp.arange(length)[None], none, none, fresh)
+        places = jnp.arange(length)[None]
+        boundary, _ = jax.jit(bounded, static_argnums=1)(ends, stage, places, none, none, fresh)
         assert int(boundary.sum()) <= row_units(stage, length) - 2
 
 
