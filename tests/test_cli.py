@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from octavo.arguments import check_output, read_file
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, to_json
+from octavo.data.errors import DataError
 
 pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
 
@@ -132,17 +134,19 @@ def test_evaluate(trained, tiny, tmp_path):
 def test_evaluate_wrong_use(trained, tmp_path):
     workdir, _ = trained
     (tmp_path / "empty.txt").write_bytes(b"")
-    for arguments, code, said in (
-        ([str(tmp_path)], 2, "is no run directory: it has no config.json"),
-        ([str(workdir), "--text", "nope.txt"], 2, "--text nope.txt cannot be read"),
-        ([str(workdir), "--text", str(tmp_path / "empty.txt")], 2, "is empty"),
-        ([str(workdir), "--text", "a", "--data", "b"], 2, "not both"),
-        ([str(workdir), "--overlap", "64"], 2, "--overlap lies in [0, 64)"),
-        ([str(workdir), "--data", str(tmp_path)], 2, "is not a prepared corpus"),
+    for arguments, said in (
+        ([str(tmp_path)], "is no run directory: it has no config.json"),
+        ([str(workdir), "--text", "nope.txt"], "--text nope.txt cannot be read"),
+        ([str(workdir), "--text", str(tmp_path / "empty.txt")], "is empty"),
+        ([str(workdir), "--text", "a", "--data", "b"], "not both"),
+        ([str(workdir), "--overlap", "64"], "--overlap lies in [0, 64)"),
+        ([str(workdir), "--data", str(tmp_path)], "is not a prepared corpus"),
     ):
-        done = run("evaluate.py", *arguments)
-        assert done.returncode == code and said in done.stderr, done.stderr
-        assert "Traceback" not in done.stderr
+        with pytest.raises((ConfigError, DataError), match=re.escape(said)):
+            evaluate.evaluate(cli.parse(evaluate.Arguments, "evaluate.py", "", arguments))
+    done = run("evaluate.py", str(tmp_path))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "is no run directory: it has no config.json" in done.stderr
 
 
 def test_generate(trained):
@@ -166,8 +170,9 @@ def test_generate(trained):
         ([str(workdir), "--speculative", str(workdir / "checkpoints")], "is no run directory"),
         (["nowhere"], "is no run directory"),
     ):
-        done = run("generate.py", *arguments, "--prompt", "x")
-        assert done.returncode == 2 and said in done.stderr, done.stderr
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            asked = cli.parse(generate.Arguments, "generate.py", "", [*arguments, "--prompt", "x"])
+            generate.generate(asked)
 
 
 def test_generate_is_exact_at_the_edges_of_text(trained):

@@ -56,15 +56,15 @@ def test_few_files():
     assert len(files_of("measure")) == len(files_of("optimizer")) == 1
 
 
-@pytest.mark.parametrize("preset", ["linear-score", "averages"])
-def test_contracts(checkout, preset):
+def test_contracts(checkout):
     """Those that a new part breaks first."""
     _, run = checkout
     chosen = "causality_when or stepwise or sharded_equals"
     done = run(
-        "-m", "pytest", "-n", "0", "tests/test_contracts.py", "-k", f"{preset} and ({chosen})"
-    )
-    assert re.search(r"\d passed", done.stdout)
+        "-m", "pytest", "-n", "0", "tests/test_contracts.py",
+        "-k", f"(linear-score or averages) and ({chosen})",
+    )  # fmt: skip
+    assert "\n6 passed" in done.stdout
 
 
 def test_train_and_measure(checkout):

@@ -5,7 +5,6 @@ import gzip
 import json
 import lzma
 import os
-import re
 import socket
 import tempfile
 from pathlib import Path
@@ -335,6 +334,7 @@ def test_a_damaged_file_is_left_out_if_told(tmp_path):
         zstd(LINES[:20]) + zstd(LINES[20:]),
         gzip.compress(b"") + gzip.compress(LINES),
     ],
+    ids=["pzstd", "bz2", "zstd", "gzip"],
 )
 def test_of_several_parts(tmp_path, content):
     (tmp_path / "a").write_bytes(content)

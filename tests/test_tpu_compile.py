@@ -101,7 +101,7 @@ def test_an_hourglass():
         assert not re.search(rf"\[(\d+,)*{length},{length}(,\d+)*\]", found.text)
 
 
-@pytest.mark.parametrize("name", ["magnet", "manta", "hnet-2stage", "mrt5"])
+@pytest.mark.parametrize("name", ["magnet", "manta", "hnet", "mrt5"])
 def test_learned_boundaries(name):
     """Noise, routes, scans and soft pools; the delete gate's trunk has no kernel of its own."""
     found = compile_step(with_data(presets()[name], batch_size=4), "v5e-4")
