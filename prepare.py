@@ -178,7 +178,7 @@ def _prepare(arguments: Arguments) -> None:
             raise ConfigError(f"{out} is {told}. Choose another --out to have labels.")
         console.print(f"{out} is {told}. Another --out has both.")
     if survey.read:
-        console.print(f"read     {_counted(survey.read)} files")
+        console.print(f"read     {_files(survey.read)}")
     if left_out := survey.counted() + prepared.left_out:
         console.print(f"left out {left_out.total():,}: {_counted(left_out)}")
     splits = read_manifest(out).splits
@@ -235,6 +235,13 @@ _MOST_LABELS = 24
 
 def _counted(kinds) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+
+
+def _files(kinds) -> str:
+    """What was read, as "2 files of JSON lines, 1 of text"."""
+    (first, count), *others = sorted(kinds.items())
+    told = [f"{count:,} file{'s' * (count > 1)} of {first}"]
+    return ", ".join(told + [f"{count:,} of {kind}" for kind, count in others])
 
 
 def _check(arguments: Arguments) -> None:

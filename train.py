@@ -49,7 +49,7 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
 
     from octavo.data.heldout import heldout_documents
     from octavo.run import mirror
-    from octavo.run.checkpoint import Checkpoints, all_finite, record_of
+    from octavo.run.checkpoint import Checkpoints, all_finite, check_settings, record_of
     from octavo.run.identity import changes
     from octavo.training import folder, initial
     from octavo.training.evaluation import Evaluator
@@ -86,10 +86,12 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
     record = record_of(workdir)  # now that nobody else adds to it
     allowed = folder.given_up(workdir, config)
     begun = None if record else folder.unsaved_start(workdir, config, allowed)
+    checkpoints = Checkpoints(workdir, settings.keep_checkpoints, settings.keep_every)
+    if record:  # that it is another run is said before what more steps of it would do
+        check_settings(record, trainer.meta, checkpoints.folder, allowed)
     trainer = trainer.continuing(record)
 
     # Continue the run that is there, or start one.
-    checkpoints = Checkpoints(workdir, settings.keep_checkpoints, settings.keep_every)
     state = checkpoints.restore(
         trainer.abstract, plan.description, trainer.meta, screen.warn, allowed
     )

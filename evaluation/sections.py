@@ -357,6 +357,8 @@ def _corpora(runs: list[Folder]) -> str:
             told = [{"folder": source}]
         for one in told:
             folder, mark = _text(one.get("folder", "")), _text(one.get("fingerprint", ""))
+            if label := one.get("label"):
+                folder += f"[{_text(label)}]"
             size = _si(one.get("bytes"), "B")
             rows.append([name, folder, f"<code>{mark}</code>", size, tokenizer])
     head = ("run", "folder", "fingerprint", "text", "tokenizer")

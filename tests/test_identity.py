@@ -369,7 +369,10 @@ def test_set_aside_is_not_a_new_run(saved):
 def test_changed_settings_at_the_command_line(tiny, finished):
     before = content(finished)
     for change, said in (
-        (["--optimizer.name", "muon"], "optimizer.name: saved 'adamw', asked for 'muon'"),
+        (
+            ["--optimizer.name", "muon", "--train.steps", "12"],
+            "optimizer.name: saved 'adamw', asked for 'muon'",
+        ),
         (["--train.steps", "12"], "the run has done 30 already. Ask for 30 or more."),
         (["--train.steps", "33"], "decayed to 0 at step 30: more steps would change nothing."),
     ):

@@ -206,7 +206,7 @@ def test_a_data_set_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "2 documents                8 bytes" in done.stdout
     for said in (
-        "read     1 Parquet files",
+        "read     1 file of Parquet",
         "left out 10: 3 JSON without text, 1 a PDF, 1 a PNG image, 1 a row without text, "
         "2 about the data, 1 empty, 1 hidden",
         "README.md lies beside records of text", "image.png is a PNG image",

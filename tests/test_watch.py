@@ -311,6 +311,7 @@ def test_a_run_that_a_person_stops_early_is_scored(way, tiny, tmp_path, monkeypa
     assert results["step"] == 2 and results["stopped"] and not results["finished"]
     assert "stopped at step 2 of 30" in (tmp_path / "report.html").read_text()
     assert ("heldout/bits_per_byte" in results) == (way == "Ctrl-C")
+    assert (results["evaluation_seconds"] > 0) == (way == "Ctrl-C")
     assert not any("heldout/bits_per_byte" in row for row in metrics_of(tmp_path).values())
 
 

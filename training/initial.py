@@ -197,6 +197,7 @@ def _misfit(path: tuple, old: dict, new: dict) -> str | None:
 
 
 def _check_allowed(asked: str, unfit: dict[tuple, str], allowed: tuple[str, ...]) -> None:
+    run, _ = _split(asked)
     refused = {path: why for path, why in unfit.items() if not _named(_name(path), allowed)}
     if not refused:
         return
@@ -206,7 +207,8 @@ def _check_allowed(asked: str, unfit: dict[tuple, str], allowed: tuple[str, ...]
     patterns = [_pattern(paths) for paths in parts.values()]
     raise ConfigError(
         f"train.init_from {asked} does not fit this model: {_listed([*refused.values()], '; ')}. "
-        "Allow by name what need not fit, which is drawn anew or left out: --train.init-allow "
+        f"Take its settings (--config {shlex.quote(f'{run}/config.json')}), or allow by name what "
+        "need not fit, which is drawn anew or left out: --train.init-allow "
         f"{shlex.join([*allowed, *patterns])}."
     )
 

@@ -31,7 +31,12 @@ def provenance(trainer: Trainer) -> dict[str, Any]:
         "seed": trainer.config.train.seed,
         "tokenizer": trainer.tokenizer.name,
         "data": [
-            {"folder": shown(str(c.folder)), "fingerprint": c.fingerprint, "bytes": c.utf8_bytes}
+            {
+                "folder": shown(str(c.folder)),
+                **({"label": c.label} if c.label else {}),
+                "fingerprint": c.fingerprint,
+                "bytes": c.utf8_bytes,
+            }
             for c in trainer.plan.corpora
         ],
         "origin": trainer.origin,

@@ -212,6 +212,7 @@ class Reporter:
     def take(self, evaluation: Evaluation | None) -> None:
         """A score that is none of those in the log, for want of one."""
         if evaluation:
+            self.history.evaluation_seconds += evaluation.seconds
             self._heldout = results_of(evaluation.score, evaluation.labels, evaluation.step)
             self._tell(evaluation)
 
