@@ -5,7 +5,6 @@ import gzip
 import json
 import lzma
 import os
-import re
 import socket
 import tempfile
 from pathlib import Path
