@@ -134,6 +134,14 @@ def test_strata_of_any_shape():
         assert len(documents) < 20 or held < max(2.5 * share * total, 4096) or share > 0.4
 
 
+def test_chance_gives_a_small_stratum_enough():
+    """What chance holds out of it may be a line."""
+    others = {2**31 + i: (200, 1) for i in range(59)}
+    sketch = Sketch(60, 80 + 59 * 200, {1: (80, 1), **others})
+    rule = rule_of({"told x": sketch}, 0.01)
+    assert 256 <= sum(rule.size(key, size) for key, (size, _) in sketch.lowest.items()) <= 1024
+
+
 def test_copies_are_not_much_of_it():
     """One document of which there are many copies, here or in another stratum, is not half of all
     that is held out; nor is text of nothing else."""
