@@ -87,9 +87,9 @@ def evaluate(arguments: Arguments) -> dict:
         documents = read_parallel(arguments.parallel, arguments.sentences)
     elif documents is None:
         folders = [folder for folder, _ in parse_source(source)]
-        if arguments.json is not None:
-            check_output(arguments.json, "--json", *folders)
         corpora = [Corpus(folder) for folder in folders]
+        if arguments.json is not None:
+            check_output(arguments.json, "--json", *(corpus.folder for corpus in corpora))
         held = heldout_documents(corpora, arguments.most_bytes)
         if not held:
             raise ConfigError(f"{source} has no held-out documents; score a file with --text.")

@@ -116,11 +116,9 @@ def _units(
     for folder, path in zip(arguments.runs, paths, strict=True):
         run = open_run(folder)
         if arguments.text is None and not text:
-            folders = [where for where, _ in parse_source(run.config.data.source)]
-            check_output(out, "--out", *folders)
-            documents = heldout_documents(
-                [Corpus(where) for where in folders], arguments.most_bytes
-            )
+            corpora = [Corpus(where) for where, _ in parse_source(run.config.data.source)]
+            check_output(out, "--out", *(corpus.folder for corpus in corpora))
+            documents = heldout_documents(corpora, arguments.most_bytes)
             text = b"\n".join(one.text for one in documents)
         text = viewer.beginning(text, arguments.most_bytes)
         if not text:

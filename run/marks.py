@@ -22,7 +22,7 @@ from octavo.configs.model import ModelConfig
 from octavo.data.errors import DataError
 from octavo.data.manifest import read_manifest
 from octavo.data.pipeline import parse_source
-from octavo.data.shards import Corpus
+from octavo.data.shards import Corpus, folder_and_label
 from octavo.files import read_json, write_json
 from octavo.model.check import check_vocabulary, ends_at_marks, reads_marks
 from octavo.model.entropy import entropy
@@ -259,7 +259,8 @@ _OWN = " (stdlib is the text that comes with Python; for your own, name its file
 def check_prepared(model: ModelConfig, source: str) -> None:
     """Raise DataError, with the commands that make it, for a part of ``data.source`` that is no
     corpus, or lacks the marks that the model reads."""
-    for folder, _ in parse_source(source):
+    for name, _ in parse_source(source):
+        folder = Path(folder_and_label(str(name))[0])
         if not folder.exists():
             raise DataError(
                 f"{folder} is not a prepared corpus: make one with {commands_for(model, folder)}."

@@ -12,6 +12,7 @@ from octavo.configs.schema import Config, DataConfig
 from octavo.data.errors import DataError
 from octavo.data.manifest import read_manifest, tokenizer_of
 from octavo.data.pipeline import parse_source
+from octavo.data.shards import folder_and_label
 from octavo.data.stdlib import VARIANTS
 from octavo.model.units.pools import pool
 from octavo.model.units.segmenters import segmenter
@@ -52,7 +53,7 @@ def vocabulary_of(source: str, model: ModelConfig) -> Vocabulary:
     model would be given: words where its units end at marks among the ids, and bytes."""
     with contextlib.suppress(DataError, OSError, ValueError):
         if not any(part.partition(":")[0] in VARIANTS for part in source.split(",")):
-            folder = parse_source(source)[0][0]
+            folder = folder_and_label(str(parse_source(source)[0][0]))[0]
             return tokenizer_of(folder, read_manifest(folder)).vocabulary
     of_words = model.stages and segmenter(model.stages[0].segmenter).reads_unit_marks
     return (WordTokenizer() if of_words else ByteTokenizer()).vocabulary

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers import run, words
-from octavo.configs.schema import DataConfig
+from octavo.configs.schema import DataConfig, ModelConfig
 from octavo.data import prepare as preparing
 from octavo.data import sources
 from octavo.data.errors import DataError
@@ -19,6 +19,7 @@ from octavo.data.prepare import Splitting, prepare
 from octavo.data.shards import Corpus
 from octavo.data.sources import find_units
 from octavo.data.split import Rule, Sketch, cut_end, rule_of
+from octavo.run.marks import check_prepared
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.words import WordTokenizer
 
@@ -310,6 +311,7 @@ def test_one_label_of_a_corpus(labelled, files, tmp_path):
     # Beside another label, in a mixture; and for a folder whose name looks so.
     source = f"{labelled}[el]:0.75,{labelled}[en]:0.25"
     assert [weight for _, weight in parse_source(source)] == [0.75, 0.25]
+    check_prepared(ModelConfig(), source)  # as training begins
     plan = make_plan(DataConfig(source=source, length=32, batch_size=8), 0)
     batch = next(batches(plan, np.arange(8), first_step=0, steps=1, workers=0))
     assert batch["loss_weights"].sum() == 8 * 32
