@@ -230,14 +230,13 @@ def _sizes(sketch: Sketch, share: float, copies: Mapping[int, int]) -> dict[int,
     lowest = sorted(sketch.lowest.items())[:_SKETCH]
     sizes = {key: Rule(share).size(key, size) for key, (size, _) in lowest}
     held = sum(sizes[key] * here for key, (_, here) in lowest)
-    target, most = share * sketch.size, (1 + share) / 2 * sketch.size
+    target = max(share * sketch.size, min(PIECE, sketch.size // 4))
+    most = (1 + share) / 2 * sketch.size
     large = len(lowest) == _SKETCH and all(sizes.values())
     if large or (target / 2 <= held <= 2 * target and 0 < held <= most):
         return sizes
     sizes = none = dict.fromkeys(sizes, 0)
     if len(lowest) > 1 or sketch.size >= PIECE:  # else there is nothing to divide
-        least = min(PIECE, sketch.size // 4)
-        target = max(target, least)
         part = max(target / 4, min(target, _END))
         # What has many copies last: even a little of each is much.
         lowest.sort(key=lambda item: copies[item[0]] * min(item[1][0], part) > 2 * target)

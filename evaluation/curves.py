@@ -200,7 +200,7 @@ class _Buckets:
             if name not in self._sums and len(self._sums) >= _MOST_NAMES:
                 continue
             values = _column(rows, name)
-            there = np.isfinite(values)
+            there = np.abs(values) <= _MOST  # nor what is no number
             if there.any():
                 self._add(name, at[there], values[there])
 

@@ -19,6 +19,9 @@ from octavo.configs.schema import from_json, to_json
 from octavo.evaluation.curves import HELDOUT, Curves, Few, number, read_curves, read_rows
 
 _MOST_SAMPLES, _MOST_SAMPLE = 40, 2000
+_MOST_CUT = 8192
+"""Bytes: a longer text is none that a run cut for its page, and too much for a browser."""
+_MOST_BITS = 1e6
 
 
 class Cut(NamedTuple):
@@ -203,10 +206,12 @@ def _cut(row: dict[str, Any]) -> Cut | None:
         text = cut["text"].encode("utf-8", "surrogateescape")
         ends = np.array(cut["ends"], bool)
         arrays = [np.array(cut[name], np.float64) for name in ("surprisal", "probability")]
-        surprisal = np.nan_to_num(arrays[0])
+        surprisal = np.clip(np.nan_to_num(arrays[0]), 0, _MOST_BITS)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
-    if not text or any(part.shape != (len(text),) for part in (ends, *arrays)):
+    if not 0 < len(text) <= _MOST_CUT or any(
+        part.shape != (len(text),) for part in (ends, *arrays)
+    ):
         return None
     return Cut(f"step {row['step']:,}", text, surprisal, ends, arrays[1])
 

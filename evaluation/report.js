@@ -131,7 +131,10 @@ function extent(lines, logY, clip) {
     above = y1;
     y1 = usual + .1 * (usual - y0);
   }
-  if (x0 === x1) { x0 -= state.log ? x0 / 2 : .5; x1 += state.log ? x1 / 2 : .5; }
+  if (x0 === x1) {  /* FLOPs may be so many that one more makes no difference */
+    const half = state.log ? x0 / 2 : Math.max(.5, Math.abs(x0) * .05);
+    x0 -= half; x1 += half;
+  }
   if (logY) { y0 /= 1.1; y1 *= 1.1; } else {
     const pad = (y1 - y0) * .05 || Math.abs(y0) * .05 || .5, zero = y0 >= 0;
     y0 -= pad; y1 += pad;
@@ -242,7 +245,7 @@ function point(chart, x, clientX, clientY) {
   if (at === null || at < drawn.box.x0 || at > drawn.box.x1 || !shows(at, state.log)) return;
   for (const [line, i] of found.slice(0, 24)) {
     let told = si(line.mid[i], 5);
-    if (line.low && line.low[i] !== null) told += " (" + si(line.low[i], 4) + " to " + si(line.high[i], 4) + ")";
+    if (line.low && line.low[i] !== null && line.high[i] !== null) told += " (" + si(line.low[i], 4) + " to " + si(line.high[i], 4) + ")";
     rows += '<tr><td><i class="swatch" style="background:' + line.colour + '"></i>' + escaped(line.label) + "<td>" + told +
       (line.main !== line.mid ? "<td>smooth " + si(line.main[i], 4) : "<td>") + (line.xs[i] !== at ? "<td>at " + xExact(line.xs[i]) : "");
   }

@@ -138,6 +138,14 @@ def test_strata_of_any_shape():
         assert len(documents) < 20 or held < max(2.5 * share * total, 4096) or share > 0.4
 
 
+def test_chance_gives_a_small_stratum_enough():
+    """What chance holds out of it may be a line."""
+    others = {2**31 + i: (200, 1) for i in range(59)}
+    sketch = Sketch(60, 80 + 59 * 200, {1: (80, 1), **others})
+    rule = rule_of({"told x": sketch}, 0.01)
+    assert 256 <= sum(rule.size(key, size) for key, (size, _) in sketch.lowest.items()) <= 1024
+
+
 def test_copies_are_not_much_of_it():
     """One document of which there are many copies, here or in another stratum, is not half of all
     that is held out; nor is text of nothing else."""
@@ -306,6 +314,7 @@ def test_one_label_of_a_corpus(labelled, files, tmp_path):
     # Beside another label, in a mixture; and for a folder whose name looks so.
     source = f"{labelled}[el]:0.75,{labelled}[en]:0.25"
     assert [weight for _, weight in parse_source(source)] == [0.75, 0.25]
+    check_prepared(ModelConfig(), source)  # as training begins
     plan = make_plan(DataConfig(source=source, length=32, batch_size=8), 0)
     batch = next(batches(plan, np.arange(8), first_step=0, steps=1, workers=0))
     assert batch["loss_weights"].sum() == 8 * 32

@@ -302,6 +302,32 @@ def test_thousands_of_labels(tmp_path):
     assert len(embedded(made)["charts"][1]["series"]) == 8
 
 
+def test_numbers_that_are_too_large(tmp_path, browser):
+    """A page of one row with the FLOPs of a large model, or of numbers near the end of all numbers,
+    draws what can be drawn and never hangs."""
+    huge = {"train/bits_per_byte": 1e308, "optimizer/grad_norm": -1e308, "perf/mfu": 1e-320}
+    for i, more in enumerate(({"train/flops": 3e22}, huge, huge | {"train/flops": 1e299})):
+        folder = make_run(tmp_path / f"{i}", 1)
+        row = row_of(10) | {"step": 1, "heldout/low": 1.0, "heldout/high": None} | more
+        (folder / "metrics.jsonl").write_text(f"{json.dumps(row)}\n")
+        size = 9_000 if i else 9
+        cut = {"text": "a" * size, "ends": [True] * size, "surprisal": [1e308] * size,
+               "probability": [None] * size}  # fmt: skip
+        (folder / "samples.jsonl").write_text(json.dumps({"step": 1, "text": "t", "cut": cut}))
+        write_report([folder], folder / "report.html")
+        # A run cuts less for its page, and a browser is slow with much.
+        assert len(embedded((folder / "report.html").read_text())["cuts"]) == (not i)
+        browser.get(f"file://{folder / 'report.html'}")
+        browser.execute_script(
+            "for (const e of document.querySelectorAll('#axes input')) {"
+            "  e.click();"
+            "  for (const svg of document.querySelectorAll('.plot svg, pre'))"
+            "    svg.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}))"
+            "}"
+        )
+        assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
 def test_it_needs_no_jax():
     code = (
         "import sys\nfrom pathlib import Path\nfrom octavo.evaluation.report import page\n"
