@@ -74,14 +74,14 @@ def owned(folder: Path) -> Iterator[None]:
     A lock of the file system, which ends with its holder however that ends; of a mirror, one of its
     storage. Raises ConfigError with the holder's name if there is one.
     """
+    if (folder / MANIFEST).exists():
+        raise ConfigError(f"--workdir {folder} is a prepared corpus; name a folder for the run.")
     if mirror := runs.mirror_of(folder):
         with runs.owned(mirror):
             yield
         return
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--workdir {folder} is a file; name a folder.")
-    if (folder / MANIFEST).exists():
-        raise ConfigError(f"--workdir {folder} is a prepared corpus; name a folder for the run.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
