@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import sys
+from pathlib import Path
 from typing import Any
 
 from octavo import cli, process
@@ -155,11 +156,24 @@ def _run_in(workdir: str | None, damaged_too: bool) -> Config | None:
         if not workdir or not ((folder := mirror.folder(workdir)) / CONFIG).is_file():
             return None
         found = read_config(folder, "Name its PRESET and flags again, which writes it anew.")
-        return dataclasses.replace(found, workdir=workdir)
+        train = dataclasses.replace(found.train, rewarm=_rewarms(found, folder))
+        return dataclasses.replace(found, workdir=workdir, train=train)
     except (OSError, ValueError, CheckpointError):  # a ConfigError is a ValueError
         if damaged_too:
             return None
         raise
+
+
+def _rewarms(config: Config, folder: Path) -> bool:
+    """Whether the learning rate of a run is still to rise as it was asked to: once it has a
+    checkpoint of that plan, more steps ask anew."""
+    if not config.train.rewarm:
+        return False
+    from octavo.run.checkpoint import record_of  # which takes a while to import
+
+    record = record_of(folder)
+    planned = record.config if record else None
+    return planned is None or planned.train.steps != config.train.steps
 
 
 def _read(file: str, known: dict[str, Config]) -> dict:

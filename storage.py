@@ -38,8 +38,15 @@ EXTRAS = {"gs": "gs", "gcs": "gs", "s3": "s3", "s3a": "s3"}
 
 
 def is_url(name: str | Path) -> bool:
-    """Whether a name is of something on other storage than this machine's."""
-    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", str(name)))
+    """Whether a name is of something on other storage than this machine's. Raises ConfigError for
+    what was meant to be."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/(/?)(.*)", str(name))
+    if found and not (found[2] and found[3].strip("/")):
+        raise ConfigError(
+            f"{name} is no URL, as {found[1].lower()}://BUCKET/NAME; what is called so on this "
+            f"machine is ./{name}."
+        )
+    return bool(found)
 
 
 def base(url: str) -> str:

@@ -75,6 +75,8 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
     plan, most = trainer.plan, settings.evaluation_bytes
     heldout = heldout_documents(plan.corpora, most) if most else []
     if most and not heldout:
+        if settings.keep_best:
+            raise ConfigError("train.keep_best needs scores, but no text was held out.")
         screen.warn(
             "no text was held out, so there will be no score; prepare the corpus again with a "
             "larger --heldout"

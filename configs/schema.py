@@ -201,6 +201,8 @@ class TrainConfig:
         )  # fmt: skip
         if self.evaluate_every is not None:
             check_not_negative(self, "evaluate_every")
+        if self.init_allow and self.init_from is None:
+            raise ConfigError("train.init_allow is of no use without train.init_from.")
         if self.keep_best and (self.evaluate_every == 0 or self.evaluation_bytes == 0):
             nothing = "evaluate_every" if self.evaluate_every == 0 else "evaluation_bytes"
             raise ConfigError(f"train.keep_best needs scores, but train.{nothing} is 0.")

@@ -9,6 +9,7 @@ from octavo.evaluation import viewer
 from octavo.evaluation.curves import HELDOUT, number
 from octavo.evaluation.folder import Cut, Folder, differing
 from octavo.evaluation.viewer import CONTROLS, readable
+from octavo.files import shown
 
 _MOST_LABELS = 300
 
@@ -221,24 +222,24 @@ def labels(runs: list[Folder]) -> str:
     worst = sorted(
         named, key=lambda label: max(each.get(label, 0) for each in scores), reverse=True
     )
-    shown = worst[:_MOST_LABELS]
+    most = worst[:_MOST_LABELS]
     if len(runs) > 1:
         head = ["", *(_swatch(i) + readable(run.name) for i, run in enumerate(runs))]
         rows = [
             [readable(label), *(f"{s[label]:.3f}" if label in s else "" for s in scores)]
-            for label in shown
+            for label in most
         ]
     else:
         first = runs[0].curves.heldout[0] if runs[0].curves.heldout else {}
         head, rows = ["", "bits/byte", "at first", "bytes", "documents"], []
-        for label in shown:
+        for label in most:
             about, began = runs[0].by_label.get(label, {}), first.get(f"{HELDOUT}/{label}")
             rows.append([
                 readable(label), f"{scores[0][label]:.3f}",
                 "" if began is None else f"{began:.3f}", _si(about.get("bytes"), "B"),
                 _whole(about.get("documents")),
             ])  # fmt: skip
-    left = len(named) - len(shown)
+    left = len(named) - len(most)
     more = f'<p class="quiet">and {left:,} more.</p>' if left else ""
     table = _table(head, rows, range(1, len(head)))
     return f"<h2>Held-out text by language or source</h2>{table}{more}"
@@ -385,7 +386,7 @@ def _provenance(runs: list[Folder], names: list[str]) -> str:
     versions = [each if isinstance(each, dict) else {} for each in versions]
     for library in dict.fromkeys(name for each in versions for name in each):
         rows.append([readable(library), *(_text(each.get(library, "")) for each in versions)])
-    rows.append(["folder", *(f"<code>{readable(str(run.path))}</code>" for run in runs)])
+    rows.append(["folder", *(f"<code>{readable(shown(str(run.path)))}</code>" for run in runs)])
     return _table(("", *names), rows)
 
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from jax import lax
+from jax.experimental import multihost_utils
 
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, from_json, to_json
@@ -362,6 +363,8 @@ class Checkpoints:
                     epath.Path(aside).rmtree()
                 if (place / str(step)).exists():  # of several hosts, there may be no mirror of it
                     (place / str(step)).rename(aside)
+        if jax.process_count() > 1:  # or some would still see it, and save no such step again
+            multihost_utils.sync_global_devices(f"aside {step}")
         self.manager.reload()
 
     def _fill(self, step: int) -> None:

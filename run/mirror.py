@@ -82,9 +82,9 @@ class RunMirror(Mirror):
             self.take_away([name for name in self.remote if name.startswith(below)])
 
 
-def folder(name: str | Path) -> Path:
-    """The folder on this machine of a run that a person names: for a URL its mirror, the same for
-    the life of this process, or until the run is ``owned`` no more.
+def folder(name: str | Path, flag: str = "--workdir") -> Path:
+    """The folder on this machine of a run that a person names with ``flag``: for a URL its mirror,
+    the same for the life of this process, or until the run is ``owned`` no more.
 
     Raises ConfigError, in bounded time, if the storage cannot be used; OSError if it fails.
     """
@@ -94,7 +94,7 @@ def folder(name: str | Path) -> Path:
     for where, mirror in _open.items():
         if mirror.url == url:
             return where
-    storage.check(url, "--workdir")
+    storage.check(url, flag)
     mirror = RunMirror(url)
     mirror.refresh()
     _open[mirror.folder] = mirror

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -221,6 +222,13 @@ def test_more_steps_never_jump(saved, tmp_path):
     assert replan(longer, dataclasses.replace(record, meta=meta, step=1500)) == replanned
     with pytest.raises(ConfigError, match="train.steps 12: the run has done 1000 already"):
         replan(changed(Config(), train={"steps": 12}), record)
+    # A lower peak, after it diverged, lowers what it had come down to.
+    lower = changed(longer, optimizer={"learning_rate": 1e-3}, train={"rewarm": False})
+    meta = meta_of(longer) | {"schedule": {"step": 1000, "rate": 6e-4, "rewarm": False}}
+    record = dataclasses.replace(record, meta=meta, step=1500)
+    assert replan(lower, record).rate == pytest.approx(2e-4)
+    lower = changed(lower, train={"steps": 3000})
+    assert rate(lower, replan(lower, record), 1500) <= 2.001e-4
 
 
 @pytest.mark.parametrize("schedule", ["wsd", "cosine"])
@@ -256,6 +264,23 @@ def test_a_rate_that_is_nothing_is_not_continued_with(saved, tmp_path):
     record = dataclasses.replace(record, meta=meta_of(config))
     longer = changed(config, train={"steps": 1500})
     assert rate(longer, replan(longer, record), 1200) == pytest.approx(0.003)
+
+
+def test_folders_that_hold_no_run(corpus, tmp_path):
+    """Nor shall they; what a killed run was writing goes."""
+    before = sorted(Path(corpus).iterdir())
+    (tmp_path / "file").touch()
+    for place, said in (
+        (corpus, "is a prepared corpus; name a folder"), (tmp_path / "file", "is a file"),
+        (tmp_path / "file" / "below", "cannot be made: Not a directory"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=said), folder.owned(Path(place)):
+            pass
+    assert sorted(Path(corpus).iterdir()) == before
+    for name in ("results.json.12.partial", "mine.12.partial"):
+        (tmp_path / name).touch()
+    with folder.owned(tmp_path):
+        assert {p.name for p in tmp_path.glob("*.partial")} == {"mine.12.partial"}
 
 
 def test_what_is_not_finite_is_seen_before_it_is_saved():

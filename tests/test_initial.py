@@ -90,6 +90,10 @@ def test_shapes_and_tokenizers_that_differ(tiny, trained):
     mesh = dataclasses.replace(config.mesh, replica=8, fsdp=1)
     with pytest.raises(ConfigError, match="has no parameter that fits"):
         Trainer.of(dataclasses.replace(everything, mesh=mesh))
+    with pytest.raises(ConfigError, match="init_allow nope: no parameter is called so"):
+        Trainer.of(beginning(tiny, trained[0], init_allow=("head.*", "nope")))
+    with pytest.raises(ConfigError, match="of no use without train.init_from"):
+        beginning(tiny, "", init_from=None, init_allow=("head.*",))
     definition = Trainer.of(tiny).definition
     with pytest.raises(ConfigError, match="trained on the ids of bytes .*--train.init-allow tok"):
         Source.of(config, WordTokenizer(), definition)

@@ -11,6 +11,8 @@ from octavo.configs import families, presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, from_json, to_json
 from octavo.presentation import TOPICS
+from octavo.run import checkpoint
+from octavo.run.checkpoint import Record
 from octavo.run.errors import CheckpointError
 from octavo.settings import parse_config
 from octavo.training import folder
@@ -43,6 +45,19 @@ def test_a_run_goes_on_with_its_own_settings(saved):
     with pytest.raises(ConfigError, match="was begun with another model"):
         folder.unsaved_start(workdir, other, ())
     assert parsed("--workdir", workdir / "none").preset == "flat"
+
+
+def test_a_rate_that_has_risen_is_not_asked_to_again(saved, monkeypatch):
+    """More steps than those for which it was asked to ask anew."""
+    workdir, config = saved
+    risen = dataclasses.replace(config, train=dataclasses.replace(config.train, rewarm=True))
+    (workdir / "config.json").write_text(json.dumps(to_json(risen)))
+    for made, asks in ((None, True), (50, True), (77, False)):
+        train = dataclasses.replace(risen.train, steps=made or 1)
+        meta = {"config": to_json(dataclasses.replace(risen, train=train))}
+        record = Record(40, {}, meta) if made else None
+        monkeypatch.setattr(checkpoint, "record_of", lambda folder, found=record: found)
+        assert parsed("--workdir", workdir, "--train.steps", 99).train.rewarm == asks
 
 
 def test_settings_of_a_run_that_cannot_be_read(saved):
@@ -161,7 +176,7 @@ def test_several_hosts_need_a_folder_that_all_see(tmp_path, monkeypatch):
     named = dataclasses.replace(config, workdir=str(tmp_path))
     folder.check_named(named)
     monkeypatch.setattr(folder.jax, "process_index", lambda: 1)
-    monkeypatch.setattr(folder, "_from_leader", lambda value: str(tmp_path / "there"))
+    monkeypatch.setattr(folder, "from_leader", lambda value: str(tmp_path / "there"))
     monkeypatch.setattr(folder, "SEEN_WITHIN", 0.0)
     with pytest.raises(ConfigError, match="host 1 does not see the run directory .*there of the"):
         folder.claim(named, None)

@@ -164,6 +164,8 @@ def test_any_protocol_of_fsspec(store, tiny, cache, monkeypatch, capsys):
         part.write_bytes(b"\xff" * part.stat().st_size)
     results = train(config)
     assert results["workdir"] == f"{store}/run"
+    page = storage.read(f"{store}/run/report.html").decode()
+    assert f"{store}/run" in page and str(cache) not in page
     said = capsys.readouterr().out
     assert f"checkpoint {store}/run/checkpoints/10 cannot be read" in said
     assert "(continues at step 5)" in said
@@ -240,6 +242,8 @@ def test_what_cannot_be_used_is_said_in_a_sentence(tiny, monkeypatch, tmp_path, 
     lines = {
         "gs://bucket/run": "the library for gs:// is not installed: pip install 'octavo[gs]'.",
         "abfs://box/run": "Install adlfs to access Azure Datalake Gen2 and Azure Blob Storage",
+        "s3:/bucket/run": "s3:/bucket/run is no URL, as s3://BUCKET/NAME",
+        "s3://": "s3:// is no URL, as s3://BUCKET/NAME",
         "nowhere://run": "nowhere:// is no storage that is known here: Protocol not known",
     }
     with without(monkeypatch, "gcsfs"), without(monkeypatch, "adlfs"):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import errno
 import fcntl
 import json
 import os
@@ -20,6 +21,7 @@ from jax.experimental import multihost_utils
 from octavo import storage
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, to_json
+from octavo.data.manifest import MANIFEST
 from octavo.files import json_text, read_json, write_json
 from octavo.run import mirror as runs
 from octavo.run.checkpoint import Checkpoints, saved_steps
@@ -39,6 +41,10 @@ MADE = (
     "tokenizer.json", "tensorboard",
 )  # fmt: skip
 """What only a run that has a ``CONFIG`` makes."""
+
+
+_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Why a folder that a person named cannot be made, whatever is tried again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +74,20 @@ def owned(folder: Path) -> Iterator[None]:
     A lock of the file system, which ends with its holder however that ends; of a mirror, one of its
     storage. Raises ConfigError with the holder's name if there is one.
     """
+    if (folder / MANIFEST).exists():
+        raise ConfigError(f"--workdir {folder} is a prepared corpus; name a folder for the run.")
     if mirror := runs.mirror_of(folder):
         with runs.owned(mirror):
             yield
         return
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--workdir {folder} is a file; name a folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        raise ConfigError(f"--workdir {folder} cannot be made: {error.strerror}.") from error
     path = folder / LOCK
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -106,6 +119,9 @@ def owned(folder: Path) -> Iterator[None]:
         os.ftruncate(handle, 0)
         with contextlib.suppress(OSError):  # of a full disk: the lock holds without it
             os.pwrite(handle, json_text(about).encode(), 0)
+        for name in (CONFIG, *MADE):  # what was killed while it wrote them
+            for partial in folder.glob(f"{name}.*.partial"):
+                partial.unlink(missing_ok=True)
         yield
     finally:
         path.unlink(missing_ok=True)

@@ -225,7 +225,8 @@ class Agreement:
 
     def __init__(self, asked: Callable[[], int | None]):
         """asked: the signal that asked this host, if one did."""
-        self._client, self._asked = distributed.global_state.client, asked
+        self._client: Any = distributed.global_state.client
+        self._asked = asked
         self._count, self._index = jax.process_count(), jax.process_index()
         # A process may train again: all hosts have made as many.
         self._place = f"octavo/stop/{next(Agreement._made)}"

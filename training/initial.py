@@ -46,7 +46,7 @@ def resolved(config: Config, record: Record | None) -> Config:
     elif record is not None:  # another beginning, which is refused where they are compared
         return config
     elif step is None:
-        steps = saved_steps(mirror.folder(run))
+        steps = saved_steps(mirror.folder(run, "train.init_from"))
         if not steps:
             raise ConfigError(f"train.init_from {run}: there is no checkpoint to begin with.")
         at = f"{run}@{steps[0]}"
@@ -99,7 +99,7 @@ class Source:
         checkpoint, or has what does not fit and is not among ``train.init_allow``."""
         asked, allowed = str(config.train.init_from), config.train.init_allow
         run, step = _split(asked)
-        theirs, their_tokenizer, record = read(mirror.folder(run), step)
+        theirs, their_tokenizer, record = read(mirror.folder(run, "train.init_from"), step)
         if record is None:
             raise CheckpointError(f"train.init_from {asked}: its record cannot be read.")
         if their_tokenizer.fingerprint != tokenizer.fingerprint and not _named(TOKENIZER, allowed):
@@ -113,6 +113,9 @@ class Source:
         old, new = flatten_dict(there), flatten_dict(definition.abstract)
         unfit = {path: _misfit(path, old, new) for path in old | new}
         unfit = {path: why for path, why in unfit.items() if why}
+        for name in allowed:
+            if not any(_named(each, (name,)) for each in (TOKENIZER, *map(_name, old | new))):
+                raise ConfigError(f"train.init_allow {name}: no parameter is called so, of either.")
         _check_allowed(asked, unfit, allowed)
         fresh = tuple(path for path in unfit if path in new)
         if len(fresh) == len(new):

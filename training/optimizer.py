@@ -1,5 +1,6 @@
 """The schedule of the learning rate, and the optimizer that follows it."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import jax
@@ -51,11 +52,11 @@ def replan(config: Config, record: Record | None) -> Replanned | None:
     if saved is None:
         return None
     before = before and Replanned(**before)
-    if saved.optimizer != config.optimizer:  # after it diverged: a lower rate at once
-        return None
+    # After it diverged, a lower rate at once, and in proportion what it had come down to.
+    lower = config.optimizer.learning_rate / saved.optimizer.learning_rate
     if saved.train.steps == config.train.steps:
-        return before
-    rate = rate_after(saved, record.step, before)
+        return before and dataclasses.replace(before, rate=before.rate * lower)
+    rate = lower * rate_after(saved, record.step, before)
     if not rate and not config.train.rewarm:
         raise ConfigError(
             f"the learning rate of {config.workdir or 'this run'} has decayed to 0 at step "
