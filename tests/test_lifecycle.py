@@ -289,8 +289,9 @@ def test_killed_data_worker_is_an_error(tiny):
 PREPARE = """
 from pathlib import Path
 from types import SimpleNamespace
-from octavo.data.prepare import _run
+from octavo.data.prepare import _prepare_unit, _run
 from octavo.data.sources import Unit
+from octavo.data.split import Rule
 from octavo.tokenizers.bytes import ByteTokenizer
 import multiprocessing
 def tell():
@@ -302,7 +303,8 @@ def tell():
 threading.Thread(target=tell, daemon=True).start()
 out = Path({!r})
 unit = Unit("text", (str(out / "fifo"),))
-list(_run([(unit, i, out, ByteTokenizer(), 0.0, None) for i in range(4)], 2))
+jobs = [(unit, i, (), out, ByteTokenizer(), Rule(0.0), None) for i in range(4)]
+list(_run(_prepare_unit, jobs, 2))
 """
 
 

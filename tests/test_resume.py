@@ -182,7 +182,7 @@ def test_finished_run_stays(config, finished):
     before = metrics_of(finished)
     assert run("train.py", "flat", *arguments_of(config, finished)).returncode == 0
     assert metrics_of(finished) == before
-    more = [*arguments_of(config, finished), "--train.steps", "63"]
+    more = [*arguments_of(config, finished), "--train.steps", "63", "--train.rewarm", "True"]
     done = run("train.py", "flat", *more)
     assert done.returncode == 0 and "train.steps: saved 60, asked for 63" in done.stdout
     after = metrics_of(finished)
