@@ -47,7 +47,10 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / script), *arguments],
             stdin=slave, stdout=slave, stderr=slave,
-            env=os.environ | {"XLA_FLAGS": flags, "TERM": "xterm", "PYTHONIOENCODING": "utf-8"},
+            env=os.environ | {
+                "XLA_FLAGS": flags, "TERM": "xterm", "PYTHONIOENCODING": "utf-8",
+                "COLUMNS": str(width), "LINES": "24",  # a worker of pytest has its own
+            },
         )  # fmt: skip
         os.close(slave)
         self.master, self.shown = master, b""
