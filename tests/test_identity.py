@@ -456,7 +456,8 @@ def test_a_run_that_skipped_its_steps_failed(tiny, tmp_path):
     config = changed(tiny, optimizer={"learning_rate": 1e38}, train={"steps": 8})
     done = run("train.py", "flat", *arguments_of(config, tmp_path / "run"))
     assert done.returncode == 1 and "7 of 8 steps were not finite" in done.stderr
-    assert not (tmp_path / "run" / "results.json").exists()
+    left = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert not left["finished"] and left["stopped"]
 
 
 def test_default_names_of_the_same_second(tiny, tmp_path):
