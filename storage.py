@@ -33,8 +33,8 @@ ANSWER_SECONDS = 30
 """A store that does not answer for so long is not waited for before anything begins."""
 TRANSFERS = 16
 """Objects on their way at a time."""
-EXTRAS = {"gs": "gs", "gcs": "gs", "s3": "s3", "s3a": "s3"}
-"""What brings the library of a scheme: ``pip install 'octavo[EXTRA]'``."""
+LIBRARIES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
+"""Of a scheme; the extras ``gs`` and ``s3`` bring them."""
 
 
 def is_url(name: str | Path) -> bool:
@@ -107,8 +107,8 @@ def _opened(url: str) -> tuple[Any, str]:
     try:
         fs, path = fsspec.core.url_to_fs(scheme + url[len(scheme) :])
     except ImportError as error:
-        if scheme in EXTRAS:
-            how = f"pip install 'octavo[{EXTRAS[scheme]}]'"
+        if scheme in LIBRARIES:
+            how = f"pip install {LIBRARIES[scheme]}"
             raise ConfigError(f"the library for {scheme}:// is not installed: {how}.") from error
         raise ConfigError(f"{str(error).rstrip('.')}, with pip.") from error
     except ValueError as error:

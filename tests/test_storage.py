@@ -240,7 +240,7 @@ def without(monkeypatch, library: str):
 def test_what_cannot_be_used_is_said_in_a_sentence(tiny, monkeypatch, tmp_path, corpus):
     monkeypatch.chdir(tmp_path)
     lines = {
-        "gs://bucket/run": "the library for gs:// is not installed: pip install 'octavo[gs]'.",
+        "gs://bucket/run": "the library for gs:// is not installed: pip install gcsfs.",
         "abfs://box/run": "Install adlfs to access Azure Datalake Gen2 and Azure Blob Storage",
         "s3:/bucket/run": "s3:/bucket/run is no URL, as s3://BUCKET/NAME",
         "s3://": "s3:// is no URL, as s3://BUCKET/NAME",
