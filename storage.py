@@ -40,7 +40,7 @@ LIBRARIES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
 def is_url(name: str | Path) -> bool:
     """Whether a name is of something on other storage than this machine's. Raises ConfigError for
     what was meant to be."""
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/(/?)(.*)", str(name))
+    found = re.match(r"(?!tfds:)([A-Za-z][A-Za-z0-9+.-]+):/(/?)(.*)", str(name))
     if found and not (found[2] and found[3].strip("/")):
         raise ConfigError(
             f"{name} is no URL, as {found[1].lower()}://BUCKET/NAME; what is called so on this "
