@@ -279,6 +279,7 @@ def test_killed_data_worker_is_an_error(tiny):
     before = set(multiprocessing.active_children())
     stream = batches(plan, np.arange(8), first_step=0, steps=10**6, workers=1)
     next(stream)
+    time.sleep(1)  # killed within a lock of multiprocessing, it would leave it locked
     for worker in set(multiprocessing.active_children()) - before:
         worker.kill()
     with pytest.raises(WorkerError, match="a worker process was killed"):
