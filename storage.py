@@ -434,10 +434,7 @@ class Lock:
             if (found := self._read()) is None:
                 continue  # it was given back just now
             if not self._dead(found):
-                raise ConfigError(
-                    f"{self.url.rpartition('/')[0]} is in use: {_told(found)}. One training owns a "
-                    "run at a time: stop that one, or choose another --workdir."
-                )
+                raise in_use(self.url.rpartition("/")[0], _told(found))
             process.warn(f"{self.url}: taken over; {_told(found)}, but that is gone.")
             if (now := self._read()) is not None and now.token == found.token:
                 remove(self.url)
@@ -516,4 +513,17 @@ class Lock:
 
 
 def _told(holder: Holder) -> str:
-    return f"process {holder.process} on {holder.host} trains there since {holder.since}"
+    return told(holder.process, holder.host, holder.since)
+
+
+def told(number: int, host: str, since: str) -> str:
+    """Who holds a run."""
+    return f"process {number} on {host} trains there since {since}"
+
+
+def in_use(place: str | Path, holder: str) -> ConfigError:
+    """The refusal of a run that somebody else owns."""
+    return ConfigError(
+        f"{place} is in use: {holder}. One training owns a run at a time: stop that one, or choose "
+        "another --workdir."
+    )

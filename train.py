@@ -50,6 +50,7 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
     from octavo.data.heldout import heldout_documents
     from octavo.run import mirror
     from octavo.run.checkpoint import Checkpoints, all_finite, check_settings, record_of
+    from octavo.run.directory import DIVERGED, SAMPLE
     from octavo.run.identity import changes
     from octavo.training import folder, initial
     from octavo.training.evaluation import Evaluator
@@ -171,7 +172,7 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
                 sound = not reporter.in_a_row and all_finite(state["params"])
                 if sound:
                     checkpoints.save(state, plan.description, trainer.meta)
-                    (workdir / folder.DIVERGED).unlink(missing_ok=True)
+                    (workdir / DIVERGED).unlink(missing_ok=True)
                     due = False
             if found and sound:
                 reporter.leave()
@@ -214,7 +215,7 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
             lines = printable(text.replace("\t", "    ")).replace("\n", "\n           ")
             screen.log(f"\nsample     {lines}\n")
             if leader:
-                write(workdir / "sample.txt", text)
+                write(workdir / SAMPLE, text)
         results = reporter.leave(finished=True)
     except Exception as error:
         failed = cli.sentence(error)

@@ -16,6 +16,7 @@ import tyro
 
 from octavo import cli, storage
 from octavo.arguments import Range, check_output, read_file
+from octavo.brief import beginning
 from octavo.configs.checks import ConfigError
 from octavo.storage import is_url
 
@@ -85,8 +86,10 @@ def _report(arguments: Arguments, paths: list[PurePosixPath], out: str, text: by
 def _place(arguments: Arguments) -> str:
     if not arguments.report:
         return "units.html"
+    from octavo.run.directory import REPORT
+
     folder = arguments.runs[0] if len(arguments.runs) == 1 else ""
-    return os.path.join(folder, "report.html")
+    return os.path.join(folder, REPORT)
 
 
 def _check_runs(names: tuple[str, ...], folders: list[Path]) -> None:
@@ -109,7 +112,6 @@ def _units(
     from octavo.data.heldout import heldout_documents
     from octavo.data.pipeline import folders_of, parse_source
     from octavo.data.shards import Corpus
-    from octavo.evaluation import viewer
     from octavo.run.opened import open_run
 
     views, text = [], text or b""
@@ -121,7 +123,7 @@ def _units(
             corpora = [Corpus(part) for part, _ in parse_source(source)]
             documents = heldout_documents(corpora, arguments.most_bytes)
             text = b"\n".join(one.text for one in documents)
-        text = viewer.beginning(text, arguments.most_bytes)
+        text = beginning(text, arguments.most_bytes)
         if not text:
             raise ConfigError("there is no text to show: name a file with --text.")
         alike = sum(other.name == path.name for other in paths) > 1

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from octavo.brief import beginning
 from octavo.data.errors import DataError
 from octavo.data.plan import permutation
 from octavo.data.shards import Corpus
@@ -90,8 +91,4 @@ def _beginning(text: bytes, size: int) -> bytes:
     if len(text) <= size:
         return text
     line = text.rfind(b"\n", size // 2, size) + 1
-    if line:
-        return text[:line]
-    while size and text[size] & 0xC0 == 0x80:
-        size -= 1
-    return text[:size]
+    return text[:line] if line else beginning(text, size)

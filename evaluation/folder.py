@@ -13,10 +13,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from octavo import process
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import from_json, to_json
 from octavo.evaluation.curves import HELDOUT, Curves, Few, number, read_curves, read_rows
+from octavo.run.directory import (
+    CONFIG,
+    DIVERGED,
+    LOCK,
+    METRICS,
+    RESULTS,
+    SAMPLE,
+    SAMPLES,
+)
 
 _MOST_SAMPLES, _MOST_SAMPLE = 40, 2000
 _MOST_CUT = 8192
@@ -85,10 +95,10 @@ class Folder:
     def preset(self) -> tuple[str, dict[str, Any]]:
         """Name and settings of the preset that the run was started from; or the nearest, as the
         files of an unfinished run do not say."""
-        known = {name: flat(to_json(config)) for name, config in presets().items()}
-        named = self.results.get("preset")
+        known, named = presets(), self.results.get("preset")
         if isinstance(named, str) and named in known:
-            return named, known[named]
+            return named, flat(to_json(known[named]))
+        known = {name: flat(to_json(config)) for name, config in known.items()}
         name = min(known, key=lambda name: len(differing(self.settings, known[name])))
         return f"like {name}", known[name]
 
@@ -100,8 +110,8 @@ class Folder:
         done = steps is not None and self.step >= steps
         # Who writes the page of a run that is stopping still holds its lock.
         stopped = self.results.get("stopped") is True and self.results.get("step") == self.step
-        lives = not stopped and _lives(self.path / "lock")
-        if not lives and (self.path / "diverged.json").exists():
+        lives = not stopped and _lives(self.path / LOCK)
+        if not lives and (self.path / DIVERGED).exists():
             return f"gave up at step {of}: its steps were not finite", False
         if done and (self.results.get("finished") is True or not lives):
             return f"finished at step {self.step:,}", False
@@ -155,13 +165,11 @@ class Folder:
 
 def read(path: Path, name: str, points: int) -> Folder:
     """A run directory, as far as its files can be read."""
-    samples, cuts = _read_samples(path / "samples.jsonl")
-    if not samples and (text := _read_text(path / "sample.txt")):
+    samples, cuts = _read_samples(path / SAMPLES)
+    if not samples and (text := _read_text(path / SAMPLE)):
         samples = [(0, "", text)]
-    config, results = _read_object(path / "config.json"), _read_object(path / "results.json")
-    return Folder(
-        name, path, config, results, read_curves(path / "metrics.jsonl", points), samples, cuts
-    )
+    config, results = _read_object(path / CONFIG), _read_object(path / RESULTS)
+    return Folder(name, path, config, results, read_curves(path / METRICS, points), samples, cuts)
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -222,12 +230,9 @@ def _lives(lock: Path) -> bool:
     if about.get("host") != socket.gethostname():
         return bool(about)
     try:
-        os.kill(int(about["process"]), 0)
-    except PermissionError:  # it is there, and another user's
-        return True
-    except (OSError, KeyError, TypeError, ValueError, OverflowError):
+        return process.alive(int(about["process"]))
+    except (KeyError, TypeError, ValueError, OverflowError):
         return False
-    return True
 
 
 def names_of(workdirs: Sequence[Path]) -> list[str]:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from octavo.brief import clock, human
 from octavo.evaluation import viewer
 from octavo.evaluation.curves import HELDOUT, number
 from octavo.evaluation.folder import Cut, Folder, differing
@@ -29,13 +30,8 @@ def _text(value: Any) -> str:
 
 def _si(value: Any, unit: str = "") -> str:
     """A number with a metric prefix: 12_345 -> "12.3 k"."""
-    value, power = number(value), 0
-    if value is None:
-        return ""
-    while abs(value) >= 999.5 and power < 8:
-        value /= 1000
-        power += 1
-    return f"{value:.3g} {' kMGTPEZY'[power].strip()}{unit}".strip()
+    value = number(value)
+    return "" if value is None else f"{human(value)}{unit}".strip()
 
 
 def _whole(value: Any) -> str:
@@ -45,11 +41,7 @@ def _whole(value: Any) -> str:
 
 def _time(seconds: Any) -> str:
     seconds = number(seconds)
-    if seconds is None:
-        return ""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return "" if seconds is None else clock(seconds)
 
 
 def _interval(run: Folder) -> str:

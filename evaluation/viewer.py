@@ -1,7 +1,6 @@
 """A page that shows text as models cut it: units in alternating colours, and on hover what the
 model thought of each byte. One file, no network."""
 
-import codecs
 import html
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,14 +40,6 @@ def characters(text: bytes) -> list[tuple[str, int, int]]:
             found.append(("\N{REPLACEMENT CHARACTER}", at, size := 1))
         at += size
     return found
-
-
-def beginning(text: bytes, most: int) -> bytes:
-    """The first ``most`` bytes, less the beginning of a character that would be cut there."""
-    if len(text) <= most:
-        return text
-    whole = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(text[:most])
-    return whole.encode("utf-8", "surrogateescape") or text[:most]
 
 
 CONTROLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}

@@ -153,8 +153,8 @@ def main() -> None:
     config = parse_config("python -m octavo.launch.compile", about, arguments, (option,))
     compiled = compile_step(config, topology)
 
+    from octavo.brief import human
     from octavo.model import flops
-    from octavo.training.screen import human
 
     per_id = flops.training_flops(config.model, 256, config.data.length)
     step_flops = per_id * config.data.batch_size * config.data.length / compiled.chips

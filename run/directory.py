@@ -8,6 +8,11 @@ from octavo.run.errors import CheckpointError
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+RESULTS, REPORT, SAMPLE = "results.json", "report.html", "sample.txt"
+LOCK = "lock"
+DIVERGED = "diverged.json"
+"""Says that the run gave up, and where."""
 MARKER = "marker"
 """Folder, in a corpus or a run, of the small model whose entropy marks the ends of units."""
 THRESHOLD = "threshold.json"

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from octavo import process, storage
+from octavo.run.directory import LOCK
+from octavo.run.directory import MARKER as MARKER_FOLDER
 from octavo.storage import Lock, Mirror
 
-LOCK = "lock"
-MARKER_FOLDER = "marker"
 _GROUP = re.compile(rf"(checkpoints/[^/]+|{MARKER_FOLDER})/")
 """What is whole or absent."""
 _ARRAYS = re.compile(r"checkpoints/[^/]+/(params|opt)/")

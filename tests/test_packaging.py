@@ -13,9 +13,10 @@ from packaging.version import Version
 
 from helpers import ROOT
 
-_PLAIN = {"batch", "configs", "tokenizers", "files", "process", "storage"}
+_PLAIN = {"batch", "brief", "configs", "tokenizers", "files", "process", "storage"}
 ROOMS = {
     # What each room may import, besides itself.
+    "brief": set(),
     "files": set(),
     "batch": set(),
     "process": set(),

@@ -15,9 +15,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from helpers import arguments_of, run, words
+from octavo.brief import beginning
 from octavo.evaluation import table
 from octavo.evaluation.measures import fairness
-from octavo.evaluation.viewer import beginning, characters, page
+from octavo.evaluation.viewer import characters, page
 from octavo.run.score import Predictions, Units, over_bytes
 from octavo.tokenizers.words import WordTokenizer
 

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from helpers import ROOT, arguments_of, metrics_of, run
 from octavo import train
+from octavo.brief import beginning
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import TrainConfig
 from octavo.data.heldout import Held
@@ -29,7 +30,7 @@ from octavo.process import Preempted
 from octavo.run.opened import open_run
 from octavo.run.score import Score, by_label
 from octavo.training import screen
-from octavo.training.evaluation import beginning, every, shortened
+from octavo.training.evaluation import every, shortened
 from octavo.training.lifecycle import StopSignal
 from octavo.training.optimizer import learning_rate
 from octavo.training.screen import Screen, Standing

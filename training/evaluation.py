@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from octavo.brief import beginning
 from octavo.configs.schema import TrainConfig
 from octavo.data.heldout import Held
 from octavo.decoding.sampling import Sampling
@@ -175,14 +176,6 @@ def _limit(sizes: list[int], most: float) -> int:
             return max(1, int(left / (len(sizes) - i)))
         left -= size
     return sizes[-1]
-
-
-def beginning(text: bytes, most: int) -> bytes:
-    """The first ``most`` bytes, less those of a character that would be cut there."""
-    for end in range(most, max(most - 4, 0), -1):
-        if end >= len(text) or text[end] & 0xC0 != 0x80:
-            return text[:end]
-    return text[:most]  # no UTF-8
 
 
 def cut_of(score: Score, held: list[Held]) -> dict[str, Any] | None:

@@ -25,21 +25,27 @@ from octavo.data.manifest import MANIFEST
 from octavo.files import json_text, read_json, write_json
 from octavo.run import mirror as runs
 from octavo.run.checkpoint import Checkpoints, saved_steps
-from octavo.run.directory import CONFIG, MARKER, TOKENIZER, read_config
+from octavo.run.directory import (
+    CONFIG,
+    DIVERGED,
+    LOCK,
+    MARKER,
+    METRICS,
+    REPORT,
+    RESULTS,
+    SAMPLE,
+    SAMPLES,
+    TOKENIZER,
+    read_config,
+)
 from octavo.run.errors import CheckpointError
 from octavo.run.identity import check_identity, differences
 from octavo.run.marks import keep_marker
 from octavo.training.trainer import Trainer
 
-LOCK = "lock"
 SEEN_WITHIN = 30.0
 """Seconds after which other hosts see what the first one wrote."""
-DIVERGED = "diverged.json"
-"""Holds ``Diverged``."""
-MADE = (
-    "metrics.jsonl", "samples.jsonl", "results.json", "report.html", "sample.txt",
-    "tokenizer.json", "tensorboard",
-)  # fmt: skip
+MADE = (METRICS, SAMPLES, RESULTS, REPORT, SAMPLE, TOKENIZER, "tensorboard")
 """What only a run that has a ``CONFIG`` makes."""
 
 
@@ -95,10 +101,7 @@ def owned(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
-            raise ConfigError(
-                f"{folder} is in use: {_holder(path)}. One training owns a run at a time: stop "
-                "that one, or choose another --workdir."
-            ) from None
+            raise storage.in_use(folder, _holder(path)) from None
         except OSError as error:  # a file system without locks
             print(
                 f"warning: {path} cannot be locked ({error.strerror}); see to it that no other "
@@ -131,7 +134,7 @@ def owned(folder: Path) -> Iterator[None]:
 def _holder(path: Path) -> str:
     try:
         about = json.loads(path.read_bytes())
-        return f"process {about['process']} on {about['host']} trains there since {about['since']}"
+        return storage.told(about["process"], about["host"], about["since"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # it is just being written
         return "another process trains there"
 
@@ -231,7 +234,7 @@ def describe(folder: Path, trainer: Trainer) -> None:
 def last_logged(folder: Path) -> int:
     """The last step in metrics.jsonl; 0 without one."""
     try:
-        with open(folder / "metrics.jsonl", "rb") as file:
+        with open(folder / METRICS, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - (1 << 16)))
             lines = file.read().splitlines()
     except OSError:

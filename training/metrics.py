@@ -18,6 +18,7 @@ from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.summary import text
 
 from octavo import files, process
+from octavo.run.directory import METRICS, SAMPLES
 from octavo.training.tracker import Tracker
 
 _EVENTS: Any = event_pb2  # their names are made when they are imported
@@ -26,7 +27,6 @@ _SUMMARIES: Any = summary_pb2
 
 SMOOTH = 0.95
 """What the mean of the loss keeps of itself at a step."""
-METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 
 @dataclass

@@ -18,18 +18,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from octavo import files
+from octavo.brief import clock, human
 from octavo.model import flops
+from octavo.run.directory import METRICS, REPORT, RESULTS
 from octavo.run.opened import Run
 from octavo.run.score import by_label
 from octavo.training.evaluation import PROMPT, Evaluation, Evaluator, results_of
 from octavo.training.folder import from_leader
-from octavo.training.metrics import METRICS, History, MetricsLog, of_parts
+from octavo.training.metrics import History, MetricsLog, of_parts
 from octavo.training.optimizer import learning_rate, rate_after
-from octavo.training.screen import Screen, Standing, clock, human
+from octavo.training.screen import Screen, Standing
 from octavo.training.tracker import Tracker
 from octavo.training.trainer import Trainer
 
-RESULTS, REPORT = "results.json", "report.html"
 MOST_SHOWN = 12
 """Labels whose score the screen has room for."""
 

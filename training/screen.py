@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from octavo import process
+from octavo.brief import clock, human
 from octavo.files import shown
 
 FIRST_LINES, SECONDS = 10, 10.0
@@ -57,7 +58,7 @@ class Screen:
         )
 
     def log(self, text: str) -> None:
-        self._console.print(shown(text))
+        self._console.print(text)
 
     def warn(self, sentence: str) -> None:
         self._console.print(Text(f"warning: {shown(sentence)}", style="bold yellow"))
@@ -134,19 +135,3 @@ def opened(console: Console, steps: int, log_every: int):
         yield screen
     finally:
         screen.close()
-
-
-def human(value: float) -> str:
-    """A number with a metric prefix: 12_345 -> "12.3 k"."""
-    power = 0
-    while abs(value) >= 999.5 and power < 6:
-        value /= 1000
-        power += 1
-    return f"{value:.3g} {' kMGTPE'[power].strip()}"
-
-
-def clock(seconds: float) -> str:
-    """Seconds as "1:02:03" or "2:03"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
