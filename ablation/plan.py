@@ -60,7 +60,7 @@ class Rung:
             raise ConfigError(
                 f"--{study.by} {budget:g} are {steps} steps of {self.arm.name}; ask for "
                 f"{LEAST_STEPS * each:.2g} or more, or for smaller steps "
-                "(--common \"--data.batch-size 4\")."
+                '(--common "--data.batch-size 4").'
             )
         return steps
 
@@ -222,12 +222,12 @@ def _sizes(arm: Arm, config: Config, source: str, study: Study) -> tuple[str | N
 
 
 def plan(study: Study, place: Place) -> tuple[Planned, dict[str, Any]]:
-    """The cells of a study, tries of learning rates first, and text.json. Raises as ``rungs_of``."""
+    """The cells of a study, tries of learning rates first, and text.json.
+
+    Raises as ``rungs_of``."""
     out = place.out
     rungs = rungs_of(study, out)
-    cells = [
-        replace(cell, number=number) for number, cell in enumerate(_cells(study, rungs))
-    ]
+    cells = [replace(cell, number=number) for number, cell in enumerate(_cells(study, rungs))]
     text = corpora.text_json(_source(rungs, study.baseline), study.heldout_bytes)
     documents = text["documents"]
     about = {
