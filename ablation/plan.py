@@ -323,7 +323,7 @@ def continued(planned: Planned, place: Place) -> Planned:
     if (found := place.read(STUDY)) is None:
         return planned
     before = Planned.from_json(found, place.at(STUDY))
-    for name in ("budget", "text", "heldout_bytes", "existing", "inference_flops", "tuning"):
+    for name in ("budget", "heldout_bytes", "text", "existing", "inference_flops", "tuning"):
         old, new = before.about.get(name), planned.about.get(name)
         if name == "budget":
             old, new = ({**one, "values": min(one["values"])} for one in (old, new))
