@@ -1,0 +1,1 @@
+"""Studies: which way of cutting text is best, by how much, and whether to believe it."""
