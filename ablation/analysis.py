@@ -240,7 +240,7 @@ def _point_json(
     if base is not None and base is not point:
         against = difference(sample, base.sample, noise)
         against["clear"] = against["clear"] and not (point.reason or base.reason)
-    ranked = best.get(point.arm) is point
+    ranked, leader = best.get(point.arm) is point, next(iter(best.values()), point)
     rows = _Rows(point.cells)
     return {
         "arm": point.arm, "size": point.size, "budget": point.budget,
@@ -251,6 +251,8 @@ def _point_json(
         ],
         "mean": sample.mean, "spread": spread(list(sample.bits.values())), "low": low, "high": high,
         "difference": against,
+        "behind": difference(sample, leader.sample, noise)
+        if ranked and leader is not point else None,
         "rank": list(best).index(point.arm) + 1 if ranked else None,
         "tied": [
             arm for arm in best if arm != point.arm and not clear[frozenset((arm, point.arm))]
