@@ -219,6 +219,7 @@ def _done(cells: list[Cell], tried: set[str], chosen: set[str]) -> dict[str, Any
 def _tuning_cost(cells: list[Cell], lost: set[str]) -> dict[str, Any]:
     """What the tries took that were not chosen: FLOPs (paid), their share of those of all cells, and
     seconds."""
+
     def total(name: str, mine: Iterable[Cell]) -> float:
         return math.fsum(number(cell.results.get(name)) or 0.0 for cell in mine)
 

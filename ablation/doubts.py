@@ -294,7 +294,9 @@ def _provenance(summary: dict[str, Any]) -> Iterator[Warning]:
         if len(found := groups(value)) > 1:
             usual = max(found.values(), key=len)
             others = [cell for mine in found.values() if mine is not usual for cell in mine]
-            told = "; ".join(f"{name}: {counted(len(mine), 'cell')}" for name, mine in found.items())
+            told = "; ".join(
+                f"{name}: {counted(len(mine), 'cell')}" for name, mine in found.items()
+            )
             yield _say(
                 "loud", "provenance", f"Cells were made with different {what} ({told}).",
                 (cell["arm"] for cell in others), (cell["name"] for cell in others),

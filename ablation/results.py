@@ -77,7 +77,7 @@ class Cell:
     @cached_property
     def unproven(self) -> str | None:
         """Why the certificate does not prove the score, as the end of a sentence; None: it does. Files
-    of it that are there are those that it names."""
+        of it that are there are those that it names."""
         return _unproven(self.measured.get("certificate"), self.certificate)
 
 

@@ -93,7 +93,9 @@ def cuts(cells: dict[str, Cell], order: list[str]) -> list[dict[str, Any]]:
         for cut in told if isinstance(told, list) else ():
             if (mine := _cut(cut)) is not None:
                 key = str(cut.get("label")), cut["text"]
-                whole = found.setdefault(key, {"label": cut.get("label"), "text": key[1], "arms": []})
+                whole = found.setdefault(
+                    key, {"label": cut.get("label"), "text": key[1], "arms": []}
+                )
                 whole["arms"].append({"arm": arm, **mine})
     return list(found.values())
 

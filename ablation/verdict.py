@@ -122,7 +122,9 @@ def _change(summary: dict[str, Any], at: int) -> str:
             "known."
         )
     if len(ranked) < 2:
-        some = "There is one budget" if len(values) == 1 else f"One of {len(values)} budgets is done"
+        some = (
+            "There is one budget" if len(values) == 1 else f"One of {len(values)} budgets is done"
+        )
         return f"{some}, so how the order changes with more training is not known."
     if max(len(place["order"]) for place in ranked) < 2:
         return "With one arm there is no order that could change with the budget."

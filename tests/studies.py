@@ -316,7 +316,9 @@ def _speed(study) -> dict[str, Any]:
     def row(arm: str, size: str | None) -> dict[str, Any]:
         fast = 12_000 / HEAVY.get(arm, 0.5)
         return {
-            "arm": arm, "size": size, "train_bytes_per_second": [fast, fast * 1.02, fast * 0.99],
+            "arm": arm,
+            "size": size,
+            "train_bytes_per_second": [fast, fast * 1.02, fast * 0.99],
             "decode_bytes_per_second": [fast / 20, fast / 19, fast / 21],
         }
 
