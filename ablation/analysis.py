@@ -1,5 +1,5 @@
-"""What a study has come to: the means and differences of its arms at every budget, their order, what
-is to be doubted, and the answer in words. The page and the tables are made of it alone."""
+"""What a study has come to: the means and differences of its arms at every budget, their order,
+what is to be doubted, and the answer in words. The page and the tables are made of it."""
 
 import itertools
 import math
@@ -47,10 +47,11 @@ def summary(out: Path) -> dict[str, Any]:
     Bits per byte of a cell: the nats of all scored documents / ln 2 / their bytes. Of a point (an
     arm at a size and a budget): the mean over its seeds; ``low`` and ``high`` are the 95% interval
     of that mean by a bootstrap over documents, ``spread`` the standard deviation over seeds.
-    Differences, and when one is told apart from none: ``octavo.ablation.bootstrap.difference``, with
-    what the seed does pooled over all points of the budget whose score is proven (over all, if none
-    is). Ranks: the order of the means at each budget of the arms whose score is proven; an arm of
-    several sizes has its best one.
+    Differences, and when one is told apart from none: ``octavo.ablation.bootstrap.difference``,
+    with what the seed does pooled over all points of the budget whose score is proven (over all, if
+    none is); ``difference`` is to the baseline, ``behind`` to the best arm of the budget. Ranks:
+    the order of the means at each budget of the arms whose score is proven; an arm of several sizes
+    has its best one.
 
     Raises ConfigError if the folder holds no study, DataError if study.json cannot be read; of the
     files of cells, it takes those that there are.
@@ -108,11 +109,12 @@ def summary(out: Path) -> dict[str, Any]:
         for cell in cells
         if cell.curves.steps
     ]
-    largest = verdict.decisive(found)
-    found["cuts"] = [] if largest is None else cuts(
-        {arm: point.cells[0] for arm, point in _best(points, largest, proven=False).items()},
+    at = verdict.decisive(found)
+    at = max((p.budget for p in points), key=budgets.index, default=0) if at is None else at
+    found["cuts"] = cuts(
+        {arm: point.cells[0] for arm, point in _best(points, at, proven=False).items()},
         [arm["name"] for arm in study["arms"]],
-    )  # fmt: skip
+    )
     found["warnings"] = doubts.warnings(found)
     found["answer"] = verdict.answer(found)
     found["cannot"] = verdict.cannot(found)
@@ -178,10 +180,12 @@ def _ranks(
     them."""
     order, ties = list(best), []
     while order:
-        tied = list(itertools.takewhile(lambda a: not clear[frozenset((a, order[0]))], order[1:]))
+        first, *rest = order
+        apart = [clear[frozenset((first, arm))] for arm in rest]
+        tied = rest[: apart.index(True) if True in apart else len(rest)]
         if tied:
-            ties.append([order[0], *tied])
-        order = order[1 + len(tied) :]
+            ties.append([first, *tied])
+        order = rest[len(tied) :]
     return {"budget": budget, "order": list(best), "ties": ties}
 
 
@@ -217,8 +221,8 @@ def _done(cells: list[Cell], tried: set[str], chosen: set[str]) -> dict[str, Any
 
 
 def _tuning_cost(cells: list[Cell], lost: set[str]) -> dict[str, Any]:
-    """What the tries took that were not chosen: FLOPs (paid), their share of those of all cells, and
-    seconds."""
+    """What the tries took that were not chosen: FLOPs (paid), their share of those of all cells,
+    and seconds."""
 
     def total(name: str, mine: Iterable[Cell]) -> float:
         return math.fsum(number(cell.results.get(name)) or 0.0 for cell in mine)

@@ -1,4 +1,5 @@
-"""How sure a difference is: of the choice of documents, by a bootstrap; of the seed, by a t interval.
+"""How sure a difference is: as the choice of documents goes, by a bootstrap; as the seed goes, by a
+t interval.
 
 All of it can be computed anew from the nats and bytes of each document, which ``results.parquet``
 and the ``measured.json`` of each run hold.

@@ -76,9 +76,9 @@ class Cell:
 
     @cached_property
     def unproven(self) -> str | None:
-        """Why the certificate does not prove the score, as the end of a sentence; None: it does. Files
-        of it that are there are those that it names."""
-        return _unproven(self.measured.get("certificate"), self.certificate)
+        """Why the certificate does not prove the score, as the end of a sentence; None: it does.
+        Files of it that are there are those that it names."""
+        return _unproven(self.measured, self.certificate)
 
 
 def read_study(out: Path) -> dict[str, Any]:
@@ -152,9 +152,8 @@ def _read_cell(
     try:
         config = _read(path / CONFIG)
         results = _read(path / RESULTS)
-        gave_up = (path / DIVERGED).exists()
-        if not _finished(results, planned):
-            if not gave_up:
+        if not (study["existing"] or _finished(results, planned)):
+            if not (path / DIVERGED).exists():
                 return found("missing")
             step = results.get("step")
             where = f" at step {step:,}" if isinstance(step, int) else ""
@@ -162,7 +161,7 @@ def _read_cell(
         measured = _read(ours / MEASURED)
         if not measured:
             return found("trained")
-        if wrong := _wrong(measured, study, planned, expected):
+        if wrong := _wrong(measured, results, study, expected):
             return found("failed", f"{MEASURED} {wrong}")
         return found("done")
     except (OSError, FileError) as error:
@@ -195,8 +194,8 @@ def _finished(results: dict[str, Any], planned: dict[str, Any]) -> bool:
 
 def _wrong(
     measured: dict[str, Any],
+    results: dict[str, Any],
     study: dict[str, Any],
-    planned: dict[str, Any],
     expected: list[int] | None,
 ) -> str | None:
     """What is wrong with measured.json, as the end of a sentence; None: nothing."""
@@ -204,6 +203,8 @@ def _wrong(
         return f"has format {measured.get('format')!r}, and this version reads {FORMAT}"
     if measured.get("fingerprint") != study["text"]["fingerprint"]:
         return "is of other text than the study's"
+    if not study["existing"] and measured.get("step") != results.get("step"):
+        return f"is of step {measured.get('step')}, and the run ended at step {results.get('step')}"
     try:
         nats = np.array(measured["documents"]["nats"], np.float64)
         sizes = np.array(measured["documents"]["bytes"], np.int64)
@@ -222,15 +223,18 @@ def _wrong(
     return None
 
 
-def _unproven(certificate: Any, folder: Path) -> str | None:
+def _unproven(measured: dict[str, Any], folder: Path) -> str | None:
+    certificate = measured.get("certificate")
     if not isinstance(certificate, dict):
-        return "there is none"
+        return "there is no certificate"
     if certificate.get("proves") is not True:
         why = certificate.get("why")
-        return why.strip().rstrip(".") if isinstance(why, str) and why else "it proves nothing"
+        return why.strip().rstrip(".") if isinstance(why, str) and why else "its certificate fails"
+    if certificate.get("step") != measured.get("step"):
+        return f"the certificate is of step {certificate.get('step')}"
     pieces = certificate.get("pieces")
     if not isinstance(pieces, list) or not pieces:
-        return "it names no text"
+        return "its certificate names no text"
     for piece in pieces:
         try:
             data = (folder / piece["compressed"]).read_bytes()
@@ -239,7 +243,7 @@ def _unproven(certificate: Any, folder: Path) -> str | None:
             if hashlib.sha256(data).hexdigest() != piece["compressed_sha256"]:
                 return f"{piece['compressed']} is not the file that it was made of"
         except (KeyError, TypeError):
-            return "it is damaged"
+            return "its certificate is damaged"
         except OSError:
             continue  # it was not kept here
     return None

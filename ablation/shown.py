@@ -14,9 +14,10 @@ X = {
     "step": "step",
 }  # fmt: skip
 RESULTS = (
-    HELDOUT, "step", "finished", "stopped", "failed", "flops", "flops_useful", "bytes", "seconds",
-    "evaluation_seconds", "bytes_per_second", "parameters", "preset", "tokenizer", "seed", "device",
-    "devices", "hosts", "commit", "commit_changed", "revision", "versions", "data", "command",
+    HELDOUT, "heldout/bytes", "heldout/documents", "step", "finished", "stopped", "failed", "flops",
+    "flops_useful", "bytes", "seconds", "evaluation_seconds", "bytes_per_second", "parameters",
+    "preset", "tokenizer", "seed", "device", "devices", "hosts", "commit", "commit_changed",
+    "revision", "versions", "data", "command",
 )  # fmt: skip
 """Of results.json."""
 SETTINGS = ("optimizer.learning_rate", "train.steps", "train.seed", "data.source")
@@ -54,8 +55,8 @@ def cell_json(cell: Cell, chosen: bool, settings: dict[str, Any]) -> dict[str, A
 
 
 def curve_json(cell: Cell, chosen: bool) -> dict[str, Any]:
-    """How a cell was trained, in at most ``POINTS`` points, each the mean over steps that follow one
-    another; of what was not logged, None."""
+    """How a cell was trained, in at most ``POINTS`` points, each the mean over steps that follow
+    one another; of what was not logged, None."""
     of = cell.curves.of
     size = len(of["step"].mean)
     groups = np.array_split(np.arange(size), min(POINTS, size))

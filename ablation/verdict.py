@@ -99,7 +99,7 @@ def _winner(summary: dict[str, Any], at: int) -> str:
         held.insert(0, (base, base["behind"], "the baseline"))
     than = [
         f"{within(diff['mean'], diff['margin'])} less than {what} {_name(point)} "
-        f"({'clear' if diff['clear'] else 'not told apart'})"
+        f"({'clear' if diff['clear'] else 'within the noise'})"
         for point, diff, what in held
     ]  # fmt: skip
     head = "is best" if clear else "has the lowest mean, without a clear lead,"
@@ -118,8 +118,8 @@ def _change(summary: dict[str, Any], at: int) -> str:
     ranked = [place for place in summary["ranks"] if place["order"]]
     if values == [None]:
         return (
-            "The runs had no budget in common, so how their order changes with more training is not "
-            "known."
+            "The runs had no budget in common, so how their order changes with more training is "
+            "not known."
         )
     if len(ranked) < 2:
         some = (
@@ -137,10 +137,10 @@ def _change(summary: dict[str, Any], at: int) -> str:
     for place in ranked:
         leaders.setdefault(place["order"][0], []).append(place["budget"])
     all_of = "both budgets" if len(ranked) == 2 else f"all {len(ranked)} budgets"
-    places = (
-        f"{len(moved)} of {counted(pairs, 'pair')} of arms {verb(list(moved), 'changes', 'change')} "
-        f"places, {_how_many(len(surely), len(moved))} by more than the noise"
-    )
+    how = f"{len(surely)} of them by more than the noise"
+    if len(surely) in (0, len(moved)):
+        how = "by more than the noise" if surely else "within the noise"
+    places = f"{len(moved)} of {counted(pairs, 'pair')} of arms changed places, {how}"
     if not flips:
         text = f"The order of the arms is the same at {all_of}"
     elif len(leaders) == 1:
@@ -152,12 +152,6 @@ def _change(summary: dict[str, Any], at: int) -> str:
         ]  # fmt: skip
         text = f"The lead changes with the budget ({', '.join(told)}), and {places}"
     return sentence(text + _trend(summary, at, ranked))
-
-
-def _how_many(some: int, of: int) -> str:
-    if some == 0:
-        return "none"
-    return "all" if some == of and of > 1 else f"{some}" if of > 1 else "it"
 
 
 def _trend(summary: dict[str, Any], at: int, ranked: list[dict[str, Any]]) -> str:
@@ -201,7 +195,7 @@ def _basis(summary: dict[str, Any], at: int | None) -> str:
     else:
         proof = f", scores proven by certificates but for {listed(unproven, 6)}"
     return (
-        f"This rests on {counted(summary['seeds'], 'seed')} an arm{differ} and "
+        f"This rests on {counted(summary['seeds'], 'seed')} per arm{differ} and "
         f"{counted(text['documents'], 'document')} ({human(text['bytes'])}B) of held-out text"
         f"{proof}: {_belief(summary, at)}."
     )
@@ -227,7 +221,7 @@ def _belief(summary: dict[str, Any], at: int | None) -> str:
     left = len(summary["done"]["missing"]) + len(summary["done"]["failed"])
     if left:
         against.append(f"{counted(left, 'cell')} {'is' if left == 1 else 'are'} not there")
-    if min(len(point["seeds"]) for point in (first, second)) == 1:
+    if min(len(point["seeds"]) for point in (first, second, base or second)) == 1:
         against.append("one seed cannot tell a difference from chance")
     if against:
         return f"do not believe it yet, as {listed(against)}"
@@ -277,8 +271,8 @@ def _limits(summary: dict[str, Any]) -> Iterator[str]:
         size = max((p["bytes"] for p in points if p["bytes"]), default=0)
         yield (
             f"What holds at larger scale: the largest run spends {short(flops)} useful FLOPs on "
-            f"{human(size)}B with {human(parameters)}parameters, and published comparisons begin at "
-            f"about {short(PUBLISHED)} FLOPs, {_times(PUBLISHED / flops)} times as much"
+            f"{human(size)}B of text, with {human(parameters)}parameters; published comparisons "
+            f"begin at about {short(PUBLISHED)}, {_times(PUBLISHED / flops)} times as much"
         )
     labels = list(dict.fromkeys(label for point in points for label in point["by_label"]))
     script = list(dict.fromkeys(script for point in points for script in point["by_script"]))
@@ -305,20 +299,20 @@ def _limits(summary: dict[str, Any]) -> Iterator[str]:
                 "; whether the rate is still the best at larger budgets was not tried"
             )  # fmt: skip
             yield (
-                f"What more tuning would bring: of each arm only the learning rate was tuned, among "
-                f"{rates} times its preset's, at the smallest budget with one seed{more}"
+                f"What more tuning would bring: of each arm only the learning rate was tuned, "
+                f"among {rates} times its preset's, at the smallest budget with one seed{more}"
             )
         else:
-            yield "What tuning would bring: nothing was tuned, all settings are those of the presets"
+            yield "What tuning would bring: nothing was tuned, all is as the presets have it"
     learned = [
         cut["arm"] for group in summary["cuts"][:1] for cut in group["arms"]
         if any(each is not None for each in cut["probability"])
     ]  # fmt: skip
     if learned:
         yield (
-            f"What {listed(learned)} would do with other rates of cutting: where "
-            f"{verb(learned, 'it cuts', 'they cut')} is learned, how often is aimed at as the preset "
-            f"has it, and that was not tuned"
+            f"What {listed(learned)} would do at other rates of cutting: "
+            f"{verb(learned, 'it learns', 'they learn')} where to cut, and how often was left as "
+            f"the {verb(learned, 'preset has', 'presets have')} it"
         )
     if ladders := list(dict.fromkeys(each["arm"] for each in summary["envelope"])):
         yield (

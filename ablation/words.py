@@ -33,7 +33,7 @@ def matched(budget: dict[str, Any]) -> str:
     }[budget["by"]]
 
 
-def listed(names: Sequence[str], most: int = 100) -> str:
+def listed(names: Sequence, most: int = 100) -> str:
     """ "a, b and c", or the first of many and how many more there are."""
     names = list(names)
     if len(names) > most:
@@ -46,7 +46,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def verb(names: Sequence[Any], one: str, several: str) -> str:
+def verb(names: Sequence, one: str, several: str) -> str:
     return one if len(names) == 1 else several
 
 

@@ -1,5 +1,5 @@
-"""A study as its files alone have it: numbers that look like those of real runs, with effects, noise
-and faults that a test asks for. No model is trained, and none could be: there are no checkpoints."""
+"""A study as its files alone have it: numbers that look like those of real runs, with the effects
+and the noise that a test asks for. No model is trained: there are no checkpoints."""
 
 import dataclasses
 import hashlib
