@@ -1,18 +1,25 @@
 """Compare ways of cutting text: python ablate.py ARM [ARM ...] --flops A,B,C --seeds N --out DIR
 
 Every ARM is trained at every budget with every seed, each an ordinary run; then all are scored on
-the same text. DIR/index.html says what won, by how much, and whether to believe it. The same command
-goes on where a study was stopped, and on several machines at once. docs/ablation.md explains it.
+the same text. DIR/index.html says what won, by how much, and whether to believe it. The same
+command goes on where a study was stopped, and on several machines at once. docs/ablation.md
+explains it.
 """
 
+import sys
 from pathlib import Path
 
 from octavo import cli, process
 from octavo.ablation.study import Arguments
+from octavo.settings import taken
 
 
 def main() -> None:
-    ablate(cli.parse(Arguments, "ablate.py", (__doc__ or "").split("\n\n", 1)[1], flags=True))
+    words = sys.argv[1:]
+    if (common := taken(words, "--common")) is not None:
+        words.append(f"--common={common}")  # or what begins with dashes would be a flag
+    about = (__doc__ or "").split("\n\n", 1)[1]
+    ablate(cli.parse(Arguments, "ablate.py", about, words, flags=True))
 
 
 def ablate(arguments: Arguments) -> None:
@@ -42,8 +49,7 @@ def ablate(arguments: Arguments) -> None:
     if arguments.cell is not None and place.read(STUDY):
         do(place, planned, arguments.cell, train)
         return
-    for line in showing.plan_lines(planned, place, arguments.jobs):
-        console.print(line)
+    showing.show_plan(planned, place, arguments.jobs, console)
     if arguments.dry_run:
         return
     if text is not None:

@@ -39,4 +39,3 @@ class Claims:
             self._seen[name] = says, now
             return told
         return told if now - before[1] < patience else None
-

@@ -145,15 +145,15 @@ def check_equal(sources: dict[str, str], baseline: str, study: Study) -> None:
             differ += abs(len(text.held) - len(first.held))
             raise ConfigError(
                 f"{arm} holds out other text ({source}) than {baseline} ({sources[baseline]}): "
-                f"{differ} of {max(len(text.held), len(first.held))} documents differ. Make both of "
-                "one corpus (prepare.py CORPUS --tokenizer ...), or score all on the text of "
+                f"{differ} of {max(len(text.held), len(first.held))} documents differ. Make both "
+                "of one corpus (prepare.py CORPUS --tokenizer ...), or score all on the text of "
                 f"{baseline} with --allow heldout."
             )
         if text.train != first.train and "text" not in study.allow:
             raise ConfigError(
                 f"{arm} is trained on other text ({source}: {_told(text)}) than {baseline} "
-                f"({sources[baseline]}: {_told(first)}). Make both of one corpus (prepare.py CORPUS "
-                "--tokenizer ...), or compare them anyway with --allow text."
+                f"({sources[baseline]}: {_told(first)}). Make both of one corpus (prepare.py "
+                "CORPUS --tokenizer ...), or compare them anyway with --allow text."
             )
 
 

@@ -23,9 +23,7 @@ CLOSE = 0.05
 
 def are_runs(arms: tuple[str, ...]) -> bool:
     """Whether what was named is run directories."""
-    return bool(arms) and all(
-        storage.is_url(arm) or (Path(arm) / CONFIG).is_file() for arm in arms
-    )
+    return bool(arms) and all(storage.is_url(arm) or (Path(arm) / CONFIG).is_file() for arm in arms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +107,7 @@ def _check(arguments: Arguments) -> None:
             f"--{given.replace('_', '-')} is for runs that are to be trained; these are there."
         )
     if len(arguments.data) > 1:
-        raise ConfigError("runs are scored on the held-out text of one prepared folder: --data DIR.")
+        raise ConfigError("runs are scored on the held-out text of one folder: --data DIR.")
 
 
 def _read(folder: str, all_: tuple[str, ...]) -> _Run:

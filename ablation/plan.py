@@ -60,7 +60,7 @@ class Rung:
             raise ConfigError(
                 f"--{study.by} {budget:g} are {steps} steps of {self.arm.name}; ask for "
                 f"{LEAST_STEPS * each:.2g} or more, or for smaller steps "
-                "(--common \"--data.batch-size 4\")."
+                '(--common "--data.batch-size 4").'
             )
         return steps
 
@@ -222,12 +222,12 @@ def _sizes(arm: Arm, config: Config, source: str, study: Study) -> tuple[str | N
 
 
 def plan(study: Study, place: Place) -> tuple[Planned, dict[str, Any]]:
-    """The cells of a study, tries of learning rates first, and text.json. Raises as ``rungs_of``."""
+    """The cells of a study, tries of learning rates first, and text.json.
+
+    Raises as ``rungs_of``."""
     out = place.out
     rungs = rungs_of(study, out)
-    cells = [
-        replace(cell, number=number) for number, cell in enumerate(_cells(study, rungs))
-    ]
+    cells = [replace(cell, number=number) for number, cell in enumerate(_cells(study, rungs))]
     text = corpora.text_json(_source(rungs, study.baseline), study.heldout_bytes)
     documents = text["documents"]
     about = {
@@ -323,7 +323,7 @@ def continued(planned: Planned, place: Place) -> Planned:
     if (found := place.read(STUDY)) is None:
         return planned
     before = Planned.from_json(found, place.at(STUDY))
-    for name in ("budget", "text", "heldout_bytes", "existing", "inference_flops", "tuning"):
+    for name in ("budget", "heldout_bytes", "text", "existing", "inference_flops", "tuning"):
         old, new = before.about.get(name), planned.about.get(name)
         if name == "budget":
             old, new = ({**one, "values": min(one["values"])} for one in (old, new))

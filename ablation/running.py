@@ -45,26 +45,38 @@ class Progress:
 
     done: set[str] = field(default_factory=set)
     """Names of cells."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Cells that gave up, and why."""
     rates: dict[str, float] = field(default_factory=dict)
     """Chosen multiple of the learning rate, by arm."""
-    lost: dict[str, str] = field(default_factory=dict)
-    """Arms none of whose tries came to an end, and why."""
 
     def ready(self, cell: Cell) -> bool:
         """Whether its learning rate is known."""
         return cell.rate is not None or cell.arm in self.rates
 
 
+def cells_of(place: Place, planned: Planned) -> dict[str, results.Cell]:
+    """How far each cell has come, by name."""
+    with place.files() as folder:
+        return {cell.name: cell for cell in results.read_cells(folder, planned.to_json())}
+
+
 def progress(place: Place, planned: Planned) -> Progress:
     """Look at the files of a study."""
+    found = Progress()
+    tries: dict[str, list[results.Cell]] = {}
     with place.files() as folder:
-        found = Progress({cell.name for cell in planned.cells if results.done(folder, cell.name)})
-        study = planned.to_json()
-        for arm in {cell.arm for cell in planned.cells if cell.rate is None}:
-            if any(c.rate is not None for c in planned.cells if c.arm == arm):
-                choice = results.choice(folder, study, arm)
-                if choice:
-                    found.rates[arm] = choice["rate"]
+        for cell in results.read_cells(folder, planned.to_json()):
+            if cell.status == "done":
+                found.done.add(cell.name)
+            elif cell.status == "lost":
+                found.lost[cell.name] = cell.why or "it gave up"
+            if cell.planned["rate"] is not None:
+                tries.setdefault(cell.planned["arm"], []).append(cell)
+        for arm, cells in tries.items():
+            choice = results.chosen_rate(cells)
+            if choice and choice["rate"] is not None:
+                found.rates[arm] = choice["rate"]
     return found
 
 
@@ -196,9 +208,11 @@ class Workers:
                 now, looked = progress(self._place, self._planned), time.monotonic()
             for job in over:
                 self._tell(job, now)
-            left = [c for c in self._planned.cells if c.name not in now.done]
-            left = [c for c in left if c.name not in self._failed]
-            self._lose(left, now)
+            self._lose(now)
+            left = [
+                c for c in self._planned.cells
+                if c.name not in now.done | now.lost.keys() | self._failed.keys()
+            ]  # fmt: skip
             if not left and not self._running:
                 return
             mine = {job.cell.name for job in self._running}
@@ -218,17 +232,19 @@ class Workers:
                     told = names
             time.sleep(LOOK_SECONDS if self._running else OTHERS_SECONDS)
 
-    def _lose(self, left: list[Cell], now: Progress) -> None:
-        """Cells whose learning rate can never be chosen are lost, too."""
-        for cell in list(left):
-            tries = [
-                c for c in self._planned.cells
-                if c.arm == cell.arm and c.rate is not None
-            ]  # fmt: skip
-            over = all(c.name in self._failed or c.name in now.done for c in tries)
-            if tries and not now.ready(cell) and over:
-                self._failed[cell.name] = f"none of the tries of {cell.arm} came to an end"
-                left.remove(cell)
+    def _lose(self, now: Progress) -> None:
+        """Count what cannot be done as failed: a run that gave up, unless it was a try of several,
+        and cells whose learning rate can never be chosen."""
+        several = len(self._planned.about["tuning"]["grid"]) > 1
+        over = now.done | now.lost.keys() | self._failed.keys()
+        for cell in self._planned.cells:
+            if cell.name in now.lost:
+                self._failed.pop(cell.name, None)
+                if cell.rate is None or not several:
+                    self._failed[cell.name] = now.lost[cell.name]
+            tries = [c for c in self._planned.cells if c.arm == cell.arm and c.rate is not None]
+            if not now.ready(cell) and all(c.name in over for c in tries):
+                self._failed[cell.name] = f"no learning rate that {cell.arm} tried came to an end"
 
     def _start(self, cell: Cell) -> None:
         log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")

@@ -31,7 +31,7 @@ class Arm:
     asked: str
     """A preset and what is changed of it, as a command line has it."""
     sizes: tuple[str | None, ...] = (None,)
-    """``--model.size`` of each rung of a ladder; None: as the preset is."""
+    """``--model.size`` of each rung of a ladder; None: of an arm that is none."""
     tokenizer: str | None = None
     """``prepare.py --tokenizer`` of the corpus that is made for it; None: what its model reads."""
 
@@ -40,7 +40,8 @@ class Arm:
         """Of the command line, without what the study itself reads."""
         words = _split(self.asked)
         taken(words, "--tokenizer")
-        taken(words, "--model.size")
+        if len(self.sizes) > 1:
+            taken(words, "--model.size")
         return words
 
 
@@ -125,7 +126,7 @@ def asked_of(arguments: Arguments) -> tuple[Study, str]:
     arms = [*map(_arm, arguments.arms), *(_arm(**table) for table in tables)]
     names = [arm.name for arm in arms]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigError(f"two arms are called {twice}; give one a name, as \"other=flat ...\".")
+        raise ConfigError(f'two arms are called {twice}; give one a name, as "other=flat ...".')
     given = [by for by in BUDGETS if getattr(arguments, by) is not None]
     if len(given) != 1:
         flags = ", ".join(f"--{by} A,B,C" for by in BUDGETS)
@@ -213,7 +214,9 @@ def _typed(value: Any, kind: Any, name: str) -> Any:
 def _table(table: Any, file: str) -> dict[str, str]:
     """An arm of a file: ``{name = ..., run = ...}``."""
     if not isinstance(table, dict) or not {"run"} <= table.keys() <= {"name", "run"}:
-        raise ConfigError(f"{file}: an arm is a string, or has a name and a run: not {table!r:.80}.")
+        raise ConfigError(
+            f"{file}: an arm is a string, or has a name and a run, not {table!r:.60}."
+        )
     found = {key: _typed(value, str, f"{file}: {key}") for key, value in table.items()}
     return {"asked": found["run"], **({"name": found["name"]} if "name" in found else {})}
 
@@ -257,12 +260,12 @@ def _arm(asked: str, name: str | None = None) -> Arm:
             f"the arm {asked!r:.80} names a corpus and a tokenizer; a corpus has its own."
         )
     size = taken(words, "--model.size")
-    sizes = (None,) if size is None else tuple(size.split(","))
+    sizes = tuple(size.split(",")) if size and "," in size else (None,)
     name = name or _named(words, tokenizer, size)
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,60}", name, re.ASCII):
         raise ConfigError(
             f"{name!r:.80} is no name of an arm, which is a folder's too: letters, digits and "
-            "-_.+; give it one, as \"name=flat ...\"."
+            '-_.+; give it one, as "name=flat ...".'
         )
     return Arm(name, asked, sizes, tokenizer)
 
