@@ -58,7 +58,7 @@ def page(workdirs: Sequence[Path], cuts: Iterable[Cut] = ()) -> str:
         header=sections.header(runs),
         body="\n".join(part for part in body if part),
         data=viewer.script_json(data),
-        charts=(viewer.HERE / "report.js").read_text(encoding="utf-8"),
+        report=(viewer.HERE / "report.js").read_text(encoding="utf-8"),
     )
 
 

@@ -187,7 +187,7 @@ def _whisker(run: Folder, number: int, seen: list[float]) -> str:
 def curves(runs: list[Folder], charts: list[dict[str, Any]]) -> str:
     if not charts:
         return "<p>Nothing is logged yet, so there are no curves.</p>"
-    legend = '<div id="runs" role="group" aria-label="runs"></div>' if len(runs) > 1 else ""
+    legend = '<div id="runs" class="chips" role="group" aria-label="runs"></div>' if len(runs) > 1 else ""
     notes = ["Drag over a chart to look closer; point at it, or use the arrow keys, to read it."]
     if any(run.curves.skipped for run in runs):
         notes.append("Triangles: steps that were skipped, as they were not finite.")
@@ -197,11 +197,11 @@ def curves(runs: list[Folder], charts: list[dict[str, Any]]) -> str:
         notes.append("Shaded around held-out points: the 95% interval.")
     return (
         '<section><h2>Curves</h2><noscript>The curves need JavaScript.</noscript><div class="bar">'
-        '<fieldset id="axes" aria-label="x axis"></fieldset>'
+        '<fieldset id="axes" class="choice" aria-label="x axis"></fieldset>'
         '<label><input type="checkbox" id="log"> logarithmic</label>'
         '<label>smoothing <input type="range" id="smooth" min="0" max="4" step="1"></label>'
         f'<button type="button" id="whole" hidden>whole run</button>{legend}</div>'
-        f'<div id="charts"></div><p class="quiet">{" ".join(notes)}</p></section>'
+        f'<div class="charts" id="charts"></div><p class="quiet">{" ".join(notes)}</p></section>'
     )
 
 
@@ -284,7 +284,7 @@ def cuts(runs: list[Folder], besides: Iterable[Cut]) -> tuple[str, list[dict[str
         'instead of units</label><p class="quiet">Units alternate in colour; the line below says '
         "how many bits a character cost, more the stronger it is. Point at a character, or use the "
         "arrow keys, for the probability that a unit ends there. A dotted bar is a cut inside a "
-        f'character.</p><div id="cuts">{"".join(found)}</div>'
+        f'character.</p><div class="cuts" id="cuts">{"".join(found)}</div>'
     ), data
 
 
