@@ -100,7 +100,7 @@ def script_json(data: Any) -> str:
 
 
 def fill(template: str | Path, **parts: str) -> str:
-    """A page: its template, of this folder or anywhere, with the parts and with what pages share."""
+    """A page: its template, of this folder or another, with parts and with what pages share."""
     shared = {"style": "style.css", "script": "units.js", "look": "page.css", "charts": "charts.js"}
     read = {name: (HERE / file).read_text(encoding="utf-8") for name, file in shared.items()}
     return Template((HERE / template).read_text(encoding="utf-8")).substitute(read | parts)
