@@ -64,7 +64,8 @@ def swatch(summary: dict[str, Any], arm: str) -> str:
 def arm_name(summary: dict[str, Any], point: dict[str, Any]) -> str:
     """The arm of a point for a table: its colour and name."""
     name = readable(point_label(point))
-    return f'<span class="name" title="{name}">{swatch(summary, point["arm"])}<span>{name}</span></span>'
+    colour = swatch(summary, point["arm"])
+    return f'<span class="name" title="{name}">{colour}<span>{name}</span></span>'
 
 
 def index_of(summary: dict[str, Any], arm: str) -> int:
