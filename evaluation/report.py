@@ -97,7 +97,7 @@ def _charts(runs: list[Folder]) -> list[dict[str, Any]]:
           clip=True)  # fmt: skip
     chart("Loss", "nats per id, with all that is added", "train/loss", smooth=True, clip=True)
     chart("Speed", "bytes per second", "perf/bytes_per_second", smooth=True)
-    chart("Of the devices' peak", "MFU", "perf/mfu", smooth=True)
+    chart("Of the devices' peak", "useful and paid", "perf/mfu", "perf/hfu", smooth=True)
     chart("Memory", "bytes", "perf/host_memory_bytes", "perf/device_memory_bytes")
     chart("Time besides", "seconds", "perf/data_wait_seconds", "perf/evaluation_seconds",
           clip=True)  # fmt: skip
@@ -120,7 +120,7 @@ def _words(name: str) -> str:
     return {
         "train/bits_per_byte": "training", "perf/host_memory_bytes": "host",
         "perf/device_memory_bytes": "device", "perf/data_wait_seconds": "waiting for data",
-        "perf/evaluation_seconds": "evaluating",
+        "perf/evaluation_seconds": "evaluating", "perf/mfu": "MFU", "perf/hfu": "HFU",
     }.get(name, level.replace("_", " ") or kind)  # fmt: skip
 
 
