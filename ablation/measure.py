@@ -178,18 +178,17 @@ def _noise(
     """Rows of ``noise.measure``, of beginnings, and nats of the pieces of the certificate: all of
     it in one pass, which is compiled for full batches."""
     clean = [one.text for one in shortened(held, most, NOISE_PIECE) if one.text]
-    kinds = [("none", 0.0, clean), *noise.variants(clean)]
-    groups = [texts for _, _, texts in kinds] + [[one.text for one in pieces]]
+    kinds = noise.variants(clean)
+    groups = [clean, *(texts for _, _, texts in kinds), [one.text for one in pieces]]
     score = run.score([text for texts in groups for text in texts], batch_size=rows)
     parts = np.split(score.document_nats, np.cumsum([len(texts) for texts in groups])[:-1])
-    bits = [
-        float(nats.sum()) / math.log(2) / sum(map(len, texts)) if texts else None
-        for nats, texts in zip(parts, groups, strict=True)
-    ]
-    found = [
-        noise.row(kind, rate, each, bits[0])
-        for (kind, rate, _), each in zip(kinds, bits, strict=False)
-    ]
+
+    def bits(i: int) -> float:
+        return float(parts[i].sum()) / math.log(2) / sum(map(len, groups[i]))
+
+    found = [noise.row("none", 0.0, bits(0), bits(0))]
+    for i, (kind, rate, texts) in enumerate(kinds, 1):
+        found.append(noise.row(kind, rate, bits(i) if texts else None, bits(0)))
     return found, parts[-1]
 
 
