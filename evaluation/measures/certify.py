@@ -31,7 +31,7 @@ MOST_BYTES = 2048
 """Of all pieces: an id takes a millisecond, to compress and to restore each."""
 FOLDER, CERTIFICATE = "certificate", "certificate.json"
 FORMAT = 1
-_SHARE, _BYTES = 0.01, 8
+_SHARE, _BYTES = 0.01, 5
 """By how much a file may differ from its score: coders round, and write whole words."""
 
 
