@@ -101,7 +101,7 @@ def _unfinished(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield _of_cells("loud", "tuning", text, of)
         elif lost:
             rates = listed([short(each["rate"]) for each in lost])
-            text = f"{arm} did not train at {rates} times its learning rate: {lost[0]['why']}."
+            text = f"{arm} did not train at {rates} times its learning rate ({lost[0]['why']})."
             yield _of_cells("note", "tuning", text, of)
 
 

@@ -70,7 +70,7 @@ def _rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             _speed(last["train_bytes_per_second"]), _speed(last["decode_bytes_per_second"]),
             PROVEN if proven else UNPROVEN,
         ])  # fmt: skip
-    kept = [i for i in range(len(heads)) if any(row[i] for row in rows)]
+    kept = [i for i in range(len(heads)) if i < 2 or any(row[i] for row in rows)]
     return [heads[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
