@@ -341,14 +341,14 @@ def _limits(summary: dict[str, Any]) -> Iterator[str]:
     compared = max((len(place["order"]) for place in summary["ranks"]), default=0) - 1
     if compared > 2:
         yield (
-            f"That no difference is chance: each ± is for one comparison at 95%, and of the "
-            f"{compared} to the baseline at every budget one in twenty would be called clear "
-            "by chance"
+            f"That no difference is chance: each ± is for one comparison at 95%, and {compared} "
+            "arms are compared with the baseline at every budget, of which one in twenty may be "
+            "called clear by chance"
         )
     if summary["speed"]:
         yield (
             f"How fast the arms are elsewhere: bytes per second are of this code on "
-            f"{summary['speed'].get('device')}"
+            f"{summary['speed'].get('device') or 'one device'}"
         )
 
 

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from octavo.ablation.analysis import summary
-from octavo.ablation.bootstrap import pooled, resampled
+from octavo.ablation.bootstrap import Noise, Sample, difference, pooled, resampled
 from octavo.ablation.results import choice, read_study, training_bits
 from studies import cell, edit, point, told, warned, write_study
 
@@ -115,6 +115,28 @@ def test_what_the_seed_does_is_pooled_over_unequal_groups():
         3.182446305284263 * noise.sd * math.sqrt(1 / 2 + 1 / 3)  # t of 3 degrees, of a table
     )
     assert pooled([[1.0], [2.0]]) is None
+
+
+def alike(mean: float, draws: list[float]) -> Sample:
+    """Two seeds that do not differ."""
+    return Sample({0: mean, 1: mean}, np.array(draws))
+
+
+def test_what_it_takes_to_be_told_apart():
+    base, little = alike(1.0, [1.0] * 100), Noise(0.01, 10)
+    wide = [0.9] * 10 + [2.0] * 90  # draws around 1.9, a tenth of them below the baseline
+
+    def clear(one: Sample, noise: Noise | None, other: Sample = base) -> bool:
+        return difference(one, other, noise)["clear"]
+
+    assert clear(alike(2.0, [2.0] * 100), little)
+    assert not clear(alike(2.0, wide), little)  # 0 lies within the interval
+    assert difference(alike(2.0, wide), base, little)["margin"] < 1
+    assert not clear(alike(2.0, [2.0] * 100), Noise(1.0, 2))  # the seed does more
+    assert not clear(alike(2.0, [2.0] * 100), None)
+    assert not clear(Sample({0: 2.0}, np.full(100, 2.0)), little)  # one seed, of one arm or other
+    assert not clear(alike(2.0, [2.0] * 100), little, Sample({0: 1.0}, np.full(100, 1.0)))
+    assert not clear(Sample({0: 2.0, 1: 2.0}, None), little)
 
 
 def test_draws_are_the_same_for_all_cells_and_leave_out_empty_text():

@@ -12,6 +12,7 @@ import pytest
 from helpers import ROOT
 from octavo.ablation import tables
 from octavo.ablation.analysis import summary
+from octavo.ablation.bootstrap import pooled
 from octavo.ablation.results import done
 from octavo.configs.checks import ConfigError
 from octavo.data.errors import DataError
@@ -53,6 +54,12 @@ def test_what_no_certificate_proves_is_left_out(study):
     assert found["ranks"][1]["order"] == ["spacebyte", "flat"]
     assert found["answer"][0].startswith("spacebyte is best at 5e12")
     assert "but for hnet" in found["answer"][2]
+    groups = [[s["bits_per_byte"] for s in point(found, arm, 1)["seeds"]]
+              for arm in ("flat", "spacebyte")]  # fmt: skip
+    noise = pooled(groups)  # of which the seeds of what is not proven are no part
+    assert noise is not None
+    against = point(found, "spacebyte", 1)["difference"]
+    assert against["seeds"] == pytest.approx(noise.half_width(3, 3))
 
 
 def test_a_certificate_of_another_file_or_step_proves_nothing(study):
