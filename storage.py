@@ -431,12 +431,12 @@ class Lock:
         for _ in range(100):
             if self._create():
                 return
-            if (found := self._read()) is None:
+            if (found := self.holder()) is None:
                 continue  # it was given back just now
             if not self._dead(found):
                 raise in_use(self.url.rpartition("/")[0], _told(found))
             process.warn(f"{self.url}: taken over; {_told(found)}, but that is gone.")
-            if (now := self._read()) is not None and now.token == found.token:
+            if (now := self.holder()) is not None and now.token == found.token:
                 remove(self.url)
         raise ConfigError(f"{self.url} cannot be taken: others take it at the same time.")
 
@@ -464,7 +464,8 @@ class Lock:
     def _text(self) -> bytes:
         return files.json_text(dataclasses.asdict(self.mine)).encode()
 
-    def _read(self) -> Holder | None:
+    def holder(self) -> Holder | None:
+        """Who holds it by what it says, alive or not. Raises OSError."""
         try:
             return Holder(**json.loads(read(self.url)))
         except FileNotFoundError:
@@ -485,7 +486,7 @@ class Lock:
         until = time.monotonic() + patience
         while time.monotonic() < until:
             time.sleep(min(1.0, self.BEAT_SECONDS))
-            now = self._read()
+            now = self.holder()
             if now is None:
                 return True
             if (now.token, now.seen) != (found.token, found.seen):
@@ -495,7 +496,7 @@ class Lock:
     def _renew(self) -> None:
         while not self._over.wait(self.BEAT_SECONDS):
             with contextlib.suppress(OSError):  # the next beat may come through
-                now = self._read()
+                now = self.holder()
                 if now is None or now.token != self.mine.token:
                     self.lost = "nobody" if now is None else _told(now)
                     return
@@ -504,7 +505,7 @@ class Lock:
 
     def check(self) -> None:
         """Raise OSError if somebody else took it over: this process was taken for dead."""
-        found = self._read()
+        found = self.holder()
         if found is None or found.token != self.mine.token:
             self.lost = self.lost or ("nobody" if found is None else _told(found))
             raise OSError(

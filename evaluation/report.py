@@ -11,7 +11,7 @@ from octavo import files
 from octavo.evaluation import sections, viewer
 from octavo.evaluation.curves import HELDOUT, SKIPPED
 from octavo.evaluation.folder import Cut, Folder, names_of, read
-from octavo.evaluation.sections import plain
+from octavo.evaluation.parts import plain
 
 AXES = {"step": "steps", "train/bytes": "bytes", "train/flops": "FLOPs", "perf/seconds": "time"}
 _POINTS = 800
@@ -58,7 +58,7 @@ def page(workdirs: Sequence[Path], cuts: Iterable[Cut] = ()) -> str:
         header=sections.header(runs),
         body="\n".join(part for part in body if part),
         data=viewer.script_json(data),
-        charts=(viewer.HERE / "report.js").read_text(encoding="utf-8"),
+        report=(viewer.HERE / "report.js").read_text(encoding="utf-8"),
     )
 
 
@@ -97,7 +97,7 @@ def _charts(runs: list[Folder]) -> list[dict[str, Any]]:
           clip=True)  # fmt: skip
     chart("Loss", "nats per id, with all that is added", "train/loss", smooth=True, clip=True)
     chart("Speed", "bytes per second", "perf/bytes_per_second", smooth=True)
-    chart("Of the devices' peak", "MFU", "perf/mfu", smooth=True)
+    chart("Of the devices' peak", "useful and paid", "perf/mfu", "perf/hfu", smooth=True)
     chart("Memory", "bytes", "perf/host_memory_bytes", "perf/device_memory_bytes")
     chart("Time besides", "seconds", "perf/data_wait_seconds", "perf/evaluation_seconds",
           clip=True)  # fmt: skip
@@ -120,7 +120,7 @@ def _words(name: str) -> str:
     return {
         "train/bits_per_byte": "training", "perf/host_memory_bytes": "host",
         "perf/device_memory_bytes": "device", "perf/data_wait_seconds": "waiting for data",
-        "perf/evaluation_seconds": "evaluating",
+        "perf/evaluation_seconds": "evaluating", "perf/mfu": "MFU", "perf/hfu": "HFU",
     }.get(name, level.replace("_", " ") or kind)  # fmt: skip
 
 

@@ -40,6 +40,58 @@ class Output:
     """Sums over the batch, by name."""
 
 
+def layout_of(batch: Batch, config: ModelConfig, vocabulary: Vocabulary) -> Layout:
+    """What the trunk is told of the positions of a batch's rows."""
+    tokens = batch.tokens
+    shifted = jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1]
+    before = jnp.where(batch.positions > 0, shifted, -1)
+    ends = _ends(tokens, before, batch.marks, config, vocabulary)
+    written = jnp.zeros_like(tokens)
+    if _routed(config):
+        known, documents = (
+            jnp.pad(x, ((0, 0), (3, 0)), constant_values=-1) for x in (tokens, batch.segment_ids)
+        )
+        written = _scripts(known, documents, written[:, 0])
+    return Layout(batch.positions, batch.segment_ids, ends, written)
+
+
+def _routed(config: ModelConfig) -> bool:
+    return any(stage.scripts for stage in config.stages)
+
+
+def _ends(
+    tokens: jax.Array, before: jax.Array, marks: jax.Array, config: ModelConfig,
+    vocabulary: Vocabulary,
+) -> jax.Array:  # fmt: skip
+    """Where the first stage's rule ends a unit."""
+    if not config.stages:
+        return jnp.zeros_like(tokens, bool)
+    cut = segmenter(config.stages[0].segmenter)
+    ends = cut.rule(tokens, before, vocabulary)
+    return ends | (marks > 0) if cut.reads_marks else ends
+
+
+def _scripts(known: jax.Array, documents: jax.Array, before: jax.Array) -> jax.Array:
+    """The newest writing system at each id, ``[B, N]``.
+
+    known ``[B, 3 + N]``: the ids, and three before them; documents ``[B, 3 + N]``: equal within a
+    document; before ``[B]``: the newest system before the first of the N.
+    """
+    N = known.shape[1] - 3
+    ids = [
+        jnp.where(documents[:, at : at + N] == documents[:, 3:], known[:, at : at + N], -1)
+        for at in range(3, -1, -1)
+    ]
+    first, values = (jnp.asarray(table) for table in scripts.pages())
+    own = scripts.script_of_character(ids[0], ids[1:], values, first)
+    t = jnp.arange(N)[None]
+    newest = lax.cummax(jnp.where(own > 0, t, -1), axis=1)
+    at = jnp.maximum(newest, 0)
+    same = take(documents[:, 3:], at) == documents[:, 3:]
+    taken_up = jnp.where(documents[:, 3:] == documents[:, :1], before[:, None], 0)
+    return jnp.where((newest >= 0) & same, take(own, at), taken_up)
+
+
 class ByteLM(nnx.Module):
     """Predicts the next id at every position. Raises ConfigError where the config does not fit the
     vocabulary or the platform."""
@@ -59,8 +111,7 @@ class ByteLM(nnx.Module):
         shape = (width, vocabulary.size)
         self.head = Linear(*shape, ("embed", "vocab"), dtype, rngs, 0.1) if untied else None
         self.mtp: Any = None if kind is None else kind(config, vocabulary.size, execution, rngs)
-        self.rule = segmenter(config.stages[0].segmenter) if config.stages else None
-        self.routed = any(stage.scripts for stage in config.stages)
+        self.routed = _routed(config)
         # How many ids before the new ones the embedding, the segmenter's rule and characters reach.
         self.history = max(1, self.embedding.reach, 3 if self.routed else 0)
 
@@ -76,49 +127,13 @@ class ByteLM(nnx.Module):
         """What the next id's states go through behind the trunk, if anything."""
         return None if self.mtp is None else self.mtp.next
 
-    def _ends(self, tokens: jax.Array, before: jax.Array, marks: jax.Array) -> jax.Array:
-        """Where the first stage's rule ends a unit."""
-        if self.rule is None:
-            return jnp.zeros_like(tokens, bool)
-        ends = self.rule.rule(tokens, before, self.vocabulary)
-        return ends | (marks > 0) if self.rule.reads_marks else ends
-
-    def _scripts(self, known: jax.Array, documents: jax.Array, before: jax.Array) -> jax.Array:
-        """The newest writing system at each id, ``[B, N]``.
-
-        known ``[B, 3 + N]``: the ids, and three before them; documents ``[B, 3 + N]``: equal within
-        a document; before ``[B]``: the newest system before the first of the N.
-        """
-        N = known.shape[1] - 3
-        ids = [
-            jnp.where(documents[:, at : at + N] == documents[:, 3:], known[:, at : at + N], -1)
-            for at in range(3, -1, -1)
-        ]
-        first, values = (jnp.asarray(table) for table in scripts.pages())
-        own = scripts.script_of_character(ids[0], ids[1:], values, first)
-        t = jnp.arange(N)[None]
-        newest = lax.cummax(jnp.where(own > 0, t, -1), axis=1)
-        at = jnp.maximum(newest, 0)
-        same = take(documents[:, 3:], at) == documents[:, 3:]
-        taken_up = jnp.where(documents[:, 3:] == documents[:, :1], before[:, None], 0)
-        return jnp.where((newest >= 0) & same, take(own, at), taken_up)
-
     def __call__(
         self, batch: Batch, noise: jax.Array | None = None, ahead: jax.Array | None = None
     ) -> Output:
         """noise ``[B, T]``: standard logistic, in training; without, all is deterministic. ahead
         ``[L]``: for extra positions, which only training has, how far they predict."""
         tokens, positions = batch.tokens, batch.positions
-        shifted = jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1]
-        ends = self._ends(tokens, jnp.where(positions > 0, shifted, -1), batch.marks)
-        written = jnp.zeros_like(tokens)
-        if self.routed:
-            known, documents = (
-                jnp.pad(x, ((0, 0), (3, 0)), constant_values=-1)
-                for x in (tokens, batch.segment_ids)
-            )
-            written = self._scripts(known, documents, written[:, 0])
-        layout = Layout(positions, batch.segment_ids, ends, written)
+        layout = layout_of(batch, self.config, self.vocabulary)
         x = constrain(self.embedding(tokens, positions))
         extra = None if ahead is None else self.mtp.positions(ahead)
         x, statistics, levels = self.trunk(x, layout, noise, extra=extra)
@@ -170,13 +185,14 @@ class ByteLM(nnx.Module):
         valid = jnp.full((B,), N, jnp.int32) if valid is None else valid
         marks = jnp.zeros_like(tokens) if marks is None else marks
         known = jnp.concatenate([cache["ids"], tokens], axis=1)
-        ends = self._ends(tokens, known[:, self.history - 1 : -1], marks)
+        before = known[:, self.history - 1 : -1]
+        ends = _ends(tokens, before, marks, self.config, self.vocabulary)
         at = length[:, None] + jnp.arange(-self.history, N)[None]
         x = self.embedding(known, at)[:, self.history :]
         written = jnp.zeros_like(tokens)
         if self.routed:
             recent = known[:, self.history - 3 :]
-            written = self._scripts(recent, jnp.zeros_like(recent), cache["script"])
+            written = _scripts(recent, jnp.zeros_like(recent), cache["script"])
         layout = Layout(at[:, self.history :], jnp.ones_like(tokens), ends, written)
         states, trunk = self.trunk.advance(x, layout, cache["trunk"], valid, context)
         x = states

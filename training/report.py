@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +80,16 @@ def scored(evaluator: Evaluator) -> Iterator[str]:
         )
 
 
+class _Mark(NamedTuple):
+    """What was counted when."""
+
+    step: int
+    bytes: int
+    flops: float
+    useful: float
+    time: float
+
+
 class Reporter:
     """Tells of each step, on the screen and in the log, counts, and keeps results.json.
 
@@ -110,10 +120,10 @@ class Reporter:
         step_ids = math.prod(trainer.shape)
         self.bytes = round(counted("bytes", step_ids * trainer.bytes_per_id))
         self.flops = counted("flops", trainer.flops_per_step)
-        self.flops_useful = counted("flops_useful", step_ids * trainer.flops_per_id)
+        self.flops_useful = counted("flops_useful", trainer.useful_flops(step_ids, last))
         self._speed = last.get("perf/bytes_per_second") or 0.0
         self._before, self._began = last.get("perf/seconds") or 0.0, time.perf_counter()
-        self._mark = first_step, self.bytes, self._began
+        self._mark = self._counted(self._began)
         self._start: tuple[int, float] | None = None
         earlier = from_leader(self._earlier_results())
         same = earlier.get("step") == first_step  # nothing was done since
@@ -140,14 +150,12 @@ class Reporter:
         self.bytes += round(values["bytes"])
         self.flops += trainer.flops_per_step
         if not self.in_a_row:
-            self.flops_useful += values["targets"] * trainer.flops_per_id
+            self.flops_useful += trainer.useful_flops(values["targets"], parts)
         if evaluation:
             self._count(evaluation)
-        left = self._measure(step)
+        left, of_peak = self._measure(step)
         rate = self.learning_rate(step)
         memory = {"perf/host_memory_bytes": host_memory(), **device_memory()}
-        achieved = self._speed / trainer.bytes_per_id * trainer.flops_per_id / trainer.mesh.size
-        mfu = achieved / self._peak if self._peak else None
         if self._log:
             self._log.write(step, {
                 "train/bits_per_byte": bits,
@@ -163,7 +171,7 @@ class Reporter:
                 "perf/seconds": self.seconds,
                 **memory,
                 **parts,
-                **({} if mfu is None else {"perf/mfu": mfu}),
+                **of_peak,
                 **(evaluation.metrics if evaluation else {}),
             })  # fmt: skip
             if evaluation:
@@ -171,8 +179,8 @@ class Reporter:
         smoothed = self.history.smooth(bits)
         self._screen.show(Standing(
             step=step, bits_per_byte=bits, smoothed=smoothed, heldout=self._on_screen,
-            speed=self._speed, mfu=mfu, learning_rate=rate, grad_norm=values["grad_norm"],
-            left=left, memory=list(memory.values())[-1],
+            speed=self._speed, mfu=of_peak.get("perf/mfu"), learning_rate=rate,
+            grad_norm=values["grad_norm"], left=left, memory=list(memory.values())[-1],
         ))  # fmt: skip
         if evaluation:
             self._tell(evaluation)
@@ -189,12 +197,20 @@ class Reporter:
         """Of training, over all its starts, scores and saving included."""
         return self._before + time.perf_counter() - self._began
 
-    def _measure(self, step: int) -> float:
-        """Take the speed since the last due line of progress; returns the seconds left."""
-        mark_step, mark_bytes, mark_time = self._mark
-        now, train = time.perf_counter(), self._trainer.config.train
-        elapsed = max(now - mark_time, 1e-9)
-        self._speed = (self.bytes - mark_bytes) / elapsed
+    def _counted(self, now: float) -> _Mark:
+        return _Mark(self.step, self.bytes, self.flops, self.flops_useful, now)
+
+    def _measure(self, step: int) -> tuple[float, dict[str, float]]:
+        """Take the speed since the last due line of progress; returns the seconds left, and the
+        shares of the devices' peak that useful FLOPs and all of them have, where it is known."""
+        mark, now, train = self._mark, time.perf_counter(), self._trainer.config.train
+        elapsed = max(now - mark.time, 1e-9)
+        self._speed = (self.bytes - mark.bytes) / elapsed
+        of_peak = {}
+        if self._peak:
+            most = elapsed * self._peak * self._trainer.mesh.size
+            of_peak["perf/mfu"] = (self.flops_useful - mark.useful) / most
+            of_peak["perf/hfu"] = (self.flops - mark.flops) / most
         first = self._start is None  # which compiles: no measure of what follows
         if self._start is None:
             self._start, self._overall = (self.bytes, now), self._speed
@@ -202,8 +218,8 @@ class Reporter:
             first_bytes, began = self._start
             self._overall = (self.bytes - first_bytes) / max(now - began, 1e-9)
         if first or step % train.log_every == 0 or step == train.steps:
-            self._mark = step, self.bytes, now
-        return elapsed / max(step - mark_step, 1) * (train.steps - step)
+            self._mark = self._counted(now)
+        return elapsed / max(step - mark.step, 1) * (train.steps - step), of_peak
 
     @property
     def scored(self) -> bool:
@@ -218,9 +234,8 @@ class Reporter:
             self._tell(evaluation)
 
     def _count(self, evaluation: Evaluation) -> None:
-        mark_step, mark_bytes, mark_time = self._mark
         # No time of training.
-        self._mark = mark_step, mark_bytes, mark_time + evaluation.seconds
+        self._mark = self._mark._replace(time=self._mark.time + evaluation.seconds)
         if self._start:
             self._start = self._start[0], self._start[1] + evaluation.seconds
         self._on_screen = evaluation.score.bits_per_byte

@@ -6,7 +6,7 @@ training that is only compiled, for machines that are not there.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -189,22 +189,36 @@ class Trainer:
 
     @cached_property
     def flops_per_id(self) -> float:
-        """Of training."""
+        """Of training, over as many units as rows have room for."""
         config = self.config
         return flops.training_flops(config.model, self.tokenizer.vocab_size, config.data.length)
+
+    def useful_flops(self, targets: float, parts: Mapping[str, float | None]) -> float:
+        """Of a step of so many targets: forward and backward over the units that it had, without
+        padding and recomputation. parts: what the step did (``of_parts``); where that does not say
+        how many units there were, as many as rows have room for."""
+        config = self.config
+        found = [parts.get(f"units/{level}") for level in range(len(config.model.stages))]
+        units = None if None in found else tuple(each for each in found if each is not None)
+        size, length = self.tokenizer.vocab_size, config.data.length
+        return targets * flops.training_flops(config.model, size, length, units)
 
     @property
     def flops_per_step(self) -> float:
         """That a machine spends on a step, by the formulas of ``model/flops.py``: forward and
         backward at every position of every row, padding included, over as many units as rows have
         room for; and under ``execution.remat`` "full" the forward pass once more."""
-        again = 4 / 3 if self.config.execution.remat == "full" else 1
-        return self.flops_per_id * math.prod(self.shape) * again
+        return self.flops_per_id * math.prod(self.shape) * again(self.config)
 
     def run(self, state: dict, name: str = "run") -> Run:
         """The model of a state, to score and to sample from."""
         about = self.config, self.tokenizer, self.definition, state["params"], int(state["step"])
         return Run(*about, self.mesh, self.marker, name)
+
+
+def again(config: Config) -> float:
+    """What rematerialization makes of training's FLOPs: the forward pass once more under "full"."""
+    return 4 / 3 if config.execution.remat == "full" else 1.0
 
 
 def plan_of(config: Config, version: int = Plan.VERSION) -> Plan:

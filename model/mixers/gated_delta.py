@@ -12,6 +12,8 @@ matrices (the WY representation).
 Letters: B batch, N positions, H heads, D head size (Dv, Dk of values and keys), C chunk.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -132,10 +134,10 @@ class GatedDelta(Mixer):
         return jax.nn.silu(total)
 
     @staticmethod
-    def flops(config: ModelConfig, length: int, causal: bool = True) -> float:
+    def flops(config: ModelConfig, length: float, causal: bool = True) -> float:
         """FLOPs of a forward pass over one row of ``length`` positions, as computed: chunks are
         padded, and products take the hidden half along."""
-        d, H, D, C = config.width, config.heads, config.head_size, _chunk_size(length)
+        d, H, D, C = config.width, config.heads, config.head_size, _chunk_size(math.ceil(length))
         projections = d * (5 * H * D + 2 * H)
         convolution = TAPS * 3 * H * D
         # Keys with keys, queries with keys, the solution and its use; decays; products with states.

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from octavo.configs.model import ModelConfig
+from octavo.configs.model import ModelConfig, StageConfig
 from octavo.model.extra import ExtraPositions
 from octavo.model.layers import Execution, constrain, starts_of, take
 from octavo.model.transformer import Transformer
@@ -42,8 +42,19 @@ class Level:
     """What the segmenter decided, before any bounds."""
     real: jax.Array
     """Booleans: no padding."""
+    inner: jax.Array
+    """Where, among the positions of the next level, the last vector of a position's unit stands."""
     end_log_odds: jax.Array | None = None
     """The decoder's guess that a unit ends here, from what it saw before (predict_ends)."""
+
+
+def cut(stage: StageConfig, ends: jax.Array, layout: Layout) -> Segmentation:
+    """The units of whole rows, given the ends ``[B, T]`` that a segmenter asks for."""
+    none = jnp.zeros(ends.shape[0], jnp.int32)
+    fresh = starts_of(layout.segment_ids)
+    boundary, _ = bounded(ends, stage, layout.positions, none, none, fresh)
+    room = row_units(stage, ends.shape[1])
+    return segment(boundary & (layout.segment_ids > 0), layout.segment_ids, room)
 
 
 def make_trunk(
@@ -107,10 +118,7 @@ class Hourglass(nnx.Module):
             encoded = self.encoder(x, layout.positions, layout.segment_ids)
         carry = self.segmenter.init_carry(len(x))
         decision, _ = self.segmenter.decide(encoded, layout, carry, noise=noise)
-        none = jnp.zeros(x.shape[0], jnp.int32)
-        fresh = starts_of(layout.segment_ids)
-        boundary, _ = bounded(decision.ends, stage, layout.positions, none, none, fresh)
-        units = segment(boundary & real, layout.segment_ids, row_units(stage, x.shape[1]))
+        units = cut(stage, decision.ends, layout)
         statistics = {
             f"units/{self.level}": jnp.sum(units.boundary),
             f"merged/{self.level}": jnp.sum(decision.ends & real & ~units.boundary),
@@ -136,7 +144,8 @@ class Hourglass(nnx.Module):
             before = jnp.pad(decoded, ((0, 0), (1, 0), (0, 0)))[:, : x.shape[1]]
             before = jnp.where((layout.positions > 0)[..., None], before, 0)
             foreseen = self.end_predictor(before, x)
-        level = Level(units.boundary, decision, real, foreseen)
+        inner = units.unit_of * self.per_unit + self.per_unit - 1
+        level = Level(units.boundary, decision, real, inner, foreseen)
         return decoded, statistics | inner_statistics, (level, *levels)
 
     def _inner(
@@ -155,7 +164,7 @@ class Hourglass(nnx.Module):
         pooled = constrain(self._pool(encoded, units, decision, layout))
         B, S, p, D = pooled.shape
         positions, biases = self.segmenter.inner(decision, layout, units.last)
-        inner_layout = _placed(_spread(units.layout, p), positions)
+        inner_layout = _placed(spread(units.layout, p), positions)
         z, statistics, levels = self.inner(
             pooled.reshape(B, S * p, D), inner_layout, None, **biases
         )
@@ -402,7 +411,7 @@ def _continued(length: jax.Array, x: jax.Array) -> Layout:
     return Layout(positions, nothing + 1, nothing > 0, nothing)
 
 
-def _spread(layout: Layout, p: int) -> Layout:
+def spread(layout: Layout, p: int) -> Layout:
     """The layout of ``p`` positions for each unit."""
     if p == 1:
         return layout

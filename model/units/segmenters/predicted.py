@@ -44,7 +44,7 @@ class Predictor(Segmenter):
         )
         # Starts at the rates it is to have.
         self.bias = parameter(jax.scipy.special.logit(jnp.array(stage.rates)), None)
-        self.route_of = _routes(stage.scripts)
+        self.route_of = routes_of(stage.scripts)
 
     @classmethod
     def refuse(cls, stage: StageConfig) -> str | None:
@@ -53,7 +53,7 @@ class Predictor(Segmenter):
         return None
 
     @staticmethod
-    def flops(stage: StageConfig, length: int) -> float:
+    def flops(stage: StageConfig, length: float) -> float:
         hidden = len(stage.rates) * (stage.predictor_width or 4 * stage.width)
         return 2 * length * (stage.width * hidden + hidden)
 
@@ -80,7 +80,7 @@ class Predictor(Segmenter):
         return Decision(ends, log_odds, ends + (soft - lax.stop_gradient(soft)), route), carry
 
 
-def _routes(grouped: tuple[str, ...]) -> tuple[int, ...]:
+def routes_of(grouped: tuple[str, ...]) -> tuple[int, ...]:
     """The route of each script: 1 + the index of the name that it is part of, 0 for all others."""
     names = scripts.names()
     routes = [0] * len(names)

@@ -1,0 +1,330 @@
+"""Cells are done: here, one after another or several at a time; on other machines by the same
+command; or one by one, as a queue of jobs asks for them."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from octavo import process
+from octavo.ablation import corpora, measure, results
+from octavo.ablation.claims import Claims
+from octavo.ablation.place import MEASURED, SPEED, TEXT, Place
+from octavo.ablation.plan import Cell, Planned
+from octavo.brief import clock
+from octavo.cli import RunError
+from octavo.configs.checks import ConfigError
+from octavo.configs.schema import Config
+from octavo.evaluation.parallel import read_parallel
+from octavo.process import Preempted
+from octavo.run.directory import RESULTS
+from octavo.run.opened import open_run
+
+PARENT = "OCTAVO_STUDY_PROCESS"
+"""Tells a cell which process started it, and that it is to end with it."""
+LOOK_SECONDS = 0.5
+OTHERS_SECONDS = 5.0
+"""How often is looked what other machines have finished."""
+SAVING_SECONDS = 120.0
+"""A cell that is asked to stop has so long to save."""
+PAGE_SECONDS = 60.0
+"""The page is made anew no more often while cells are done."""
+
+
+@dataclass
+class Progress:
+    """What is done of a study, as its files say."""
+
+    done: set[str] = field(default_factory=set)
+    """Names of cells."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Cells that gave up, and why."""
+    broken: dict[str, str] = field(default_factory=dict)
+    """Cells whose files do not hold what they should, and why."""
+    rates: dict[str, float] = field(default_factory=dict)
+    """Chosen multiple of the learning rate, by arm."""
+
+    def ready(self, cell: Cell) -> bool:
+        """Whether its learning rate is known."""
+        return cell.rate is not None or cell.arm in self.rates
+
+
+def cells_of(place: Place, planned: Planned) -> dict[str, results.Cell]:
+    """How far each cell has come, by name."""
+    with place.files() as folder:
+        return {cell.name: cell for cell in results.read_cells(folder, planned.to_json())}
+
+
+def progress(place: Place, planned: Planned) -> Progress:
+    """Look at the files of a study."""
+    found = Progress()
+    tries: dict[str, list[results.Cell]] = {}
+    with place.files() as folder:
+        for cell in results.read_cells(folder, planned.to_json()):
+            if cell.status == "done":
+                found.done.add(cell.name)
+            elif cell.status == "lost":
+                found.lost[cell.name] = cell.why or "it gave up"
+            elif cell.status == "failed":
+                found.broken[cell.name] = cell.why or "its files cannot be read"
+            if cell.planned["rate"] is not None:
+                tries.setdefault(cell.planned["arm"], []).append(cell)
+        for arm, cells in tries.items():
+            choice = results.chosen_rate(cells)
+            if choice and choice["rate"] is not None:
+                found.rates[arm] = choice["rate"]
+    return found
+
+
+def do(place: Place, planned: Planned, number: int, train: Callable[[Config], dict]) -> None:
+    """Do one cell: train its run, or go on with it, and measure it. train: as ``octavo.train``.
+
+    Raises ConfigError if there is no such cell, another process does it, or its learning rate is
+    not chosen yet; and what ``train`` raises."""
+    if not 0 <= number < len(planned.cells):
+        raise ConfigError(f"--cell {number}: the study has cells 0 to {len(planned.cells) - 1}.")
+    cell = planned.cells[number]
+    claims = Claims(place.out)
+    if other := claims.held(cell.name):
+        raise Preempted(f"cell {number}, {cell.name}, is being done by {other}")
+    _end_with_parent()
+    with claims.of(cell.name):
+        now = progress(place, planned)
+        if cell.name in now.done:
+            print(f"cell {number}, {cell.name}, is done.")
+            return
+        if planned.about["existing"]:
+            run = planned.about["folders"][cell.name]
+        else:
+            if not now.ready(cell):
+                tries = [c for c in planned.cells if c.arm == cell.arm and c.rate is not None]
+                left = [str(c.number) for c in tries if c.name not in now.done]
+                raise Preempted(
+                    f"cell {number}, {cell.name}, waits for the learning rate of {cell.arm}, which "
+                    f"cells {', '.join(left)} try"
+                )
+            run = place.run(cell.name)
+            rate = now.rates[cell.arm] if cell.rate is None else cell.rate
+            _train(place, planned, cell, planned.config(cell, rate, run), train)
+        _measure(place, planned, cell, run)
+
+
+def _train(place: Place, planned: Planned, cell: Cell, config: Config, train) -> None:
+    found = place.read(f"runs/{cell.name}/{RESULTS}") or {}
+    if not (found.get("finished") and found.get("step") == cell.steps):
+        train(config)
+
+
+def _measure(place: Place, planned: Planned, cell: Cell, run: str) -> None:
+    text, about = place.read(TEXT), planned.about
+    held = corpora.scored(text["source"], about["heldout_bytes"])
+    parallel = about["parallel"] and read_parallel(about["parallel"], measure.SENTENCES)
+    print(f"measuring {cell.name} ...", flush=True)
+    with place.folder(f"runs/{cell.name}") as folder:
+        measure.measure(open_run(run), text, held, folder, parallel)
+
+
+def _end_with_parent() -> None:
+    """Save and stop when the study that started this cell is gone, even if it was killed."""
+    parent = int(os.environ.get(PARENT, 0))
+    if not parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@dataclass
+class Job:
+    """A cell that a process does."""
+
+    cell: Cell
+    process: subprocess.Popen
+    log: Any
+    began: float = field(default_factory=time.monotonic)
+
+    def said(self) -> str:
+        """Its last line."""
+        self.log.seek(0)
+        lines = [line for line in self.log.read().splitlines() if line.strip()]
+        return lines[-1] if lines else "it said nothing"
+
+
+class Workers:
+    """Do all cells of a study that nobody else does, ``jobs`` at a time."""
+
+    def __init__(
+        self, place: Place, planned: Planned, jobs: int, script: Path,
+        page: Callable[[], None], say: Callable[[str], None],
+    ):  # fmt: skip
+        """script: ablate.py, which does a cell in a process of its own. page: makes the page of
+        what is done."""
+        self._place, self._planned, self._jobs = place, planned, jobs
+        self._script, self._page, self._say = script, page, say
+        self._claims = Claims(place.out)
+        self._running: list[Job] = []
+        self._failed: dict[str, str] = {}
+        self._stop: int | None = None
+        self._mine: list[tuple[float, float]] = []
+        """FLOPs and seconds of cells that were done here."""
+
+    def __call__(self) -> dict[str, str]:
+        """Returns why cells failed, by name. Raises Preempted if a signal stopped it."""
+        before = {n: signal.getsignal(n) for n in process.SIGNALS}
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, self._note)
+        try:
+            self._work()
+        finally:
+            self._end_running()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._stop is not None:
+            raise Preempted(f"the study is kept in {self._place}")
+        return self._failed
+
+    def _note(self, number, frame) -> None:
+        self._stop = number
+
+    def _work(self) -> None:
+        now, looked, paged = progress(self._place, self._planned), 0.0, time.monotonic()
+        told = ""
+        while self._stop is None:
+            over = [job for job in self._running if job.process.poll() is not None]
+            for job in over:
+                self._running.remove(job)
+                self._ended(job)
+            others = time.monotonic() - looked > OTHERS_SECONDS
+            if over or (others and len(self._running) < self._jobs):
+                now, looked = progress(self._place, self._planned), time.monotonic()
+            for job in over:
+                self._tell(job, now)
+            self._lose(now)
+            left = [
+                c for c in self._planned.cells
+                if c.name not in now.done | now.lost.keys() | self._failed.keys()
+            ]  # fmt: skip
+            if not left and not self._running:
+                return
+            mine = {job.cell.name for job in self._running}
+            free = [c for c in left if c.name not in mine and now.ready(c)]
+            for cell in free:
+                if len(self._running) >= self._jobs:
+                    break
+                if self._claims.held(cell.name) is None:
+                    self._start(cell)
+            if over and time.monotonic() - paged > PAGE_SECONDS:
+                self._page()
+                paged = time.monotonic()
+            if not self._running and left:
+                names = f"waiting for {len(left)} cells that other processes do"
+                if told != names:
+                    self._say(names)
+                    told = names
+            time.sleep(LOOK_SECONDS if self._running else OTHERS_SECONDS)
+
+    def _lose(self, now: Progress) -> None:
+        """Count what cannot be done as failed: a run that gave up, unless it was a try of several,
+        and cells whose learning rate can never be chosen."""
+        several = len(self._planned.about["tuning"]["grid"]) > 1
+        over = now.done | now.lost.keys() | self._failed.keys()
+        for cell in self._planned.cells:
+            if cell.name in now.lost:
+                self._failed.pop(cell.name, None)
+                if cell.rate is None or not several:
+                    self._failed[cell.name] = now.lost[cell.name]
+            tries = [c for c in self._planned.cells if c.arm == cell.arm and c.rate is not None]
+            if not now.ready(cell) and all(c.name in over for c in tries):
+                self._failed[cell.name] = f"no learning rate that {cell.arm} tried came to an end"
+
+    def _start(self, cell: Cell) -> None:
+        log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        command = [sys.executable, str(self._script), "--out", self._place.out]
+        job = subprocess.Popen(
+            [*command, "--cell", str(cell.number)], stdin=subprocess.DEVNULL, stdout=log,
+            stderr=subprocess.STDOUT, start_new_session=True,
+            env=os.environ | {PARENT: str(os.getpid())},
+        )  # fmt: skip
+        self._running.append(Job(cell, job, log))
+        self._say(f"cell {cell.number:<4} {cell.name}: {cell.steps} steps")
+
+    def _ended(self, job: Job) -> None:
+        code = job.process.returncode
+        if code not in (process.DONE, process.PREEMPTED):
+            self._failed[job.cell.name] = why = job.said()
+            self._say(f"cell {job.cell.number:<4} {job.cell.name} failed: {why}")
+        job.log.close()
+
+    def _tell(self, job: Job, now: Progress) -> None:
+        if job.cell.name not in now.done:
+            if job.process.returncode == process.DONE:  # no second try would do better
+                self._failed[job.cell.name] = now.broken.get(job.cell.name, "it is not measured")
+            return
+        bits = (self._place.read(f"runs/{job.cell.name}/{MEASURED}") or {}).get("bits_per_byte")
+        took = time.monotonic() - job.began
+        self._mine.append((job.cell.flops_paid, took))
+        left = sum(c.flops_paid for c in self._planned.cells if c.name not in now.done)
+        flops, seconds = (sum(part) for part in zip(*self._mine, strict=True))
+        self._say(
+            f"cell {job.cell.number:<4} {job.cell.name}: {bits:.3f} bits/byte, {clock(took)}; "
+            f"{len(now.done)} of {len(self._planned.cells)} cells, about "
+            f"{clock(left * seconds / flops / self._jobs)} left"
+        )
+
+    def _end_running(self) -> None:
+        """What runs saves and stops."""
+        for job in self._running:
+            with contextlib.suppress(ProcessLookupError):
+                job.process.terminate()
+        deadline = time.monotonic() + SAVING_SECONDS
+        for job in self._running:
+            try:
+                job.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                job.process.kill()
+            job.log.close()
+        self._running.clear()
+
+
+def time_arms(place: Place, planned: Planned, force: bool = False) -> None:
+    """Measure how fast every arm trains and decodes, side by side, once for the arms that there
+    are. Nothing if another process does it."""
+    from octavo.ablation.speed import measure_speed
+
+    chosen = {}
+    for cell in planned.cells:  # the first of each rung: any has its shapes
+        chosen.setdefault((cell.arm, cell.size), cell.name)
+    found = place.read(SPEED) or {}
+    known = {(one["arm"], one["size"]) for one in found.get("arms", ())}
+    if known >= chosen.keys():
+        return
+    claims = Claims(place.out)
+    if claims.held("speed"):
+        return
+    with claims.of("speed"):
+        folders = planned.about.get("folders", {})
+        runs = [(a, s, folders.get(n) or place.run(n)) for (a, s), n in chosen.items()]
+        place.write(SPEED, measure_speed(runs))
+
+
+def check_failed(failed: dict[str, str]) -> None:
+    """Raise RunError if cells failed."""
+    if failed:
+        name, why = next(iter(failed.items()))
+        more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+        raise RunError(
+            f"{name} failed{more}: {why} The same command tries them again; what is done is kept."
+        )

@@ -1,0 +1,288 @@
+"""What a study is asked to compare: on the command line, or in a file that is committed."""
+
+import re
+import shlex
+import tomllib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from octavo.arguments import Range, read_file
+from octavo.configs import presets
+from octavo.configs.checks import ConfigError
+from octavo.settings import taken
+
+BUDGETS = ("flops", "bytes", "steps")
+"""By what arms are matched; of training."""
+UNEQUAL = ("text", "heldout", "budget")
+"""Inequalities that can be asked for."""
+_NAME = re.compile(r"([A-Za-z0-9][\w.+-]*)=(?=\S)", re.ASCII)
+_OURS = ("--workdir", "--train.steps", "--train.seed", "--train.init-from")
+"""What the study decides, or what one arm alone would be given."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is compared with the others."""
+
+    name: str
+    asked: str
+    """A preset and what is changed of it, as a command line has it."""
+    sizes: tuple[str | None, ...] = (None,)
+    """``--model.size`` of each rung of a ladder; None: of an arm that is none."""
+    tokenizer: str | None = None
+    """``prepare.py --tokenizer`` of the corpus that is made for it; None: what its model reads."""
+
+    @property
+    def words(self) -> list[str]:
+        """Of the command line, without what the study itself reads."""
+        words = _split(self.asked)
+        taken(words, "--tokenizer")
+        if len(self.sizes) > 1:
+            taken(words, "--model.size")
+        return words
+
+
+@dataclass(frozen=True)
+class Arguments:
+    arms: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ARM ...")] = ()
+    """A preset, or a quoted preset with what is changed of it: "flat --tokenizer bpe:4096",
+    "hnet --model.size 500k,1m,2m" (a ladder), "wide=flat --model.width 192" (with a name). Or one
+    study in a file of TOML; or RUNs that are there, to be scored and shown only; or none, to go on
+    with the study in OUT."""
+    flops: Annotated[str | None, tyro.conf.arg(metavar="A,B,C")] = None
+    """Budgets: FLOPs of the training of each run, as 2e12,5e12."""
+    bytes: Annotated[str | None, tyro.conf.arg(metavar="A,B,C")] = None
+    """Budgets: bytes of text that each run reads."""
+    steps: Annotated[str | None, tyro.conf.arg(metavar="A,B,C")] = None
+    """Budgets: steps of each run."""
+    counted: Literal["useful", "paid"] | None = None
+    """FLOPs of units that exist (useful, the default), or of all that rows have room for (paid)."""
+    inference_flops: Annotated[float | None, Range(1)] = None
+    """Scale every arm so that predicting a byte costs so many FLOPs (useful), within 5%."""
+    seeds: Annotated[int | None, Range(1, 1000)] = None
+    """Runs of each arm at each budget. None: 3."""
+    rates: Annotated[str | None, tyro.conf.arg(metavar="X,Y,Z")] = None
+    """Learning rates that every arm tries at the smallest budget, as multiples of its own. None:
+    0.5,1,2. A single one: none is tried."""
+    baseline: Annotated[str | None, tyro.conf.arg(metavar="ARM")] = None
+    """The arm that the others are held against. None: the first."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR")] = ()
+    """The text of all arms that name no data.source: a prepared folder, or text as prepare.py takes
+    it. Corpora of other tokenizers are made of it. None: what the presets name."""
+    parallel: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Parallel text, a file LANGUAGE.txt each, for the fairness premium."""
+    common: Annotated[str | None, tyro.conf.arg(metavar="FLAGS")] = None
+    """Settings of all arms, as "--data.length 1024"; an arm's own go before them."""
+    heldout_bytes: Annotated[int | None, Range(1, 2**40)] = None
+    """Held-out text that is scored, spread over its labels. None: 200,000."""
+    allow: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WHAT")] = ()
+    """Compare what is unequal: text (that was trained on), heldout (that is scored), budget."""
+    title: str | None = None
+    """Of the page."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of the study, or its URL. None: of a file studies/x.toml, studies/x."""
+    jobs: Annotated[int, Range(1, 256)] = 1
+    """Cells at a time on this machine."""
+    cell: Annotated[int | None, Range(0)] = None
+    """Do this one cell of the plan and no other."""
+    print_commands: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print a command for each cell that is not done, for a queue of jobs, and end."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print the plan, and end."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was asked for, every setting filled in."""
+
+    arms: tuple[Arm, ...]
+    by: str
+    """One of ``BUDGETS``."""
+    budgets: tuple[float, ...]
+    counted: str = "useful"
+    inference_flops: float | None = None
+    seeds: int = 3
+    rates: tuple[float, ...] = (0.5, 1.0, 2.0)
+    baseline: str = ""
+    data: tuple[str, ...] = ()
+    parallel: str | None = None
+    common: str = ""
+    heldout_bytes: int = 200_000
+    allow: tuple[str, ...] = ()
+    title: str | None = None
+
+
+def asked_of(arguments: Arguments) -> tuple[Study, str]:
+    """The study that arguments ask for, and the folder where it lies. Raises ConfigError for what
+    cannot be."""
+    arguments, tables = _with_file(arguments)
+    if not arguments.arms and not tables:
+        raise ConfigError("a study needs arms: name presets, or a file of TOML that names them.")
+    if arguments.out is None:
+        raise ConfigError("name a folder for the study: --out DIR.")
+    arms = [*map(_arm, arguments.arms), *(_arm(**table) for table in tables)]
+    names = [arm.name for arm in arms]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f'two arms are called {twice}; give one a name, as "other=flat ...".')
+    given = [by for by in BUDGETS if getattr(arguments, by) is not None]
+    if len(given) != 1:
+        flags = ", ".join(f"--{by} A,B,C" for by in BUDGETS)
+        raise ConfigError(f"name the budgets by one of {flags}.")
+    by = given[0]
+    budgets = _numbers(getattr(arguments, by), f"--{by}")
+    if by == "steps" and any(budget % 1 for budget in budgets):
+        raise ConfigError(f"--steps are whole numbers, not {getattr(arguments, by)}.")
+    if arguments.counted and by != "flops":
+        raise ConfigError(f"--counted is of --flops; this study is matched by {by}.")
+    baseline = arguments.baseline or names[0]
+    if baseline not in names:
+        raise ConfigError(f"--baseline {baseline} is no arm; there are {', '.join(names)}.")
+    if strange := set(arguments.allow) - set(UNEQUAL):
+        raise ConfigError(
+            f"--allow {' '.join(sorted(strange))}: what can be unequal is {', '.join(UNEQUAL)}."
+        )
+    if arguments.inference_flops and (several := [a.name for a in arms if a.sizes != (None,)]):
+        raise ConfigError(
+            f"{several[0]} names sizes, but --inference-flops decides them; leave one out."
+        )
+    defaults = {field.name: field.default for field in fields(Study)}
+    study = Study(
+        tuple(arms), by, budgets, arguments.counted or "useful", arguments.inference_flops,
+        arguments.seeds or defaults["seeds"],
+        defaults["rates"] if arguments.rates is None else _numbers(arguments.rates, "--rates"),
+        baseline, arguments.data, arguments.parallel, arguments.common or "",
+        arguments.heldout_bytes or defaults["heldout_bytes"], arguments.allow, arguments.title,
+    )  # fmt: skip
+    return study, arguments.out
+
+
+def is_file(arms: tuple[str, ...]) -> bool:
+    """Whether what stands for arms is a study in a file."""
+    return len(arms) == 1 and arms[0].endswith(".toml")
+
+
+def _with_file(arguments: Arguments) -> tuple[Arguments, list[dict]]:
+    """The arguments with what a file says where they say nothing, and its tables of arms."""
+    if not is_file(arguments.arms):
+        return arguments, []
+    (file,) = arguments.arms
+    try:
+        found = tomllib.loads(read_file(file, "the study").decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{file} is no TOML: {error}.") from error
+    found = {name.replace("-", "_"): value for name, value in found.items()}
+    known = {field.name for field in fields(Arguments)} - {"jobs", "cell", "print_commands"}
+    if strange := sorted(found.keys() - (known - {"dry_run", "out"})):
+        raise ConfigError(
+            f"{file}: there is no {strange[0]}; a study has "
+            f"{', '.join(sorted(known - {'dry_run', 'out'}))}."
+        )
+    over: dict[str, Any] = {"out": arguments.out or file.removesuffix(".toml")}
+    lists = [by for by in (*BUDGETS, "rates") if by in found]
+    budgets_given = any(getattr(arguments, by) is not None for by in BUDGETS)
+    arms, tables = [], []
+    for arm in _typed(found.pop("arms", []), list, f"{file}: arms"):
+        if isinstance(arm, str):
+            arms.append(arm)
+        else:
+            tables.append(_table(arm, file))
+    for name, value in found.items():
+        if getattr(arguments, name) or (name in BUDGETS and budgets_given):
+            continue
+        if name in lists:
+            over[name] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        elif name in ("data", "allow"):
+            over[name] = (value,) if isinstance(value, str) else tuple(map(str, value))
+        elif name in ("seeds", "heldout_bytes"):
+            over[name] = _typed(value, int, f"{file}: {name}")
+        elif name == "inference_flops":
+            over[name] = float(_typed(value, int | float, f"{file}: {name}"))
+        else:
+            over[name] = _typed(value, str, f"{file}: {name}")
+    return replace(arguments, arms=tuple(arms), **over), tables
+
+
+def _typed(value: Any, kind: Any, name: str) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ConfigError(f"{name} cannot be {value!r:.60}.")
+    return value
+
+
+def _table(table: Any, file: str) -> dict[str, str]:
+    """An arm of a file: ``{name = ..., run = ...}``."""
+    if not isinstance(table, dict) or not {"run"} <= table.keys() <= {"name", "run"}:
+        raise ConfigError(
+            f"{file}: an arm is a string, or has a name and a run, not {table!r:.60}."
+        )
+    found = {key: _typed(value, str, f"{file}: {key}") for key, value in table.items()}
+    return {"asked": found["run"], **({"name": found["name"]} if "name" in found else {})}
+
+
+def _numbers(text: str, flag: str) -> tuple[float, ...]:
+    """Increasing numbers above 0. Raises ConfigError for others."""
+    try:
+        found = tuple(sorted(float(part) for part in text.split(",")))
+    except ValueError:
+        found = ()
+    if not found or len(set(found)) < len(found) or not all(0 < x < 1e30 for x in found):
+        raise ConfigError(f"{flag} has numbers above 0, each once, as 1e12,5e12; not {text!r:.60}.")
+    return found
+
+
+def _split(asked: str) -> list[str]:
+    try:
+        return shlex.split(asked)
+    except ValueError as error:
+        raise ConfigError(f"the arm {asked!r:.80} cannot be read: {error}.") from error
+
+
+def _arm(asked: str, name: str | None = None) -> Arm:
+    """An arm as it is asked for. Raises ConfigError if it is none."""
+    if name is None and (named := _NAME.match(asked)):
+        name, asked = named[1], asked[named.end() :]
+    words = _split(asked)
+    if not words or words[0] not in presets():
+        first = words[0] if words else "nothing"
+        hint = " (of runs that are there, all that is named must be runs)" * Path(first).is_dir()
+        raise ConfigError(
+            f"the arm {asked!r:.80} begins with no preset but {first!r:.40}{hint}; "
+            "python train.py --list shows them."
+        )
+    for word in words:
+        if word.partition("=")[0] in _OURS:
+            raise ConfigError(f"the arm {asked!r:.80} has {word}, which the study decides.")
+    tokenizer = taken(words, "--tokenizer")
+    if tokenizer is not None and any(w.partition("=")[0] == "--data.source" for w in words):
+        raise ConfigError(
+            f"the arm {asked!r:.80} names a corpus and a tokenizer; a corpus has its own."
+        )
+    size = taken(words, "--model.size")
+    sizes = tuple(size.split(",")) if size and "," in size else (None,)
+    name = name or _named(words, tokenizer, size)
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,60}", name, re.ASCII):
+        raise ConfigError(
+            f"{name!r:.80} is no name of an arm, which is a folder's too: letters, digits and "
+            '-_.+; give it one, as "name=flat ...".'
+        )
+    return Arm(name, asked, sizes, tokenizer)
+
+
+def _named(words: list[str], tokenizer: str | None, size: str | None) -> str:
+    """A name made of the preset and what is changed of it."""
+    parts, at = [words[0]], 1
+    if tokenizer:
+        parts.append(Path(tokenizer).name.replace(":", ""))
+    if size and "," not in size:
+        parts.append(size)
+    while at < len(words):
+        flag, equals, value = words[at].partition("=")
+        if not equals and at + 1 < len(words):
+            value, at = words[at + 1], at + 1
+        at += 1
+        field = flag.rpartition(".")[2].lstrip("-")
+        parts.append(Path(value).name if field == "source" else f"{field}{value}")
+    name = re.sub(r"[^\w.+]+", "-", "-".join(parts), flags=re.ASCII)
+    return name.strip("-")[:60]

@@ -1,0 +1,136 @@
+"""What training a config would spend, before anything is trained or compiled: units, and FLOPs per
+byte of text, useful and paid."""
+
+import copy
+import dataclasses
+import functools
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from octavo.batch import Batch
+from octavo.configs.model import ModelConfig, StageConfig
+from octavo.configs.schema import Config
+from octavo.data.pipeline import BatchSource
+from octavo.data.plan import CHUNK, Order, Plan
+from octavo.model.flops import forward_flops, training_flops
+from octavo.model.lm import layout_of
+from octavo.model.units.hourglass import cut, spread
+from octavo.model.units.pools import pool
+from octavo.model.units.segmentation import Layout
+from octavo.model.units.segmenters.predicted import routes_of
+from octavo.run.size import parameters
+from octavo.tokenizers.interface import Vocabulary
+from octavo.training.trainer import again
+
+SAMPLE = 1 << 18
+"""Ids of the rows that units are counted in, about."""
+ROWS, PLACES = 64, 16
+"""At least so many rows, from so many places of an epoch."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """FLOPs per UTF-8 byte of text, by the formulas of ``model/flops.py``. Useful: over the units
+    that exist. Paid: over as many as rows have room for, padding included and, under
+    ``execution.remat`` "full", the forward pass once more. Inference pads nothing."""
+
+    train_useful: float
+    train_paid: float
+    infer_useful: float
+    infer_paid: float
+    parameters: int
+
+
+def cost_of(config: Config, plan: Plan) -> Cost:
+    """What the config costs on the plan's text. Raises ConfigError if the model cannot be."""
+    model, length, tokenizer = config.model, config.data.length, plan.corpora[0].tokenizer
+    size, units = tokenizer.vocab_size, expected_units(config, plan)
+    ids, utf8_bytes = _row(plan)
+    per_byte = ids / utf8_bytes
+    return Cost(
+        train_useful=per_byte * training_flops(model, size, length, units),
+        train_paid=length / utf8_bytes * training_flops(model, size, length) * again(config),
+        infer_useful=per_byte * forward_flops(model, size, length, units=units),
+        infer_paid=per_byte * forward_flops(model, size, length),
+        parameters=parameters(model, tokenizer.vocabulary),
+    )
+
+
+def expected_units(config: Config, plan: Plan) -> tuple[float, ...]:
+    """Mean units per id at each level, of inner levels too per id of the row: what a run will log
+    as ``units/L``.
+
+    Counted in rows of the plan, with the bounds of the model. Rules cut as they do in training,
+    and what learns from marks of the corpus as these say. What is held to a rate is taken to end
+    units at random at that rate (of a script's own route, where it has one): training holds it
+    there, after some steps. What learns from the model's own entropy is held to nothing; it counts
+    at ``stage.rates``, and may turn out otherwise.
+    """
+    # However wide and deep the model is, its units are the same.
+    size = {"width": 2, "heads": 1, "encoder_layers": 0, "decoder_layers": 0}
+    stages = tuple(dataclasses.replace(stage, **size) for stage in config.model.stages)
+    return _measured(ModelConfig(stages=stages), plan) if stages else ()
+
+
+@functools.lru_cache(maxsize=64)
+def _measured(model: ModelConfig, plan: Plan) -> tuple[float, ...]:
+    rows, vocabulary = _sample(plan), plan.corpora[0].tokenizer.vocabulary
+    count, each = len(rows["tokens"]), max(1, min(32, SAMPLE // 8 // plan.length))
+    total = np.zeros(len(model.stages))
+    for first in range(0, count, each):  # of one shape: the last ones are filled up
+        fill = ((0, max(first + each - count, 0)), (0, 0))
+        part = {name: np.pad(field[first : first + each], fill) for name, field in rows.items()}
+        key = jax.random.fold_in(jax.random.key(0), first)
+        total += np.asarray(_units(part, key, model, vocabulary))
+    return tuple((total / np.sum(rows["loss_weights"])).tolist())
+
+
+@functools.partial(jax.jit, static_argnames=("model", "vocabulary"))
+def _units(arrays: dict, key: jax.Array, model: ModelConfig, vocabulary: Vocabulary) -> jax.Array:
+    """How many units end at each level of the rows."""
+    batch = Batch(**arrays).widen()
+    layout, found = layout_of(batch, model, vocabulary), []
+    for level, stage in enumerate(model.stages):
+        ends = _ends(stage, layout, batch.marks, jax.random.fold_in(key, level))
+        units = cut(stage, ends, layout)
+        found.append(jnp.sum(units.boundary))
+        layout = spread(units.layout, pool(stage.pool).per_unit(stage))
+    return jnp.stack(found)
+
+
+def _ends(stage: StageConfig, layout: Layout, marks: jax.Array, key: jax.Array) -> jax.Array:
+    """Where a stage may be expected to ask for ends."""
+    if stage.supervision == "none":
+        return layout.ends
+    if stage.supervision == "marks":
+        return marks > 0
+    route = jnp.asarray(routes_of(stage.scripts))[layout.scripts]
+    return jax.random.uniform(key, route.shape) < jnp.asarray(stage.rates)[route]
+
+
+@functools.lru_cache(maxsize=8)
+def _sample(plan: Plan) -> dict[str, np.ndarray]:
+    """Rows of an epoch of the plan, as the pipeline makes them."""
+    near = copy.copy(plan)
+    # Windows of one chunk: few bytes are read for a row.
+    near.orders = [Order(order.strategy, CHUNK, *order.key) for order in plan.orders]
+    total, wanted = plan.rows_per_epoch, max(ROWS, SAMPLE // plan.length)
+    rows = np.arange(total)
+    if wanted < total:
+        beginnings = np.linspace(0, total - wanted // PLACES, PLACES).astype(np.int64)
+        rows = np.unique(beginnings[:, None] + np.arange(wanted // PLACES))
+    return BatchSource(near, rows, 1)[0]
+
+
+def _row(plan: Plan) -> tuple[float, float]:
+    """Mean ids and UTF-8 bytes of a row, over all corpora as weighted; padding is none."""
+    weights = np.array(plan.description["weights"])
+    rows = np.array([order.total for order in plan.orders])
+    ids, utf8_bytes = (
+        float(np.sum(weights * np.array(of_corpora) / rows) / np.sum(weights))
+        for of_corpora in ([c.tokens for c in plan.corpora], [c.utf8_bytes for c in plan.corpora])
+    )
+    return ids, utf8_bytes
