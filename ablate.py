@@ -69,7 +69,7 @@ def ablate(arguments: Arguments) -> None:
     def page() -> None:
         showing.write_page(place)
 
-    failed = Workers(place, planned, arguments.jobs, Path(__file__), page, console.print)()
+    failed = Workers(place, planned, arguments.jobs, Path(sys.argv[0]), page, console.print)()
     if not failed:
         console.print("timing the arms side by side ...")
         time_arms(place, planned)

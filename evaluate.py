@@ -1,4 +1,4 @@
-"""Score a checkpoint: python evaluate.py RUN [bits|words|noise|fairness] [--text FILE | --data DIR]
+"""Score a checkpoint: python evaluate.py RUN [bits|words|noise|certify|fairness] [--text FILE]
 
 Without --text or --data, of the held-out documents of the corpus the run was trained on.
 """
@@ -41,6 +41,8 @@ class Arguments:
     run's own text."""
     plot: Annotated[str | None, tyro.conf.arg(metavar="OUT")] = None
     """Where the plot of fairness goes (.svg, .png, .pdf). None: fairness.svg in the run."""
+    certificate: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where what certify compresses goes. None: certificate in the run."""
     sentences: Annotated[int, Range(0)] = 0
     """Sentences of each language, spread over the files. 0: all."""
     overlap: Annotated[int | None, Range(0)] = None
@@ -49,7 +51,8 @@ class Arguments:
     batch_size: Annotated[int, Range(1, 65_536)] = 16
     """Rows at a time; never changes the score."""
     most_bytes: Annotated[int, Range(0, 2**63 - 1)] = 0
-    """Score so many bytes of each corpus's held-out documents, spread over its labels. 0: all."""
+    """Score so many bytes of each corpus's held-out documents, spread over its labels. 0: all. Of
+    certify, bytes in all; 0: 2,048."""
 
 
 def main() -> None:
@@ -60,7 +63,7 @@ def main() -> None:
 def evaluate(arguments: Arguments) -> dict:
     """Score, print a table, and return what ``--json`` writes."""
     measure = measures.load(arguments.what)
-    parallel = getattr(measure, "PARALLEL", False)
+    parallel, choose = getattr(measure, "PARALLEL", False), getattr(measure, "choose", None)
     _check(arguments, measure, parallel)
     documents = None
     if arguments.text is not None:
@@ -89,13 +92,15 @@ def evaluate(arguments: Arguments) -> dict:
         if arguments.json is not None:
             check_output(arguments.json, "--json", *folders_of(source))
         corpora = [Corpus(part) for part, _ in parse_source(source)]
-        held = heldout_documents(corpora, arguments.most_bytes)
-        if not held:
-            raise ConfigError(f"{source} has no held-out documents; score a file with --text.")
-        documents = [one.text for one in held]
+        held = heldout_documents(corpora, 0 if choose else arguments.most_bytes)
         split = [c.of_split("heldout") for c in corpora if "heldout" in c.split_documents]
         of = sum(corpus.utf8_bytes for corpus in split)
 
+    if not arguments.parallel:
+        held = choose(held, arguments.most_bytes) if choose else held
+        if not held:
+            raise ConfigError(f"{source} has no held-out documents; score a file with --text.")
+        documents = [one.text for one in held]
     asked = held if getattr(measure, "HELD", False) else documents
     errors = cli.console(stderr=True)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
@@ -148,15 +153,18 @@ def _check(arguments: Arguments, measure, parallel: bool) -> None:
     before anything is scored."""
     if parallel != (arguments.parallel is not None):
         raise ConfigError("fairness needs --parallel DIR, and nothing else does.")
-    for name in ("parallel", "tokenizer", "plot"):
+    for name in ("parallel", "tokenizer", "plot", "certificate"):
         storage.refuse(getattr(arguments, name) or "", f"--{name}")
     if sum(x is not None for x in (arguments.text, arguments.data, arguments.parallel)) > 1:
         raise ConfigError("give one of --text, --data and --parallel, not both.")
-    if arguments.most_bytes and (arguments.text is not None or parallel):
+    whole = arguments.text is not None and not hasattr(measure, "choose")
+    if arguments.most_bytes and (whole or parallel):
         raise ConfigError("--most-bytes is of held-out documents; a file is scored whole.")
     for name in ("anchor", "tokenizer", "plot", "sentences"):
         if not parallel and getattr(arguments, name) != getattr(Arguments, name):
             raise ConfigError(f"--{name} is for fairness alone.")
+    if arguments.certificate is not None and arguments.what != "certify":
+        raise ConfigError("--certificate is for certify alone.")
     texts = Path(arguments.parallel).glob("*.txt") if arguments.parallel else ()
     inputs = (arguments.run, arguments.text, arguments.data, arguments.tokenizer, *texts)
     if arguments.json is not None:

@@ -92,3 +92,37 @@ def _beginning(text: bytes, size: int) -> bytes:
         return text
     line = text.rfind(b"\n", size // 2, size) + 1
     return text[:line] if line else beginning(text, size)
+
+
+def shortened(held: list[Held], most: float, least: float) -> list[Held]:
+    """Documents cut down to ``most`` bytes in all: the beginnings of all of them or, where those
+    would be shorter than ``least`` bytes, of some, evenly spaced; of each label one or more, unless
+    there are too many labels for that.
+    """
+    if sum(len(one.text) for one in held) <= most:
+        return held
+    groups: dict[tuple, list[Held]] = {}
+    for one in held:
+        groups.setdefault((one.corpus, one.label), []).append(one)
+    pieces = max(1, int(most / least))
+    chosen = []
+    for group in _spaced(list(groups.values()), pieces):
+        chosen += _spaced(group, max(1, pieces * len(group) // len(held)))
+    limit = _limit([len(one.text) for one in chosen], most)
+    return [Held(beginning(one.text, limit), one.corpus, one.label) for one in chosen]
+
+
+def _spaced(values: list, most: int) -> list:
+    """So many of them at most, evenly spaced."""
+    count = min(most, len(values))
+    return [values[i * len(values) // count] for i in range(count)]
+
+
+def _limit(sizes: list[int], most: float) -> int:
+    """To which size those that are larger are cut, so that all come to ``most``."""
+    left, sizes = most, sorted(sizes)
+    for i, size in enumerate(sizes):
+        if size * (len(sizes) - i) > left:
+            return max(1, int(left / (len(sizes) - i)))
+        left -= size
+    return sizes[-1]

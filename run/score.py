@@ -18,6 +18,8 @@ from jax.sharding import Mesh, NamedSharding
 from octavo.batch import FIELDS, Batch
 from octavo.data.heldout import Held
 from octavo.model.entropy import cross_entropy
+from octavo.model.layers import take
+from octavo.model.units.hourglass import Level
 from octavo.run.rows import over_documents, packed_rows
 from octavo.run.sharding import batch_sharding, place_batch
 from octavo.tokenizers.interface import Tokenizer
@@ -38,6 +40,14 @@ class Predictions:
     """Booleans, of the ids alone: a unit of the first level ends with it; all, of a flat model."""
     probability: np.ndarray
     """float32, of the ids alone: what a learned segmenter gave an end there; NaN without one."""
+    levels: np.ndarray
+    """int8, of the id of the begin of the document and the ids: how many levels of an hourglass
+    end a unit with it."""
+
+    @property
+    def units(self) -> int:
+        """Of the first level; what follows the last end is one."""
+        return int(self.ends.sum()) + int(not self.ends[-1:].all())
 
 
 @dataclass(frozen=True)
@@ -123,8 +133,20 @@ def _predict(bind: Callable, mesh: Mesh, params: dict, arrays: dict) -> tuple[ja
     ends, p = jnp.ones_like(correct), None
     if output.levels:
         ends, p = output.levels[0].boundary, output.levels[0].decision.probability
-    found = nats, correct, ends, jnp.full_like(nats, jnp.nan) if p is None else p
+    p = jnp.full_like(nats, jnp.nan) if p is None else p
+    found = nats, correct, ends, p, _levels(output.levels, ends)
     return jax.lax.with_sharding_constraint(found, NamedSharding(mesh, jax.P()))
+
+
+def _levels(levels: tuple[Level, ...], like: jax.Array) -> jax.Array:
+    """How many levels end a unit with each position, int8 ``[B, T]``: a unit of the next level ends
+    with the last vector of the unit that it ends with."""
+    found, ends, at = jnp.zeros_like(like, jnp.int8), jnp.ones_like(like, bool), None
+    for level in levels:
+        ends &= level.boundary if at is None else take(level.boundary, at)
+        found += ends
+        at = level.inner if at is None else take(level.inner, at)
+    return found
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -176,8 +198,8 @@ def predictions(run: "Run", encoded: list[np.ndarray], **how) -> list[Prediction
     """What the run says of documents; ``how`` as in ``_by_windows``."""
     # Position i reads id i - 1: what it says of the cut behind that id stands one further on.
     return [
-        Predictions(nats, correct, ends[1:], p[1:])
-        for nats, correct, ends, p in _by_windows(_predict, run, encoded, **how)
+        Predictions(nats, correct, ends[1:], p[1:], levels)
+        for nats, correct, ends, p, levels in _by_windows(_predict, run, encoded, **how)
     ]
 
 
@@ -192,7 +214,16 @@ def score(run: "Run", documents: list[bytes], **how) -> Score:
     if not any(documents):
         raise ValueError("there is no text to score")
     encoded = [run.tokenizer.encode(document) for document in documents]
-    found = predictions(run, encoded, **how)
+    return score_of(run.tokenizer, documents, encoded, predictions(run, encoded, **how))
+
+
+def score_of(
+    tokenizer: Tokenizer,
+    documents: list[bytes],
+    encoded: list[np.ndarray],
+    found: list[Predictions],
+) -> Score:
+    """The score that predictions of documents come to."""
     nats = np.array([one.nats.sum(dtype=np.float64) for one in found])
     return Score(
         nats=float(sum(nats)),
@@ -202,7 +233,7 @@ def score(run: "Run", documents: list[bytes], **how) -> Score:
         document_nats=nats,
         document_bytes=np.array([len(document) for document in documents]),
         units=[
-            over_bytes(ids, one, run.tokenizer, len(text))
+            over_bytes(ids, one, tokenizer, len(text))
             for ids, one, text in zip(encoded, found, documents, strict=True)
         ],
     )

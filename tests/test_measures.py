@@ -7,7 +7,7 @@ import pytest
 
 from helpers import run
 from octavo.evaluation.measures.noise import KINDS, noisy
-from octavo.evaluation.measures.words import by_band, frequencies, word_hits
+from octavo.evaluation.measures.words import by_band, frequencies, word_bits, word_hits
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.words import MARK, WordTokenizer
@@ -54,11 +54,21 @@ def test_words_of_subwords():
 def test_bands():
     counts = frequencies([b"a a b", b"a c " * 20])
     assert counts[b"a"] == 22 and counts[b"c"] == 20 and counts[b"z"] == 0
-    rows = by_band([b"a", b"a", b"b", b"z"], np.array([True, False, True, False]), counts)
+    hits, bits = np.array([True, False, True, False]), np.array([1.0, 2.0, 4.0, 8.0])
+    rows = by_band([b"a", b"a", b"b", b"zz"], hits, bits, counts)
     assert [(row["band"], row["words"], row["accuracy"]) for row in rows] == [
         ("all", 4, 0.5), ("0", 1, 0.0), ("1 to 10", 1, 1.0), ("11 to 100", 2, 0.5),
         ("101 to 1000", 0, None), ("1001 or more", 0, None),
     ]  # fmt: skip
+    assert [(row["bytes"], row["bits_per_byte"]) for row in rows[:4]] == [
+        (5, 3.0), (2, 4.0), (1, 4.0), (2, 1.5),
+    ]  # fmt: skip
+
+
+def test_bits_of_words():
+    text = b" ab  c\n"
+    assert word_bits(text, np.arange(len(text))).tolist() == [1 + 2, 5]
+    assert word_bits(b" \n", np.ones(2)).tolist() == word_bits(b"", np.zeros(0)).tolist() == []
 
 
 TEXT = "Größer IST besser. 日本語\n" * 40

@@ -82,6 +82,7 @@ def test_predictions_over_bytes():
     found = Predictions(
         nats=np.ones(n + 1, np.float32), correct=np.ones(n + 1, bool),
         ends=tokenizer.bytes_per_id()[ids] == 0, probability=np.linspace(0, 1, n),
+        levels=np.zeros(n + 1, np.int8),
     )  # fmt: skip
     units = over_bytes(ids, found, tokenizer, len(text))
     assert units.surprisal.sum() == pytest.approx(n / math.log(2))

@@ -25,12 +25,12 @@ from octavo import train
 from octavo.brief import beginning
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import TrainConfig
-from octavo.data.heldout import Held
+from octavo.data.heldout import Held, shortened
 from octavo.process import Preempted
 from octavo.run.opened import open_run
 from octavo.run.score import Score, by_label
 from octavo.training import screen
-from octavo.training.evaluation import every, shortened
+from octavo.training.evaluation import every
 from octavo.training.lifecycle import StopSignal
 from octavo.training.optimizer import learning_rate
 from octavo.training.screen import Screen, Standing

@@ -16,10 +16,10 @@ import numpy as np
 
 from octavo.brief import beginning
 from octavo.configs.schema import TrainConfig
-from octavo.data.heldout import Held
+from octavo.data.heldout import Held, shortened
 from octavo.decoding.sampling import Sampling
 from octavo.run.opened import Run
-from octavo.run.score import Score, by_label
+from octavo.run.score import Score, Units, by_label
 from octavo.training.trainer import Trainer
 
 PROMPT = "The "
@@ -144,56 +144,26 @@ def every(train: TrainConfig) -> int:
     return max(round(train.steps / 10), 100)
 
 
-def shortened(held: list[Held], most: float, least: float) -> list[Held]:
-    """Documents cut down to ``most`` bytes in all: the beginnings of all of them or, where those
-    would be shorter than ``least`` bytes, of some, evenly spaced; of each label one or more, unless
-    there are too many labels for that.
-    """
-    if sum(len(one.text) for one in held) <= most:
-        return held
-    groups: dict[tuple, list[Held]] = {}
-    for one in held:
-        groups.setdefault((one.corpus, one.label), []).append(one)
-    pieces = max(1, int(most / least))
-    chosen = []
-    for group in _spaced(list(groups.values()), pieces):
-        chosen += _spaced(group, max(1, pieces * len(group) // len(held)))
-    limit = _limit([len(one.text) for one in chosen], most)
-    return [Held(beginning(one.text, limit), one.corpus, one.label) for one in chosen]
-
-
-def _spaced(values: list, most: int) -> list:
-    """So many of them at most, evenly spaced."""
-    count = min(most, len(values))
-    return [values[i * len(values) // count] for i in range(count)]
-
-
-def _limit(sizes: list[int], most: float) -> int:
-    """To which size those that are larger are cut, so that all come to ``most``."""
-    left, sizes = most, sorted(sizes)
-    for i, size in enumerate(sizes):
-        if size * (len(sizes) - i) > left:
-            return max(1, int(left / (len(sizes) - i)))
-        left -= size
-    return sizes[-1]
-
-
 def cut_of(score: Score, held: list[Held]) -> dict[str, Any] | None:
-    """How a scored document is cut, at its beginning: ``text``, and by byte ``ends`` (a unit of the
-    first level ends with it), ``surprisal`` (bits) and ``probability`` (that a learned segmenter
-    gave an end; None without one). The first document that is long enough, or the longest; None if
-    none is UTF-8."""
-    data, text, units = b"", "", None
+    """How a scored document is cut, at its beginning (``shown``). The first document that is long
+    enough, or the longest; None if none is UTF-8."""
+    data, units = b"", None
     for one, found in zip(held, score.units, strict=True):
         start = beginning(one.text, CUT_BYTES)
         if len(start) > len(data) + 3:  # characters have up to four bytes
             with contextlib.suppress(UnicodeDecodeError):
-                data, text, units = start, start.decode(), found
-    if units is None:
-        return None
-    at = slice(0, len(data))
+                start.decode()
+                data, units = start, found
+    return None if units is None else shown(data, units)
+
+
+def shown(text: bytes, units: Units) -> dict[str, Any]:
+    """How the beginning ``text``, UTF-8, of a document is cut: ``text``, and by byte ``ends`` (a
+    unit of the first level ends with it), ``surprisal`` (bits) and ``probability`` (that a learned
+    segmenter gave an end; None without one)."""
+    at = slice(0, len(text))
     return {
-        "text": text,
+        "text": text.decode(),
         "ends": units.ends[at].tolist(),
         "surprisal": np.round(units.surprisal[at], 4).tolist(),
         "probability": [None if np.isnan(p) else round(float(p), 4) for p in units.probability[at]],

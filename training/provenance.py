@@ -1,7 +1,5 @@
 """What a run was made with: data, versions, machine and command."""
 
-import importlib.metadata
-import platform
 import shlex
 import subprocess
 import sys
@@ -11,19 +9,13 @@ from typing import Any
 import jax
 
 from octavo.files import shown
+from octavo.run.versions import versions
 from octavo.training.trainer import Trainer
-
-_LIBRARIES = ("octavo", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def provenance(trainer: Trainer) -> dict[str, Any]:
     """The part of results.json that is known at the start."""
-    versions = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    found = versions()
     commit, changed = commit_of(Path(__file__).parents[1])
     return {
         "preset": trainer.config.preset,
@@ -45,8 +37,8 @@ def provenance(trainer: Trainer) -> dict[str, Any]:
         "hosts": jax.process_count(),
         "commit": commit,
         "commit_changed": changed,
-        "revision": versions.get("octavo"),
-        "versions": versions,
+        "revision": found.get("octavo"),
+        "versions": found,
         "command": shlex.join(sys.argv),
     }
 

@@ -9,7 +9,8 @@ It begins with a sentence that says what is measured, and has a function
 ``--parallel``. A value of a row that is a dict of rows, by name, becomes a table of its own.
 ``arguments`` are those of evaluate.py, and ``scoring`` is for ``run.score``. The file may also have
 ``check(arguments, inputs)``, which raises ConfigError before a run is opened if what it would write
-cannot be written, or would overwrite an input.
+cannot be written, or would overwrite an input; and ``choose(held, most_bytes)``, which of the
+documents, or what beginnings of them, are measured: ``--most-bytes`` is then for it.
 """
 
 import ast

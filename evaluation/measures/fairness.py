@@ -75,8 +75,8 @@ def units_of(run, documents: list[bytes], scoring: dict) -> tuple[np.ndarray, np
     unit."""
     encoded = [run.tokenizer.encode(document) for document in documents]
     found = run.predictions(encoded, **scoring)
-    units = [int(one.ends.sum()) + int(not one.ends[-1:].all()) for one in found]
-    return np.array(units), np.array([one.nats.sum(dtype=np.float64) for one in found])
+    units = np.array([one.units for one in found])
+    return units, np.array([one.nats.sum(dtype=np.float64) for one in found])
 
 
 def whitespace_units(document: bytes) -> int:

@@ -34,17 +34,29 @@ def noisy(document: bytes, kind: str, rate: float, seed: int) -> bytes:
     return "".join(text).encode("utf-8", errors="surrogateescape")
 
 
-def measure(run, documents: list[bytes], arguments=None, **scoring) -> list[dict]:
-    """A row for the text as it is, and one for each kind of noise at each rate."""
-    clean = run.score(documents, **scoring).bits_per_byte
-    rows = [{"noise": "none", "rate": 0.0, "bits_per_byte": clean, "more": 0.0}]
+def variants(documents: list[bytes]) -> list[tuple[str, float, list[bytes]]]:
+    """Each kind of noise and each rate, with the documents changed so, without what nothing is left
+    of."""
+    found = []
     for kind in KINDS:
         for rate in RATES:
             changed = [noisy(document, kind, rate, i) for i, document in enumerate(documents)]
-            changed = [text for text in changed if text]
-            row = {"noise": kind, "rate": rate, "bits_per_byte": None, "more": None}
-            if changed:  # of a short text, nothing may be left
-                bits = run.score(changed, **scoring).bits_per_byte
-                row |= {"bits_per_byte": bits, "more": bits - clean}
-            rows.append(row)
+            found.append((kind, rate, [text for text in changed if text]))
+    return found
+
+
+def row(kind: str, rate: float, bits: float | None, clean: float) -> dict:
+    """Bits per byte of a variant, None if nothing is left of it, and how many ``more`` than of the
+    text as it is."""
+    more = None if bits is None else bits - clean
+    return {"noise": kind, "rate": rate, "bits_per_byte": bits, "more": more}
+
+
+def measure(run, documents: list[bytes], arguments=None, **scoring) -> list[dict]:
+    """A row for the text as it is, and one for each of the ``variants``."""
+    clean = run.score(documents, **scoring).bits_per_byte
+    rows = [row("none", 0.0, clean, clean)]
+    for kind, rate, texts in variants(documents):
+        bits = run.score(texts, **scoring).bits_per_byte if texts else None
+        rows.append(row(kind, rate, bits, clean))
     return rows

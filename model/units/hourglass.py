@@ -42,6 +42,8 @@ class Level:
     """What the segmenter decided, before any bounds."""
     real: jax.Array
     """Booleans: no padding."""
+    inner: jax.Array
+    """Where, among the positions of the next level, the last vector of a position's unit stands."""
     end_log_odds: jax.Array | None = None
     """The decoder's guess that a unit ends here, from what it saw before (predict_ends)."""
 
@@ -142,7 +144,8 @@ class Hourglass(nnx.Module):
             before = jnp.pad(decoded, ((0, 0), (1, 0), (0, 0)))[:, : x.shape[1]]
             before = jnp.where((layout.positions > 0)[..., None], before, 0)
             foreseen = self.end_predictor(before, x)
-        level = Level(units.boundary, decision, real, foreseen)
+        inner = units.unit_of * self.per_unit + self.per_unit - 1
+        level = Level(units.boundary, decision, real, inner, foreseen)
         return decoded, statistics | inner_statistics, (level, *levels)
 
     def _inner(
