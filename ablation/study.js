@@ -31,7 +31,11 @@ function setHot(arm) {
   document.body.classList.toggle("hovering", arm !== null);
   if (arm !== null) document.querySelectorAll('[data-arm="' + arm + '"]').forEach(node => node.classList.add("hot"));
 }
+let pointer = "";
 document.addEventListener("pointerover", event => {
+  const place = event.clientX + " " + event.clientY;
+  if (place === pointer) return;  /* the page was moved, not the pointer */
+  pointer = place;
   const node = event.target.closest && event.target.closest("[data-arm]");
   if (!event.target.closest(".plot svg")) setHot(node ? +node.dataset.arm : null);
 });
