@@ -32,7 +32,8 @@ def ablate(arguments: Arguments) -> None:
     from octavo.configs.checks import ConfigError
     from octavo.train import train
 
-    console = cli.console()
+    # Commands alone are printed where a queue of jobs reads them.
+    console = cli.console(stderr=arguments.print_commands)
     place, text = None, None
     if arguments.out and not arguments.arms:  # what lies there
         place = Place(arguments.out)
@@ -69,7 +70,7 @@ def ablate(arguments: Arguments) -> None:
     def page() -> None:
         showing.write_page(place)
 
-    failed = Workers(place, planned, arguments.jobs, Path(__file__), page, console.print)()
+    failed = Workers(place, planned, arguments.jobs, Path(sys.argv[0]), page, console.print)()
     if not failed:
         console.print("timing the arms side by side ...")
         time_arms(place, planned)

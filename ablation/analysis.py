@@ -145,9 +145,21 @@ def _points(cells: list[Cell]) -> list[Point]:
         of = [cells[i] for i in mine]
         drawn = None if draws is None else draws[:, mine].mean(axis=1)
         sample = Sample({cell.planned["seed"]: cell.bits_per_byte for cell in of}, drawn)
-        reasons = [f"{cell.name}: {cell.unproven}" for cell in of if cell.unproven]
-        found.append(Point(arm, size, budget, of, sample, "; ".join(reasons) or None))
+        found.append(Point(arm, size, budget, of, sample, _reason(of)))
     return found
+
+
+def _reason(cells: list[Cell]) -> str | None:
+    """Why not all of their scores are proven."""
+    reasons: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.unproven:
+            reasons.setdefault(cell.unproven, []).append(cell.name)
+    told = [
+        why if len(names) == len(cells) else f"{', '.join(names)}: {why}"
+        for why, names in reasons.items()
+    ]
+    return "; ".join(told) or None
 
 
 def _noise(points: list[Point], budget: int) -> Noise | None:

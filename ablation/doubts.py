@@ -101,7 +101,7 @@ def _unfinished(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield _of_cells("loud", "tuning", text, of)
         elif lost:
             rates = listed([short(each["rate"]) for each in lost])
-            text = f"{arm} did not train at {rates} times its learning rate: {lost[0]['why']}."
+            text = f"{arm} did not train at {rates} times its learning rate ({lost[0]['why']})."
             yield _of_cells("note", "tuning", text, of)
 
 
@@ -135,8 +135,9 @@ def _order(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
         return f"{flip['a']} is better than {flip['b']} at {i} and worse at {j}"
 
     for clear, how in (
-        (True, "by more than the noise"), (False, "within the noise of at least one of them")
-    ):  # fmt: skip
+        (True, "by more than the noise"),
+        (False, "but the order at one of them or at both is not told apart from chance"),
+    ):
         flips = [flip for flip in summary["flips"] if flip["clear"] is clear]
         if flips:
             text = f"Ranks flip between budgets, {how}: {'; '.join(map(told, flips[:MOST]))}"
@@ -144,7 +145,7 @@ def _order(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
             arms = (arm for flip in flips for arm in (flip["a"], flip["b"]))
             yield _say("loud", "flip", text, arms)
     for place in summary["ranks"]:
-        if place["ties"]:
+        if place["ties"] and summary["seeds"] > 1:  # of one seed, nothing is told apart
             at = budget_value(budget, place["budget"])
             groups = "; ".join(listed(group) for group in place["ties"])
             start = f"At {at}, these" if at else "These"
@@ -327,7 +328,7 @@ def _provenance(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for cell in cells:
         results, versions = cell["results"], cell["results"].get("versions")
         about = {
-            "commits": str(results.get("commit"))[:12],
+            "commits": str(results.get("commit") or "unknown")[:12],
             "devices": f"{results.get('devices') or 1} × {results.get('device')}",
         }
         for name, version in versions.items() if isinstance(versions, dict) else ():

@@ -13,6 +13,7 @@ from octavo.ablation.study import BUDGETS, Arguments
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import identity
 from octavo.data.errors import DataError
+from octavo.evaluation.parallel import read_parallel
 from octavo.run.directory import CONFIG, METRICS, RESULTS, read_config
 from octavo.run.errors import CheckpointError
 from octavo.run.mirror import fetched
@@ -44,6 +45,8 @@ def plan(arguments: Arguments) -> tuple[Place, Planned, dict[str, Any]]:
     baseline = arguments.baseline or runs[0].name
     source = arguments.data[0] if arguments.data else runs[0].config.data.source
     most = arguments.heldout_bytes or 200_000
+    if arguments.parallel:
+        read_parallel(arguments.parallel)
     _check_text(runs, source, most, arguments.allow)
     groups = _groups(runs)
     if baseline not in groups:

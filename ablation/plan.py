@@ -13,6 +13,7 @@ from octavo.ablation.place import STUDY, Place
 from octavo.ablation.study import Arm, Study
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, from_json, to_json
+from octavo.evaluation.parallel import read_parallel
 from octavo.run.size import resized, vocabulary_of
 from octavo.settings import parse_config
 from octavo.training.expected import Cost, cost_of
@@ -225,6 +226,8 @@ def plan(study: Study, place: Place) -> tuple[Planned, dict[str, Any]]:
     """The cells of a study, tries of learning rates first, and text.json.
 
     Raises as ``rungs_of``."""
+    if study.parallel:  # what is wrong with it is said before anything is trained
+        read_parallel(study.parallel)
     out = place.out
     rungs = rungs_of(study, out)
     cells = [replace(cell, number=number) for number, cell in enumerate(_cells(study, rungs))]

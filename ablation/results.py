@@ -4,6 +4,7 @@ that a file is there, or whole."""
 import contextlib
 import hashlib
 import math
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -165,7 +166,7 @@ def _read_cell(
             return found("failed", f"{MEASURED} {wrong}")
         return found("done")
     except (OSError, FileError) as error:
-        return found("failed", shown(_sentence(error)))
+        return found("failed", shown(_sentence(error).replace(f"{path}{os.sep}", "")))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -47,6 +47,8 @@ class Progress:
     """Names of cells."""
     lost: dict[str, str] = field(default_factory=dict)
     """Cells that gave up, and why."""
+    broken: dict[str, str] = field(default_factory=dict)
+    """Cells whose files do not hold what they should, and why."""
     rates: dict[str, float] = field(default_factory=dict)
     """Chosen multiple of the learning rate, by arm."""
 
@@ -71,6 +73,8 @@ def progress(place: Place, planned: Planned) -> Progress:
                 found.done.add(cell.name)
             elif cell.status == "lost":
                 found.lost[cell.name] = cell.why or "it gave up"
+            elif cell.status == "failed":
+                found.broken[cell.name] = cell.why or "its files cannot be read"
             if cell.planned["rate"] is not None:
                 tries.setdefault(cell.planned["arm"], []).append(cell)
         for arm, cells in tries.items():
@@ -266,6 +270,8 @@ class Workers:
 
     def _tell(self, job: Job, now: Progress) -> None:
         if job.cell.name not in now.done:
+            if job.process.returncode == process.DONE:  # no second try would do better
+                self._failed[job.cell.name] = now.broken.get(job.cell.name, "it is not measured")
             return
         bits = (self._place.read(f"runs/{job.cell.name}/{MEASURED}") or {}).get("bits_per_byte")
         took = time.monotonic() - job.began

@@ -68,7 +68,7 @@ def curve_json(cell: Cell, chosen: bool) -> dict[str, Any]:
         for group in groups:
             there = of[name].mean[group]
             there = there[np.isfinite(there)]
-            found.append(float(there.mean()) if there.size else None)
+            found.append(float(f"{there.mean():.6g}") if there.size else None)
         return found
 
     rows = cell.curves.heldout

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from octavo import files
-from octavo.ablation.results import Cell, read_cells
+from octavo.ablation.results import Cell, read_cells, read_study
 from octavo.ablation.verdict import decisive
 from octavo.ablation.words import budget_value, counted, digits, matched, signed
 from octavo.brief import human
@@ -23,7 +23,7 @@ def write(out: Path, summary: dict[str, Any]) -> None:
     files.write(out / MARKDOWN, markdown(summary))
     files.write(out / CSV, comma_separated(summary))
     files.write(out / LATEX, latex(summary))
-    files.write(out / PARQUET, parquet(summary, read_cells(out, summary)))
+    files.write(out / PARQUET, parquet(summary, read_cells(out, read_study(out))))
 
 
 # For people.
@@ -70,7 +70,7 @@ def _rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             _speed(last["train_bytes_per_second"]), _speed(last["decode_bytes_per_second"]),
             PROVEN if proven else UNPROVEN,
         ])  # fmt: skip
-    kept = [i for i in range(len(heads)) if any(row[i] for row in rows)]
+    kept = [i for i in range(len(heads)) if i < 2 or any(row[i] for row in rows)]
     return [heads[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
@@ -87,7 +87,7 @@ def _mean(point: dict[str, Any] | None) -> str:
 def _difference(difference: dict[str, Any] | None) -> str:
     if difference is None:
         return ""
-    told = signed(difference["mean"], difference["margin"]).replace("-", "−")
+    told = signed(difference["mean"], difference["margin"])
     return told if difference["clear"] else f"({told})"
 
 
@@ -114,6 +114,7 @@ def caption(summary: dict[str, Any]) -> str:
         f" The learning rate of each arm was chosen among {len(grid)}, which took "
         f"{summary['tuning_cost']['share']:.0%} of all FLOPs." if len(grid) > 1 else ""
     )  # fmt: skip
+    largest = ", at the largest budget" if len(budget["values"]) > 1 else ""
     marks = []
     if any(p["difference"] and not p["difference"]["clear"] for p in summary["points"]):
         marks.append("in brackets, it is not told apart from 0")
@@ -125,7 +126,7 @@ def caption(summary: dict[str, Any]) -> str:
     return (
         f"Bits per byte of held-out text (less is better), {over}. {how}. Text: {text['source']}, "
         f"{human(text['bytes'])}B in {counted(text['documents'], 'document')}. − "
-        f"{summary['baseline']}: the difference and its 95% margin, at the largest budget.{tuned}"
+        f"{summary['baseline']}: the difference and its 95% margin{largest}.{tuned}"
         f"{marked}"
     )
 

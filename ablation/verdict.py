@@ -11,6 +11,7 @@ from octavo.ablation.words import (
     listed,
     matched,
     short,
+    signed,
     verb,
     within,
 )
@@ -99,14 +100,22 @@ def _winner(summary: dict[str, Any], at: int) -> str:
         held.insert(0, (base, base["behind"], "the baseline"))
     than = [
         f"{within(diff['mean'], diff['margin'])} less than {what} {_name(point)} "
-        f"({'clear' if diff['clear'] else 'within the noise'})"
+        f"({_sure(diff)})"
         for point, diff, what in held
     ]  # fmt: skip
-    head = "is best" if clear else "has the lowest mean, without a clear lead,"
-    its = " (it is the baseline)" if first["arm"] == baseline else ""
+    head = "is best" if clear else "has the lowest mean but no clear lead"
+    its = " (the baseline)" if first["arm"] == baseline else ""
     more = [arm for arm in first["tied"] if arm not in {point["arm"] for point, _, _ in held}]
     tail = f"; nor is it told apart from {listed(more, 6)}" if more else ""
+    if baseline not in {point["arm"] for point in ranked}:
+        tail += f"; the baseline {baseline} is not ranked there"
     return f"{_name(first)}{its} {head}{where}: {bits}, {listed(than)}{tail}."
+
+
+def _sure(difference: dict[str, Any]) -> str:
+    if difference["clear"]:
+        return "clear"
+    return "of one seed" if difference["seeds"] is None else "within the noise"
 
 
 def _name(point: dict[str, Any]) -> str:
@@ -133,9 +142,7 @@ def _change(summary: dict[str, Any], at: int) -> str:
     pairs = len(arms) * (len(arms) - 1) // 2
     moved = {frozenset((flip["a"], flip["b"])) for flip in flips}
     surely = {frozenset((flip["a"], flip["b"])) for flip in flips if flip["clear"]}
-    leaders: dict[str, list[int]] = {}
-    for place in ranked:
-        leaders.setdefault(place["order"][0], []).append(place["budget"])
+    leaders = _leaders(summary, at)
     all_of = "both budgets" if len(ranked) == 2 else f"all {len(ranked)} budgets"
     how = f"{len(surely)} of them by more than the noise"
     if len(surely) in (0, len(moved)):
@@ -152,6 +159,16 @@ def _change(summary: dict[str, Any], at: int) -> str:
         ]  # fmt: skip
         text = f"The lead changes with the budget ({', '.join(told)}), and {places}"
     return sentence(text + _trend(summary, at, ranked))
+
+
+def _leaders(summary: dict[str, Any], at: int) -> dict[str, list[int]]:
+    """Which of the arms that are ranked at a budget are the first of them, at which budgets."""
+    there = {point["arm"] for point in best_points(summary, at)}
+    found: dict[str, list[int]] = {}
+    for place in summary["ranks"]:
+        if mine := [arm for arm in place["order"] if arm in there]:
+            found.setdefault(mine[0], []).append(place["budget"])
+    return found
 
 
 def _trend(summary: dict[str, Any], at: int, ranked: list[dict[str, Any]]) -> str:
@@ -173,8 +190,10 @@ def _trend(summary: dict[str, Any], at: int, ranked: list[dict[str, Any]]) -> st
     (first, margin), (last, other) = gaps[0], gaps[-1]
     still = ""
     if margin is not None and other is not None and abs(last - first) <= math.hypot(margin, other):
-        still = ", a change within the noise"
-    return f"; the lead of {winner} over {partner} goes from {first:+.3f} to {last:+.3f}{still}"
+        still = ", which is within the noise"
+    return (
+        f"; the lead of {winner} over {partner} goes from {signed(first)} to {signed(last)}{still}"
+    )
 
 
 def _basis(summary: dict[str, Any], at: int | None) -> str:
@@ -184,7 +203,7 @@ def _basis(summary: dict[str, Any], at: int | None) -> str:
     differ = ""
     if spreads:
         usual = math.sqrt(sum(each**2 for each in spreads) / len(spreads))
-        differ = f" (which differ by {usual:.{digits(usual)}f} bits per byte)"
+        differ = f" (standard deviation {usual:.{digits(usual)}f} bits per byte)"
     unproven = list(dict.fromkeys(point["arm"] for point in points if not point["certified"]))
     if not points:
         proof = ""
@@ -194,8 +213,9 @@ def _basis(summary: dict[str, Any], at: int | None) -> str:
         proof = ", no score proven by a certificate"
     else:
         proof = f", scores proven by certificates but for {listed(unproven, 6)}"
+    runs = "single runs" if summary["existing"] else f"{counted(summary['seeds'], 'seed')} per arm"
     return (
-        f"This rests on {counted(summary['seeds'], 'seed')} per arm{differ} and "
+        f"This rests on {runs}{differ} and "
         f"{counted(text['documents'], 'document')} ({human(text['bytes'])}B) of held-out text"
         f"{proof}: {_belief(summary, at)}."
     )
@@ -227,8 +247,7 @@ def _belief(summary: dict[str, Any], at: int | None) -> str:
         return f"do not believe it yet, as {listed(against)}"
     mind = _to_mind(summary, {point["arm"] for point in (first, second, base) if point})
     if second["behind"]["clear"]:
-        leaders = {place["order"][0] for place in summary["ranks"] if place["order"]}
-        if len(leaders) > 1:
+        if len(_leaders(summary, at)) > 1:
             return f"believe it at this budget alone, as the lead has changed with it{mind}"
         return f"believe it, for this text and this scale{mind}"
     names = listed([_name(second), *(a for a in first["tied"] if a != second["arm"])], 4)
@@ -322,14 +341,14 @@ def _limits(summary: dict[str, Any]) -> Iterator[str]:
     compared = max((len(place["order"]) for place in summary["ranks"]), default=0) - 1
     if compared > 2:
         yield (
-            f"That no difference is chance: each ± is for one comparison at 95%, and of the "
-            f"{compared} to the baseline at every budget one in twenty would be called clear "
-            "by chance"
+            f"That no difference is chance: each ± is for one comparison at 95%, and {compared} "
+            "arms are compared with the baseline at every budget, of which one in twenty may be "
+            "called clear by chance"
         )
     if summary["speed"]:
         yield (
             f"How fast the arms are elsewhere: bytes per second are of this code on "
-            f"{summary['speed'].get('device')}"
+            f"{summary['speed'].get('device') or 'one device'}"
         )
 
 

@@ -51,10 +51,8 @@ def verb(names: Sequence, one: str, several: str) -> str:
 
 
 def digits(margin: float | None) -> int:
-    """Behind the point, so that a margin has two digits that count; 3 where it is wide."""
-    if not margin:
-        return 3
-    return min(6, max(3, 1 - math.floor(math.log10(margin))))
+    """Behind the point, so that a margin has a digit that counts: 3 or, for a small one, more."""
+    return min(6, max(3, -math.floor(math.log10(margin)))) if margin else 3
 
 
 def within(value: float, margin: float | None) -> str:
@@ -64,6 +62,6 @@ def within(value: float, margin: float | None) -> str:
     return told if margin is None else f"{told} ± {margin:.{places}f}"
 
 
-def signed(value: float, margin: float | None) -> str:
+def signed(value: float, margin: float | None = None) -> str:
     """ "+0.270 ± 0.020"."""
-    return f"{'-' if value < 0 else '+'}{within(value, margin)}"
+    return f"{'−' if value < 0 else '+'}{within(value, margin)}"

@@ -17,6 +17,7 @@ from rich.table import Table
 from octavo import cli
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
+from octavo.training.expected import cost_of
 from octavo.training.trainer import Trainer
 
 PRESETS = ("flat", "words", "hat", "megabyte", "spacebyte", "pooling-space", "aunet", "lobef")
@@ -40,7 +41,8 @@ def contender(name: str):
             return float(metrics["bytes"])
 
     per_byte = trainer.flops_per_id / trainer.bytes_per_id
-    return step, trainer.definition.parameters, per_byte
+    useful = cost_of(trainer.config, trainer.plan).train_useful
+    return step, trainer.definition.parameters, per_byte, useful
 
 
 def main() -> None:
@@ -54,13 +56,13 @@ def main() -> None:
             began = time.perf_counter()
             size = step()
             speeds[name].append(size / (time.perf_counter() - began))
-    table = Table("preset", "parameters", "MFLOPs/byte", "kB/s", f"of {names[0]}")
+    table = Table("preset", "parameters", "MFLOPs/byte", "useful", "kB/s", f"of {names[0]}")
     base = statistics.median(speeds[names[0]])
-    for name, (_, parameters, per_byte) in contenders.items():
+    for name, (_, parameters, *per_byte) in contenders.items():
         speed = statistics.median(speeds[name])
         table.add_row(
-            name, f"{parameters / 1e6:.2f} M", f"{per_byte / 1e6:.2f}", f"{speed / 1e3:.1f}",
-            f"{speed / base:.2f}",
+            name, f"{parameters / 1e6:.2f} M", *(f"{each / 1e6:.2f}" for each in per_byte),
+            f"{speed / 1e3:.1f}", f"{speed / base:.2f}",
         )  # fmt: skip
     Console().print(table)
 

@@ -201,19 +201,18 @@ def _read_samples(path: Path) -> tuple[list[tuple[int, str, str]], list[Cut]]:
         if text and isinstance(text, str):
             prompt = prompt if isinstance(prompt, str) and text.startswith(prompt) else ""
             samples.append((row["step"], prompt[:_MOST_SAMPLE], text[:_MOST_SAMPLE]))
-        if cut := _cut(row):
+        if cut := cut_of(f"step {row['step']:,}", row.get("cut")):
             cuts.append(cut)
     chosen = sorted({0, len(cuts) // 2, len(cuts) - 1}) if cuts else []
     return samples, [cuts[i] for i in chosen]
 
 
-def _cut(row: dict[str, Any]) -> Cut | None:
-    """The cut of a row of samples.jsonl; None without one that is whole."""
+def cut_of(name: str, cut: Any) -> Cut | None:
+    """A cut as files have it, text and arrays over its bytes; None if it is not whole."""
     try:
-        cut = row["cut"]
         text = cut["text"].encode("utf-8", "surrogateescape")
         ends = np.array(cut["ends"], bool)
-        arrays = [np.array(cut[name], np.float64) for name in ("surprisal", "probability")]
+        arrays = [np.array(cut[key], np.float64) for key in ("surprisal", "probability")]
         surprisal = np.clip(np.nan_to_num(arrays[0]), 0, _MOST_BITS)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
@@ -221,7 +220,7 @@ def _cut(row: dict[str, Any]) -> Cut | None:
         part.shape != (len(text),) for part in (ends, *arrays)
     ):
         return None
-    return Cut(f"step {row['step']:,}", text, surprisal, ends, arrays[1])
+    return Cut(name, text, surprisal, ends, arrays[1])
 
 
 def _lives(lock: Path) -> bool:

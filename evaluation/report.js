@@ -8,62 +8,9 @@ const state = { axis: D.axes.length ? D.axes[0][0] : "step", log: false, smooth:
 try { Object.assign(state, JSON.parse(sessionStorage.getItem(kept) || "{}")); } catch (error) { /* starts anew */ }
 if (!D.axes.some(([name]) => name === state.axis)) state.axis = "step";
 let range = null;
-const COLOURS = 8, DASHES = ["", "7 3", "2 3", "9 3 2 3"];
 const SMOOTHING = [0, .003, .01, .03, .1];
-const colour = i => "var(--c" + i % COLOURS + ")";
-const byId = id => document.getElementById(id);
-const escaped = text => text.replace(/[&<>"]/g, c => "&#" + c.charCodeAt(0) + ";");
-function make(tag, parent, attributes, text) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes || {})) node.setAttribute(name, value);
-  if (text !== undefined) node.textContent = text;
-  parent.append(node);
-  return node;
-}
-
-/* Numbers as text. */
-function si(v, digits) {
-  if (v === 0) return "0";
-  const size = Math.abs(v);
-  if (size < 1e-3 || size >= 1e27) return v.toExponential(Math.min(digits - 1, 2)).replace("e+", "e");
-  let power = 0;
-  while (Math.abs(v) >= 999.5 && power < 8) { v /= 1000; power++; }
-  return String(+v.toPrecision(digits)) + ["", "k", "M", "G", "T", "P", "E", "Z", "Y"][power];
-}
-function clock(seconds) {
-  const s = Math.round(seconds), pad = v => String(v).padStart(2, "0");
-  if (s >= 172800 && s % 3600 === 0) return +(s / 86400).toFixed(2) + " d";
-  return s >= 3600 ? Math.floor(s / 3600) + ":" + pad(Math.floor(s / 60) % 60) + ":" + pad(s % 60)
-    : Math.floor(s / 60) + ":" + pad(s % 60);
-}
 const xText = (v, digits) => state.axis === "perf/seconds" ? clock(v) : si(v, digits);
 const xExact = v => state.axis === "step" ? Math.round(v).toLocaleString("en") : xText(v, 4);
-
-/* Ticks. */
-function linearTicks(lo, hi, count, seconds, least = 0) {
-  const raw = Math.max((hi - lo) / Math.max(count, 1), least);
-  let step;
-  if (seconds) {
-    const nice = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200];
-    step = nice.find(n => n >= raw) || Math.ceil(raw / 86400) * 86400;
-  } else {
-    const power = 10 ** Math.floor(Math.log10(raw));
-    step = [1, 2, 2.5, 5, 10].find(n => n * power >= raw * .999) * power;
-  }
-  const found = [];
-  for (let i = Math.ceil(lo / step - 1e-9); i * step <= hi + step * 1e-9; i++) found.push(+(i * step).toPrecision(12));
-  return found;
-}
-function logTicks(lo, hi, count) {
-  const from = Math.floor(Math.log10(lo)), to = Math.ceil(Math.log10(hi)), found = [];
-  const each = to - from <= 1 ? [1, 2, 3, 5, 7] : to - from <= 2 ? [1, 2, 5] : [1];
-  const stride = Math.max(1, Math.ceil((to - from) / Math.max(count, 1)));
-  for (let e = from; e <= to; e += stride) for (const m of each) {
-    const v = m * 10 ** e;
-    if (v >= lo * .999 && v <= hi * 1.001) found.push(v);
-  }
-  return found.length >= 2 ? found : linearTicks(lo, hi, count);
-}
 
 /* A moving average that forgets over a share of the run; less at its beginning. */
 function smoothed(steps, values) {
@@ -145,49 +92,25 @@ function extent(lines, logY, clip) {
 
 function draw(chart) {
   const W = Math.max(chart.plot.clientWidth, 200), H = chart.wide ? Math.max(250, Math.min(W * .42, 400)) : 210;
-  const right = 12, top = 10, bottom = 38, lines = linesOf(chart);
-  const logY = chart.logY.checked, box = extent(lines, logY, chart.clip);
+  const lines = linesOf(chart), logY = chart.logY.checked, box = extent(lines, logY, chart.clip);
   chart.drawn = null;
   if (!box) {
     const why = state.hidden.length === D.runs.length ? "No run is chosen." : "Nothing here was logged against this axis.";
-    chart.svg.setAttribute("viewBox", "0 0 " + W + " " + H);
-    chart.svg.setAttribute("height", H);
-    chart.svg.innerHTML = '<text x="' + W / 2 + '" y="' + H / 2 + '" text-anchor="middle">' + why + "</text>";
+    fillSvg(chart.svg, W, H, '<text x="' + W / 2 + '" y="' + H / 2 + '" text-anchor="middle">' + why + "</text>");
     return;
   }
-  const scale = (lo, hi, log, from, to) => {
-    const f = log ? Math.log : v => v, a = f(lo), b = f(hi);
-    return { at: v => from + (f(v) - a) / (b - a) * (to - from),
-             back: p => { const v = a + (p - from) / (to - from) * (b - a); return log ? Math.exp(v) : v; } };
-  };
-  const yTicks = logY ? logTicks(box.y0, box.y1, H / 45) : linearTicks(box.y0, box.y1, H / 50);
-  const yDigits = Math.max(3, Math.min(7, Math.ceil(Math.log10(Math.max(Math.abs(box.y0), Math.abs(box.y1)) / (box.y1 - box.y0 || 1))) + 2));
-  const left = Math.max(36, ...yTicks.map(v => 7.2 * si(v, yDigits).length + 10));
-  const X = scale(box.x0, box.x1, state.log, left, W - right), Y = scale(box.y0, box.y1, logY, H - bottom, top);
-  const p = v => v.toFixed(1);
-  const xTicks = state.log ? logTicks(box.x0, box.x1, W / 90)
-    : linearTicks(box.x0, box.x1, Math.min(8, W / 90), state.axis === "perf/seconds", state.axis === "step" ? 1 : 0);
-  let out = '<clipPath id="' + chart.id + 'c"><rect x="' + (left - 4) + '" y="' + top + '" width="' + (W - left - right + 8) +
-    '" height="' + (H - top - bottom + 4) + '"/></clipPath>';
-  for (const v of yTicks) out += '<path class="grid" d="M' + left + " " + p(Y.at(v)) + "H" + (W - right) + '"/><text x="' + (left - 6) +
-    '" y="' + p(Y.at(v) + 4) + '" text-anchor="end">' + si(v, yDigits) + "</text>";
-  let free = -Infinity;  /* labels of x ticks never overlap */
-  for (const v of xTicks) {
-    const text = xText(v, 4), half = text.length * 3.4, at = Math.min(Math.max(X.at(v), half), W - half);
-    out += '<path class="grid" d="M' + p(X.at(v)) + " " + top + "V" + (H - bottom) + '"/>';
-    if (at - half < free) continue;
-    free = at + half + 8;
-    out += '<text x="' + p(at) + '" y="' + (H - bottom + 16) + '" text-anchor="middle">' + text + "</text>";
-  }
-  out += '<text class="axis" x="' + (W - right) + '" y="' + (H - 6) + '" text-anchor="end">' +
-    D.axes.find(([name]) => name === state.axis)[1] + "</text>";
-  out += '<g clip-path="url(#' + chart.id + 'c)">';
+  const drawn = frame(chart.id, W, H, box, {
+    logX: state.log, logY, xText, seconds: state.axis === "perf/seconds", least: state.axis === "step" ? 1 : 0,
+    title: D.axes.find(([name]) => name === state.axis)[1],
+  });
+  const { X, Y, left, top, low } = drawn;
+  let out = drawn.out + '<g clip-path="url(#' + chart.id + 'c)">';
   const usable = (line, values, i) => values[i] !== null && shows(line.xs[i], state.log) && shows(values[i], logY);
   const path = (line, values) => {
     let d = "", pen = "M";
     for (let i = 0; i < values.length; i++) {
       if (!usable(line, values, i)) continue;
-      d += pen + p(X.at(line.xs[i])) + " " + p(Y.at(values[i]));
+      d += pen + fix(X.at(line.xs[i])) + " " + fix(Y.at(values[i]));
       pen = "L";
     }
     return d;
@@ -196,8 +119,8 @@ function draw(chart) {
     const up = [], down = [];
     line.xs.forEach((x, i) => {
       if (!usable(line, line.low, i) || !usable(line, line.high, i)) return;
-      up.push(p(X.at(x)) + " " + p(Y.at(line.high[i])));
-      down.push(p(X.at(x)) + " " + p(Y.at(line.low[i])));
+      up.push(fix(X.at(x)) + " " + fix(Y.at(line.high[i])));
+      down.push(fix(X.at(x)) + " " + fix(Y.at(line.low[i])));
     });
     return up.length ? "M" + up.join("L") + "L" + down.reverse().join("L") + "Z" : "";
   };
@@ -210,21 +133,19 @@ function draw(chart) {
     out += '<path class="line' + (line.points ? " scored" : "") + '" d="' + path(line, line.main) + '" style="stroke:' + line.colour +
       '" stroke-dasharray="' + line.dash + '"/>';
     if (line.points && line.xs.length <= 120) line.xs.forEach((x, i) => {
-      if (usable(line, line.main, i)) out += '<circle cx="' + p(X.at(x)) + '" cy="' + p(Y.at(line.main[i])) + '" r="3" style="fill:' + line.colour + '"/>';
+      if (usable(line, line.main, i)) out += '<circle cx="' + fix(X.at(x)) + '" cy="' + fix(Y.at(line.main[i])) + '" r="3" style="fill:' + line.colour + '"/>';
     });
   }
   out += "</g>";
   if (chart.marks) D.runs.forEach(run => {
     const xs = run.curves.x[state.axis];
     if (xs && !state.hidden.includes(run.name)) for (const i of run.skipped) if (shows(xs[i], state.log) && xs[i] >= box.x0 && xs[i] <= box.x1)
-      out += '<path class="skipped" d="M' + p(X.at(xs[i])) + " " + (H - bottom - 7) + 'l4 7h-8z"/>';
+      out += '<path class="skipped" d="M' + fix(X.at(xs[i])) + " " + (low - 7) + 'l4 7h-8z"/>';
   });
   if (box.above !== null) out += '<text x="' + (left + 6) + '" y="' + (top + 10) + '">\u25b2 up to ' + si(box.above, 3) + "</text>";
-  out += '<path class="cursor"/><rect class="chosen" y="' + top + '" height="' + (H - top - bottom) + '"/>';
-  chart.svg.setAttribute("viewBox", "0 0 " + W + " " + H);
-  chart.svg.setAttribute("height", H);
-  chart.svg.innerHTML = out;
-  chart.drawn = { lines, X, box, top, low: H - bottom, left, right: W - right };
+  out += '<path class="cursor"/><rect class="chosen" y="' + top + '" height="' + (low - top) + '"/>';
+  fillSvg(chart.svg, W, H, out);
+  chart.drawn = { ...drawn, lines, box };
   const last = lines.map(line => line.label + " " + si(line.main.filter(v => v !== null).pop() ?? 0, 4)).slice(0, 8).join(", ");
   chart.svg.setAttribute("aria-label", chart.title + ". Newest: " + last + ". Arrow keys read the curve.");
 }
@@ -314,9 +235,7 @@ const charts = D.charts.map((about, number) => {
   label.append(" log");
   logY.checked = !!about.log;
   const plot = make("div", card, { class: "plot" });
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  for (const [name, value] of Object.entries({ width: "100%", tabindex: 0, role: "img" })) svg.setAttribute(name, value);
-  plot.append(svg);
+  const svg = makeSvg(plot);
   const chart = { ...about, id: "chart" + number, plot, svg, logY, off: new Set() };
   if (about.series.length > 1) {
     const chips = make("div", card, { class: "chips" });

@@ -11,7 +11,7 @@ from octavo import files
 from octavo.evaluation import sections, viewer
 from octavo.evaluation.curves import HELDOUT, SKIPPED
 from octavo.evaluation.folder import Cut, Folder, names_of, read
-from octavo.evaluation.sections import plain
+from octavo.evaluation.parts import plain
 
 AXES = {"step": "steps", "train/bytes": "bytes", "train/flops": "FLOPs", "perf/seconds": "time"}
 _POINTS = 800
@@ -58,7 +58,7 @@ def page(workdirs: Sequence[Path], cuts: Iterable[Cut] = ()) -> str:
         header=sections.header(runs),
         body="\n".join(part for part in body if part),
         data=viewer.script_json(data),
-        charts=(viewer.HERE / "report.js").read_text(encoding="utf-8"),
+        report=(viewer.HERE / "report.js").read_text(encoding="utf-8"),
     )
 
 

@@ -1,47 +1,16 @@
 """What a page of runs says in words and tables, as HTML."""
 
 import html
-import json
 from collections.abc import Iterable
 from typing import Any
 
-from octavo.brief import clock, human
-from octavo.evaluation import viewer
-from octavo.evaluation.curves import HELDOUT, number
+from octavo.evaluation import parts, viewer
+from octavo.evaluation.curves import HELDOUT
 from octavo.evaluation.folder import Cut, Folder, differing
-from octavo.evaluation.viewer import CONTROLS, readable
+from octavo.evaluation.viewer import readable
 from octavo.files import shown
 
 _MOST_LABELS = 300
-
-_SURROGATES = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
-
-
-def plain(text: str) -> str:
-    """What a model wrote, with pictures for control characters and for what is no character."""
-    return text.translate(CONTROLS | _SURROGATES)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.10g}"
-    return readable(value if isinstance(value, str) else json.dumps(value))
-
-
-def _si(value: Any, unit: str = "") -> str:
-    """A number with a metric prefix: 12_345 -> "12.3 k"."""
-    value = number(value)
-    return "" if value is None else f"{human(value)}{unit}".strip()
-
-
-def _whole(value: Any) -> str:
-    value = number(value)
-    return "" if value is None else f"{value:,.0f}"
-
-
-def _time(seconds: Any) -> str:
-    seconds = number(seconds)
-    return "" if seconds is None else clock(seconds)
 
 
 def _interval(run: Folder) -> str:
@@ -73,54 +42,36 @@ def header(runs: list[Folder]) -> str:
 
 def _failure(run: Folder) -> str:
     failed = run.results.get("failed")
-    return f'<p class="warning">{_text(failed)}</p>' if failed else ""
+    return f'<p class="warning">{parts.text(failed)}</p>' if failed else ""
 
 
 def figures(run: Folder) -> str:
     """The key figures, as far as they are known."""
     result, best = run.results, run.best
-    useful, evaluating = _si(result.get("flops_useful")), _time(result.get("evaluation_seconds"))
-    text, documents = _si(result.get("heldout/bytes"), "B"), _whole(result.get("heldout/documents"))
-    device, devices = result.get("device"), _whole(result.get("devices"))
+    useful = parts.si(result.get("flops_useful"))
+    evaluating = parts.time(result.get("evaluation_seconds"))
+    text = parts.si(result.get("heldout/bytes"), "B")
+    documents = parts.whole(result.get("heldout/documents"))
+    device, devices = result.get("device"), parts.whole(result.get("devices"))
     told = {
-        "steps": _whole(run.step),
+        "steps": parts.whole(run.step),
         "training": run.recent is not None and f"{run.recent:.3f} bits/byte lately",
         "best evaluation": best and f"{best[0]:.3f} at step {best[1]:,}",
         "held-out text": text + (f" in {documents} documents" if documents else ""),
-        "bytes read": _si(run.result("bytes", "train/bytes"), "B"),
-        "FLOPs": _si(run.result("flops", "train/flops"))
+        "bytes read": parts.si(run.result("bytes", "train/bytes"), "B"),
+        "FLOPs": parts.si(run.result("flops", "train/flops"))
         + (f" ({useful} useful)" if useful else ""),
-        "parameters": _si(result.get("parameters")),
-        "time": _time(run.result("seconds", "perf/seconds"))
+        "parameters": parts.si(result.get("parameters")),
+        "time": parts.time(run.result("seconds", "perf/seconds"))
         + (f" ({evaluating} evaluating)" if evaluating else ""),
-        "speed": _si(run.result("bytes_per_second", "perf/bytes_per_second"), "B/s"),
+        "speed": parts.si(run.result("bytes_per_second", "perf/bytes_per_second"), "B/s"),
         "of the peak": (mfu := run.newest("perf/mfu")) is not None and f"{mfu:.1%}",
         "devices": isinstance(device, str) and (f"{devices} × " if devices else "") + device,
-        "hosts": hosts if (hosts := _whole(result.get("hosts"))) != "1" else "",
-        "skipped steps": run.curves.skipped and _whole(run.curves.skipped),
+        "hosts": hosts if (hosts := parts.whole(result.get("hosts"))) != "1" else "",
+        "skipped steps": run.curves.skipped and parts.whole(run.curves.skipped),
     }
     rows = [f"<div><dt>{name}</dt><dd>{readable(v)}</dd></div>" for name, v in told.items() if v]
     return f"<dl>{''.join(rows)}</dl>"
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]], numbers: Iterable[int] = ()) -> str:
-    """A table of cells that are HTML; ``numbers``: columns that are aligned as such."""
-    right = set(numbers)
-    kind = [' class="n"' if i in right else "" for i in range(1000)]
-    top = "".join(f'<th scope="col"{kind[i]}>{cell}</th>' for i, cell in enumerate(head))
-    body = []
-    for row in rows:
-        first, *others = row
-        cells = "".join(f"<td{kind[i]}>{cell}</td>" for i, cell in enumerate(others, 1))
-        body.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
-    return (
-        f'<div class="scroll" tabindex="0"><table class="facts"><thead><tr>{top}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
-
-
-def _swatch(number: int) -> str:
-    return f'<i class="swatch" style="background:var(--c{number % 8})"></i>'
 
 
 def compared(runs: list[Folder]) -> str:
@@ -139,12 +90,12 @@ def compared(runs: list[Folder]) -> str:
         score = run.score.get(HELDOUT)
         recent = run.recent
         lines.append([
-            _swatch(i) + readable(run.name), readable(run.preset[0]),
+            parts.swatch(i) + readable(run.name), readable(run.preset[0]),
             "" if score is None else f"<b>{score:.3f}</b>", _interval(run),
             _whisker(run, i, seen), "" if recent is None else f"{recent:.3f}",
-            readable(run.status[0]), _si(run.result("bytes", "train/bytes"), "B"),
-            _si(run.result("flops", "train/flops")), _si(run.results.get("parameters")),
-            _si(run.result("bytes_per_second", "perf/bytes_per_second"), "B/s"),
+            readable(run.status[0]), parts.si(run.result("bytes", "train/bytes"), "B"),
+            parts.si(run.result("flops", "train/flops")), parts.si(run.results.get("parameters")),
+            parts.si(run.result("bytes_per_second", "perf/bytes_per_second"), "B/s"),
         ])  # fmt: skip
     head = (
         "run", "preset", "held-out bits/byte", "95% interval", "", "training", "status", "bytes",
@@ -162,7 +113,7 @@ def compared(runs: list[Folder]) -> str:
             "amounts. Score them alike with evaluate.py RUN --text FILE.</p>"
         )
     failures = "".join(map(_failure, runs))
-    table = _table(head, lines, (2, 3, 5, 7, 8, 9, 10))
+    table = parts.table(head, lines, (2, 3, 5, 7, 8, 9, 10))
     return f'{warning}{failures}<div class="scores">{table}</div>'
 
 
@@ -187,7 +138,8 @@ def _whisker(run: Folder, number: int, seen: list[float]) -> str:
 def curves(runs: list[Folder], charts: list[dict[str, Any]]) -> str:
     if not charts:
         return "<p>Nothing is logged yet, so there are no curves.</p>"
-    legend = '<div id="runs" role="group" aria-label="runs"></div>' if len(runs) > 1 else ""
+    legend = '<div id="runs" class="chips" role="group" aria-label="runs"></div>'
+    legend = legend if len(runs) > 1 else ""
     notes = ["Drag over a chart to look closer; point at it, or use the arrow keys, to read it."]
     if any(run.curves.skipped for run in runs):
         notes.append("Triangles: steps that were skipped, as they were not finite.")
@@ -197,11 +149,11 @@ def curves(runs: list[Folder], charts: list[dict[str, Any]]) -> str:
         notes.append("Shaded around held-out points: the 95% interval.")
     return (
         '<section><h2>Curves</h2><noscript>The curves need JavaScript.</noscript><div class="bar">'
-        '<fieldset id="axes" aria-label="x axis"></fieldset>'
+        '<fieldset id="axes" class="choice" aria-label="x axis"></fieldset>'
         '<label><input type="checkbox" id="log"> logarithmic</label>'
         '<label>smoothing <input type="range" id="smooth" min="0" max="4" step="1"></label>'
         f'<button type="button" id="whole" hidden>whole run</button>{legend}</div>'
-        f'<div id="charts"></div><p class="quiet">{" ".join(notes)}</p></section>'
+        f'<div class="charts" id="charts"></div><p class="quiet">{" ".join(notes)}</p></section>'
     )
 
 
@@ -216,7 +168,7 @@ def labels(runs: list[Folder]) -> str:
     )
     most = worst[:_MOST_LABELS]
     if len(runs) > 1:
-        head = ["", *(_swatch(i) + readable(run.name) for i, run in enumerate(runs))]
+        head = ["", *(parts.swatch(i) + readable(run.name) for i, run in enumerate(runs))]
         rows = [
             [readable(label), *(f"{s[label]:.3f}" if label in s else "" for s in scores)]
             for label in most
@@ -228,12 +180,12 @@ def labels(runs: list[Folder]) -> str:
             about, began = runs[0].by_label.get(label, {}), first.get(f"{HELDOUT}/{label}")
             rows.append([
                 readable(label), f"{scores[0][label]:.3f}",
-                "" if began is None else f"{began:.3f}", _si(about.get("bytes"), "B"),
-                _whole(about.get("documents")),
+                "" if began is None else f"{began:.3f}", parts.si(about.get("bytes"), "B"),
+                parts.whole(about.get("documents")),
             ])  # fmt: skip
     left = len(named) - len(most)
     more = f'<p class="quiet">and {left:,} more.</p>' if left else ""
-    table = _table(head, rows, range(1, len(head)))
+    table = parts.table(head, rows, range(1, len(head)))
     return f"<h2>Held-out text by language or source</h2>{table}{more}"
 
 
@@ -246,7 +198,7 @@ def samples(runs: list[Folder]) -> str:
         if not run.samples:
             continue
         step, prompt, text = run.samples[-1]
-        name = f"<h3>{_swatch(i)}{readable(run.name)}</h3>" if len(runs) > 1 else ""
+        name = f"<h3>{parts.swatch(i)}{readable(run.name)}</h3>" if len(runs) > 1 else ""
         slider = ""
         if (last := len(run.samples) - 1) > 0:
             slider = (
@@ -254,7 +206,7 @@ def samples(runs: list[Folder]) -> str:
                 'aria-label="which evaluation the sample is of">'
             )
         where = f"step {step:,}" if step else "at the end"
-        prompt, text = plain(prompt), plain(text)
+        prompt, text = parts.plain(prompt), parts.plain(text)
         told = f"<b>{html.escape(prompt)}</b>{html.escape(text[len(prompt) :])}"
         found.append(
             f'<div class="sample" data-run="{i}">{name}<output class="quiet">{where}</output>'
@@ -284,22 +236,26 @@ def cuts(runs: list[Folder], besides: Iterable[Cut]) -> tuple[str, list[dict[str
         'instead of units</label><p class="quiet">Units alternate in colour; the line below says '
         "how many bits a character cost, more the stronger it is. Point at a character, or use the "
         "arrow keys, for the probability that a unit ends there. A dotted bar is a cut inside a "
-        f'character.</p><div id="cuts">{"".join(found)}</div>'
+        f'character.</p><div class="cuts" id="cuts">{"".join(found)}</div>'
     ), data
 
 
 def facts(runs: list[Folder]) -> list[str]:
     """Settings, data and provenance, folded; of several runs, first where their settings differ."""
-    names = [_swatch(i) + readable(run.name) for i, run in enumerate(runs)]
+    names = [parts.swatch(i) + readable(run.name) for i, run in enumerate(runs)]
     found = []
     if len(runs) == 1:
         run = runs[0]
         name, theirs = run.preset
         changed = differing(run.settings, theirs) if run.settings else []
-        rows = [[_code(key), _value(run.settings, key), _value(theirs, key)] for key in changed]
+        rows = [
+            [parts.code(key), _value(run.settings, key), _value(theirs, key)] for key in changed
+        ]
         if rows:
             heading = f"Settings that are not those of the preset {name.removeprefix('like ')}"
-            found.append(_fold(heading, _table(("setting", "run", "preset"), rows), opened=True))
+            found.append(
+                parts.fold(heading, parts.table(("setting", "run", "preset"), rows), opened=True)
+            )
     else:
         keys = dict.fromkeys(key for run in runs for key in run.settings if key != "workdir")
         different = [k for k in keys if len({_value(run.settings, k) for run in runs}) > 1]
@@ -308,54 +264,50 @@ def facts(runs: list[Folder]) -> list[str]:
             values = [_value(run.settings, key) for run in runs]
             usual = max(values, key=values.count)
             rows.append([
-                _code(key),
+                parts.code(key),
                 *(v if v == usual else f'<span class="differs">{v}</span>' for v in values),
             ])  # fmt: skip
         if rows:
-            found.append(_fold("Settings that differ", _table(("", *names), rows), opened=True))
+            found.append(
+                parts.fold("Settings that differ", parts.table(("", *names), rows), opened=True)
+            )
         else:
             found.append("<p>The settings of these runs are the same.</p>")
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     if keys:
-        rows = [[_code(key), *(_value(run.settings, key) for run in runs)] for key in keys]
-        found.append(_fold("All settings", _table(("", *names), rows)))
+        rows = [[parts.code(key), *(_value(run.settings, key) for run in runs)] for key in keys]
+        found.append(parts.fold("All settings", parts.table(("", *names), rows)))
     if data := _corpora(runs):
-        found.append(_fold("Data", data))
+        found.append(parts.fold("Data", data))
     if provenance := _provenance(runs, names):
-        found.append(_fold("Provenance", provenance))
+        found.append(parts.fold("Provenance", provenance))
     return ["<h2>What it is</h2>" if len(runs) == 1 else "<h2>What they are</h2>", *found]
 
 
-def _fold(title: str, inside: str, opened: bool = False) -> str:
-    kind = "details open" if opened else "details"
-    return f"<{kind}><summary>{readable(title)}</summary>{inside}</details>"
-
-
-def _code(text: str) -> str:
-    return f"<code>{readable(text)}</code>"
-
-
 def _value(settings: dict[str, Any], key: str) -> str:
-    return f"<code>{_text(settings[key])}</code>" if key in settings else ""
+    return f"<code>{parts.text(settings[key])}</code>" if key in settings else ""
 
 
 def _corpora(runs: list[Folder]) -> str:
     rows = []
     for i, run in enumerate(runs):
-        name = _swatch(i) + readable(run.name)
+        name = parts.swatch(i) + readable(run.name)
         told = run.results.get("data")
         told = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
-        source, tokenizer = run.settings.get("data.source"), _text(run.results.get("tokenizer", ""))
+        source, tokenizer = (
+            run.settings.get("data.source"),
+            parts.text(run.results.get("tokenizer", "")),
+        )
         if not told and source is not None:
             told = [{"folder": source}]
         for one in told:
-            folder, mark = _text(one.get("folder", "")), _text(one.get("fingerprint", ""))
+            folder, mark = parts.text(one.get("folder", "")), parts.text(one.get("fingerprint", ""))
             if label := one.get("label"):
-                folder += f"[{_text(label)}]"
-            size = _si(one.get("bytes"), "B")
+                folder += f"[{parts.text(label)}]"
+            size = parts.si(one.get("bytes"), "B")
             rows.append([name, folder, f"<code>{mark}</code>", size, tokenizer])
     head = ("run", "folder", "fingerprint", "text", "tokenizer")
-    return _table(head, rows, (3,)) if rows else ""
+    return parts.table(head, rows, (3,)) if rows else ""
 
 
 def _provenance(runs: list[Folder], names: list[str]) -> str:
@@ -377,13 +329,13 @@ def _provenance(runs: list[Folder], names: list[str]) -> str:
     versions = [run.results.get("versions") for run in runs]
     versions = [each if isinstance(each, dict) else {} for each in versions]
     for library in dict.fromkeys(name for each in versions for name in each):
-        rows.append([readable(library), *(_text(each.get(library, "")) for each in versions)])
+        rows.append([readable(library), *(parts.text(each.get(library, "")) for each in versions)])
     rows.append(["folder", *(f"<code>{readable(shown(str(run.path)))}</code>" for run in runs)])
-    return _table(("", *names), rows)
+    return parts.table(("", *names), rows)
 
 
 def _said(value: Any) -> str:
     """A command may be a list of words."""
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
         value = " ".join(value)
-    return f"<code>{_text(value)}</code>"
+    return f"<code>{parts.text(value)}</code>"

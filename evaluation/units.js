@@ -1,6 +1,7 @@
 "use strict";
-/* How models cut a text: the probability of an end and the bits of each byte of the character that
-   is pointed at, or reached with the arrow keys, for all models beside each other. */
+/* How models cut a text: its units in two colours by turns; and of the character that is pointed
+   at, or reached with the arrow keys, the probability of an end and the bits of each byte, for all
+   models beside each other. */
 const tip = document.getElementById("tip");
 function showTip(html, x, y) {
   tip.innerHTML = html;
@@ -47,14 +48,24 @@ function units(root, data) {
     else leave();
   });
   sections.forEach((section, m) => {
-    const spans = section.querySelectorAll("span[data-i]"), model = data.models[m];
-    spans.forEach((span, i) => {
-      const [at, size] = data.characters[i];
+    const text = section.querySelector("pre"), model = data.models[m];
+    let unit = 0;
+    const spans = data.characters.map(([at, size, written], i) => {
+      const span = document.createElement("span");
+      span.className = "u" + unit % 2;
+      span.dataset.i = i;
+      span.textContent = written;
       let bits = 0;
-      for (let b = at; b < at + size; b++) bits += model.bits[b];
+      for (let b = at; b < at + size; b++) {
+        bits += model.bits[b];
+        unit += model.ends[b];
+        /* A cut inside a character is a bar on it. */
+        if (model.ends[b] && b < at + size - 1) span.classList.add("cut");
+      }
       span.style.setProperty("--h", Math.min(bits / 12, 1).toFixed(3));
+      return span;
     });
-    const text = section.querySelector("pre");
+    text.replaceChildren(...spans);
     text.addEventListener("blur", leave);
     text.addEventListener("keydown", event => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];

@@ -52,7 +52,7 @@ def _written(character: str) -> str:
         return "\u21b5\n"
     if character == "\t":
         return "\u2192\t"
-    return html.escape(character.translate(CONTROLS))
+    return character.translate(CONTROLS)
 
 
 def readable(name: str) -> str:
@@ -63,36 +63,29 @@ def readable(name: str) -> str:
 def columns(
     text: bytes, views: Sequence[tuple[str, Units]], heading: str = "h2"
 ) -> tuple[str, dict[str, Any]]:
-    """A text as models cut it, side by side: a section for each of the names, and the data that
-    ``units.js`` shows on hover."""
+    """A text as models cut it, side by side: a section for each of the names, and the data of which
+    ``units.js`` writes the text into it, and shows the rest on hover."""
     pieces = characters(text)
     found = []
     for number, (name, shown) in enumerate(views):
-        unit_of = np.cumsum(shown.ends) - shown.ends
-        units = int(unit_of[-1]) + 1
-        spans = []
-        for i, (character, at, size) in enumerate(pieces):
-            # Cuts inside a character show as a bar on it.
-            inside = bool(shown.ends[at : at + size - 1].any())
-            kind = f"u{unit_of[at] % 2}" + (" cut" if inside else "")
-            spans.append(f'<span class="{kind}" data-i="{i}">{_written(character)}</span>')
+        units = int((np.cumsum(shown.ends) - shown.ends)[-1]) + 1
         about = (
             f"{shown.surprisal.sum() / len(text):.3f} bits/byte · "
             f"{len(text) / units:.2f} bytes/unit · {units} units"
         )
         found.append(
             f'<section data-model="{number}"><{heading}>{readable(name)}</{heading}>'
-            f'<p>{about}</p><pre tabindex="0">{"".join(spans)}</pre></section>'
+            f'<p>{about}</p><pre tabindex="0"></pre></section>'
         )
     data = {
         "bytes": list(text),
-        "characters": [[at, size] for _, at, size in pieces],
+        "characters": [[at, size, _written(character)] for character, at, size in pieces],
         "models": [
             {
-                "bits": np.round(shown.surprisal, 3).tolist(),
+                "bits": np.round(shown.surprisal, 2).tolist(),
                 "ends": shown.ends.astype(int).tolist(),
                 "probability": [
-                    None if np.isnan(p) else round(float(p), 4) for p in shown.probability
+                    None if np.isnan(p) else round(float(p), 2) for p in shown.probability
                 ],
             }
             for _, shown in views
@@ -106,9 +99,9 @@ def script_json(data: Any) -> str:
     return files.json_text(data).replace("<", "\\u003c")
 
 
-def fill(template: str, **parts: str) -> str:
-    """A page: its template with the parts, and the style and script of units that all share."""
-    shared = {"style": "style.css", "script": "units.js"}
+def fill(template: str | Path, **parts: str) -> str:
+    """A page: its template, of this folder or another, with parts and with what pages share."""
+    shared = {"style": "style.css", "script": "units.js", "look": "page.css", "charts": "charts.js"}
     read = {name: (HERE / file).read_text(encoding="utf-8") for name, file in shared.items()}
     return Template((HERE / template).read_text(encoding="utf-8")).substitute(read | parts)
 

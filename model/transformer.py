@@ -150,7 +150,7 @@ class Transformer(nnx.Module):
         self.blocks = places[0] if P == 1 else nnx.List(places)
 
     @staticmethod
-    def flops(config: ModelConfig, length: int, causal: bool = True) -> float:
+    def flops(config: ModelConfig, length: float, causal: bool = True) -> float:
         """Of a stack over one row of ``length`` positions, forward."""
         mlp = 2 * length * config.width * config.hidden_width * (3 if config.gated_mlp else 2)
         P = len(config.mixers)

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from octavo.ablation import tables
+from octavo.ablation.analysis import summary
 from octavo.configs import presets
 from octavo.configs.schema import to_json
 from octavo.files import write_json
@@ -137,6 +140,32 @@ def edit(path: Path, **changes: Any) -> None:
             part = part[each]
         part[last] = value
     write_json(path, whole)
+
+
+def told(out: Path) -> dict:
+    """The summary, which must be JSON, with sentences that are sentences, and tables of it."""
+    found = summary(out)
+    json.dumps(found, allow_nan=False)
+    assert len(found["answer"]) == 3
+    warnings = [each["text"] for each in found["warnings"]]
+    for text in (*found["answer"], *found["cannot"], *warnings):
+        assert re.fullmatch(r"[A-Za-z0-9(].*[^.,;: ]\.", text), text
+        assert not re.search(r"  | [,.;:]|[,;:][,;:.]|\.\.|None|nan|\b1 (cell|seed|pair)s", text)
+    tables.write(out, found)
+    return found
+
+
+def point(found: dict, arm: str, budget: int, size: str | None = None) -> dict:
+    wanted = {"arm": arm, "budget": budget, "size": size}
+    (one,) = [each for each in found["points"] if wanted.items() <= each.items()]
+    return one
+
+
+def warned(found: dict, kind: str, level: str = "loud") -> str:
+    """Its sentences of a kind, in one."""
+    return " ".join(
+        w["text"] for w in found["warnings"] if (w["kind"], w["level"]) == (kind, level)
+    )
 
 
 def _text(out: Path, documents: int, rng: np.random.Generator) -> dict[str, Any]:

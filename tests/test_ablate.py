@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from helpers import ROOT, run
 from octavo import storage
 from octavo.ablation import corpora, existing
 from octavo.ablation.claims import Claims
-from octavo.ablation.place import STUDY, TEXT, Place
+from octavo.ablation.place import STUDY, Place
 from octavo.ablation.plan import Planned, continued, plan
 from octavo.ablation.study import Arguments, Study, asked_of
 from octavo.configs.checks import ConfigError
@@ -29,6 +28,7 @@ TINY = (
     "--model.width 32 --model.layers 2 --model.heads 2 --data.length 64 --data.batch-size 8 "
     "--optimizer.warmup-steps 4"
 )
+TINY_FLAT = f"flat {TINY} --train.log-every 5"
 
 
 def asked(*arms: str, **more) -> Study:
@@ -188,16 +188,22 @@ def test_unequal_text_is_refused(tmp_path):
     shorter = _corpus(tmp_path / "b", texts, heldout=0.1)
     other = _corpus(tmp_path / "c", [text.upper() for text in texts])
     for source, said in ((shorter, "holds out other text"), (other, "holds out other text")):
-        study = asked(f"a=flat {TINY} --data.source {whole}", f"b=flat {TINY} --data.source {source}")
+        arms = (
+            f"{name}=flat {TINY} --data.source {at}" for name, at in (("a", whole), ("b", source))
+        )
+        study = asked(*arms)
         with pytest.raises(ConfigError, match=said):
             plan(study, Place(str(tmp_path / "x")))
     allowed = dataclasses.replace(study, allow=("heldout",))
     with pytest.raises(ConfigError, match="is trained on other text"):
         plan(allowed, Place(str(tmp_path / "x")))
     plan(dataclasses.replace(study, allow=("heldout", "text")), Place(str(tmp_path / "x")))
-    # The same documents in other ids are the same text.
+    # A corpus that is there is not taken for one of other text.
     bpe = f"{tmp_path}/bpe"
     corpora.made([whole], bpe, corpora.Wanted("bpe:300", None))
+    with pytest.raises(ConfigError, match="was made of other text"):
+        corpora.made([other], bpe, corpora.Wanted("bpe:300", None))
+    # The same documents in other ids are the same text.
     assert corpora.Text.of(bpe, 0) == corpora.Text.of(whole, 0)
 
 
@@ -225,3 +231,106 @@ def test_claims_expire(tmp_path, monkeypatch):
     with claims.of("cell") as taken:
         found = taken.holder()
         assert found and found.token == taken.mine.token
+
+
+def _start(*words: str) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "ablate.py"), *words]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    )
+
+
+def _until(found, process: subprocess.Popen) -> None:
+    while not found():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def study(corpus, tmp_path_factory):
+    """A study of four cells, killed in the first, which two processes then finish together; and
+    what they said."""
+    out = tmp_path_factory.mktemp("study") / "x"
+    words = [
+        f"flat={TINY_FLAT}", f"bpe={TINY_FLAT} --tokenizer bpe:300", "--steps", "20", "--seeds",
+        "1", "--rates", "1,2", "--data", corpus, "--heldout-bytes", "2500", "--out", str(out),
+    ]  # fmt: skip
+    first = _start(*words)
+    _until((out / "runs" / "flat-20-s0-x1" / "metrics.jsonl").is_file, first)
+    first.kill()
+    first.wait()
+    both = [_start(*words), _start("--out", str(out))]
+    said = [one.communicate()[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    return out, said
+
+
+def test_a_killed_study_is_finished_by_two_processes(study):
+    out, said = study
+    planned = json.loads((out / STUDY).read_text())
+    for cell in planned["cells"]:
+        folder = out / "runs" / cell["name"]
+        starts = list((folder / "tensorboard").iterdir())
+        assert len(starts) == 1 + (cell["number"] == 0)
+        rows = (folder / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(row)["step"] for row in rows] == list(range(1, 21))
+        measured = json.loads((folder / "measured.json").read_text())
+        results = json.loads((folder / "results.json").read_text())
+        assert measured["certificate"]["proves"]
+        assert measured["bits_per_byte"] == pytest.approx(results["heldout/bits_per_byte"])
+    for name in ("index.html", "table.md", "table.csv", "table.tex", "results.parquet"):
+        assert (out / name).stat().st_size
+    assert not list((out / "claims").iterdir())
+    assert "index.html" in said[0]
+
+
+def test_a_cell_made_again_by_its_command_has_the_same_score(study, tmp_path):
+    out, _ = study
+    cell = json.loads((out / STUDY).read_text())["cells"][0]
+    words = shlex.split(cell["command"])
+    assert words[:2] == ["python", "train.py"]
+    done = run("train.py", *words[2:], "--workdir", str(tmp_path / "again"))
+    assert done.returncode == 0, done.stderr
+    again, before = (
+        json.loads((folder / "results.json").read_text())["heldout/bits_per_byte"]
+        for folder in (tmp_path / "again", out / "runs" / cell["name"])
+    )
+    assert again == before
+
+
+def test_a_finished_study_says_what_came_of_it(study):
+    out, _ = study
+    done = run("ablate.py", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "0 of 4 cells are to be done" in done.stdout
+    assert "index.html" in done.stdout
+    listed = run("ablate.py", "--out", str(out), "--print-commands")
+    assert "--cell" not in listed.stdout
+    (out / "runs" / "bpe-20-s0-x2" / "measured.json").unlink()
+    listed = run("ablate.py", "--out", str(out), "--print-commands")
+    assert [line for line in listed.stdout.splitlines() if "--cell" in line] == [
+        f"python ablate.py --out {out} --cell 3"
+    ]
+    done = run("ablate.py", "--out", str(out), "--cell", "3")
+    assert done.returncode == 0 and "measuring" in done.stdout
+    beyond = run("ablate.py", "--out", str(out), "--cell", "4")
+    assert beyond.returncode == 2 and "has cells 0 to 3" in beyond.stderr
+
+
+def test_runs_that_are_there(study, trained, corpus, tmp_path):
+    out, _ = study
+    runs = [str(out / "runs" / name) for name in ("flat-20-s0-x1", "flat-20-s0-x2")]
+    place, planned, text = existing.plan(
+        Arguments(arms=tuple(runs), data=(corpus,), out=str(tmp_path / "mine"))
+    )
+    assert planned.about["existing"] and [cell.number for cell in planned.cells] == [0, 1]
+    assert text["documents"] and place.out == str(tmp_path / "mine")
+    longer = (runs[0], str(trained[0]))
+    with pytest.raises(ConfigError, match="no fair comparison"):
+        existing.plan(Arguments(arms=longer, out="x"))
+    existing.plan(Arguments(arms=longer, out="x", allow=("budget",)))
+    with pytest.raises(ConfigError, match="is for runs that are to be trained"):
+        existing.plan(Arguments(arms=longer, out="x", steps="20"))
+    done = run("ablate.py", *runs, "--data", corpus, "--out", str(tmp_path / "mine"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mine" / "index.html").is_file()

@@ -78,21 +78,20 @@ def expected_units(config: Config, plan: Plan) -> tuple[float, ...]:
 @functools.lru_cache(maxsize=64)
 def _measured(model: ModelConfig, plan: Plan) -> tuple[float, ...]:
     rows, vocabulary = _sample(plan), plan.corpora[0].tokenizer.vocabulary
-    count, each = len(rows.tokens), max(1, min(32, SAMPLE // 8 // plan.length))
-    total, targets = np.zeros(len(model.stages)), float(np.sum(rows.loss_weights))
-    for first in range(0, count, each):
-        part = jax.tree.map(lambda x, at=first: x[at : at + each], rows)
-        fill = each - len(part.tokens)
-        part = jax.tree.map(lambda x, fill=fill: np.pad(x, ((0, fill), (0, 0))), part)
+    count, each = len(rows["tokens"]), max(1, min(32, SAMPLE // 8 // plan.length))
+    total = np.zeros(len(model.stages))
+    for first in range(0, count, each):  # of one shape: the last ones are filled up
+        fill = ((0, max(first + each - count, 0)), (0, 0))
+        part = {name: np.pad(field[first : first + each], fill) for name, field in rows.items()}
         key = jax.random.fold_in(jax.random.key(0), first)
         total += np.asarray(_units(part, key, model, vocabulary))
-    return tuple((total / targets).tolist())
+    return tuple((total / np.sum(rows["loss_weights"])).tolist())
 
 
 @functools.partial(jax.jit, static_argnames=("model", "vocabulary"))
-def _units(batch: Batch, key: jax.Array, model: ModelConfig, vocabulary: Vocabulary) -> jax.Array:
+def _units(arrays: dict, key: jax.Array, model: ModelConfig, vocabulary: Vocabulary) -> jax.Array:
     """How many units end at each level of the rows."""
-    batch = batch.widen()
+    batch = Batch(**arrays).widen()
     layout, found = layout_of(batch, model, vocabulary), []
     for level, stage in enumerate(model.stages):
         ends = _ends(stage, layout, batch.marks, jax.random.fold_in(key, level))
@@ -113,7 +112,7 @@ def _ends(stage: StageConfig, layout: Layout, marks: jax.Array, key: jax.Array) 
 
 
 @functools.lru_cache(maxsize=8)
-def _sample(plan: Plan) -> Batch:
+def _sample(plan: Plan) -> dict[str, np.ndarray]:
     """Rows of an epoch of the plan, as the pipeline makes them."""
     near = copy.copy(plan)
     # Windows of one chunk: few bytes are read for a row.
@@ -123,7 +122,7 @@ def _sample(plan: Plan) -> Batch:
     if wanted < total:
         beginnings = np.linspace(0, total - wanted // PLACES, PLACES).astype(np.int64)
         rows = np.unique(beginnings[:, None] + np.arange(wanted // PLACES))
-    return Batch(**BatchSource(near, rows, 1)[0])
+    return BatchSource(near, rows, 1)[0]
 
 
 def _row(plan: Plan) -> tuple[float, float]:

@@ -84,7 +84,7 @@ class Mixer(nnx.Module):
 
     @staticmethod
     @abc.abstractmethod
-    def flops(config: ModelConfig, length: int, causal: bool = True) -> float:
+    def flops(config: ModelConfig, length: float, causal: bool = True) -> float:
         """Of one layer over a row of ``length`` positions, forward."""
 
 

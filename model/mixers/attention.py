@@ -93,7 +93,7 @@ class Attention(Mixer):
         return cache
 
     @staticmethod
-    def flops(config: ModelConfig, length: int, causal: bool = True) -> float:
+    def flops(config: ModelConfig, length: float, causal: bool = True) -> float:
         heads = 2 * config.heads + 2 * config.key_value_heads
         projections = config.width * config.head_size * heads
         seen = length if config.window is None else min(config.window, length)

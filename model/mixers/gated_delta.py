@@ -134,7 +134,7 @@ class GatedDelta(Mixer):
         return jax.nn.silu(total)
 
     @staticmethod
-    def flops(config: ModelConfig, length: int, causal: bool = True) -> float:
+    def flops(config: ModelConfig, length: float, causal: bool = True) -> float:
         """FLOPs of a forward pass over one row of ``length`` positions, as computed: chunks are
         padded, and products take the hidden half along."""
         d, H, D, C = config.width, config.heads, config.head_size, _chunk_size(math.ceil(length))

@@ -22,7 +22,7 @@ class EndPredictor(nnx.Module):
         self.out = ExactLinear(2 * d, 1, ("mlp", None), rngs)
 
     @staticmethod
-    def flops(stage: StageConfig, length: int) -> float:
+    def flops(stage: StageConfig, length: float) -> float:
         """Over a row of ``length`` positions."""
         return 2 * length * (4 * stage.width**2 + 2 * stage.width)
 

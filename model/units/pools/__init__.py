@@ -77,7 +77,7 @@ class Pool(nnx.Module):
         return stage.width, inner_width
 
     @classmethod
-    def flops(cls, stage: StageConfig, inner_width: int, length: int, units: int) -> float:
+    def flops(cls, stage: StageConfig, inner_width: int, length: float, units: float) -> float:
         """Of a row of ``length`` positions, with room for so many units."""
         if stage.projection != "linear":
             return 0.0

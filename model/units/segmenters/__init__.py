@@ -108,7 +108,7 @@ class Segmenter(nnx.Module):
         return None, {}
 
     @staticmethod
-    def flops(stage: StageConfig, length: int) -> float:
+    def flops(stage: StageConfig, length: float) -> float:
         """Of deciding over a row of ``length`` positions."""
         return 0.0
 

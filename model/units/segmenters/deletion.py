@@ -29,7 +29,7 @@ class DeleteGate(Segmenter):
         self.bias = parameter(jnp.ones((1,)), None)
 
     @staticmethod
-    def flops(stage: StageConfig, length: int) -> float:
+    def flops(stage: StageConfig, length: float) -> float:
         return 2 * length * stage.width
 
     def inner(self, decision, layout, at):

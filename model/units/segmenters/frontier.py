@@ -24,7 +24,7 @@ class Frontier(Segmenter):
         self.bias = parameter(jax.scipy.special.logit(jnp.array(stage.rates)), None)
 
     @staticmethod
-    def flops(stage: StageConfig, length: int) -> float:
+    def flops(stage: StageConfig, length: float) -> float:
         return 2 * length * stage.width
 
     def init_carry(self, batch: int) -> dict:

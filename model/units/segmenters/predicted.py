@@ -53,7 +53,7 @@ class Predictor(Segmenter):
         return None
 
     @staticmethod
-    def flops(stage: StageConfig, length: int) -> float:
+    def flops(stage: StageConfig, length: float) -> float:
         hidden = len(stage.rates) * (stage.predictor_width or 4 * stage.width)
         return 2 * length * (stage.width * hidden + hidden)
 

@@ -25,7 +25,7 @@ class Router(Segmenter):
         self.width = d
 
     @staticmethod
-    def flops(stage: StageConfig, length: int) -> float:
+    def flops(stage: StageConfig, length: float) -> float:
         return 2 * length * 2 * stage.width**2
 
     def init_carry(self, batch: int) -> dict:

@@ -69,7 +69,7 @@ class Unpool(nnx.Module):
         return 0
 
     @classmethod
-    def flops(cls, stage: StageConfig, inner_width: int, length: int, units: int) -> float:
+    def flops(cls, stage: StageConfig, inner_width: int, length: float, units: float) -> float:
         """Of a row of ``length`` positions, with room for so many units."""
         if stage.projection != "linear":
             return 0.0
