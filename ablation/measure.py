@@ -257,16 +257,16 @@ def _late(metrics: Path, name: str) -> float | None:
 
 
 def _shown(documents: list[bytes], held: list[Held], scripts: list[str]) -> list[int]:
-    """The few documents whose cuts are kept: long enough, UTF-8 at their beginning, of as many
-    labels and writing systems as there are."""
+    """The few documents whose cuts are kept: UTF-8 at their beginning, long where there are long
+    ones, of as many labels and writing systems as there are."""
     ranked, labels, systems = [], Counter(), Counter()
-    longest = max(map(len, documents))
     for i, document in enumerate(documents):
-        with contextlib.suppress(UnicodeDecodeError):
+        try:
             beginning(document, CUT_BYTES).decode()
-            if len(document) >= min(CUT_BYTES, longest):
-                label, script = held[i].label, scripts[i]
-                ranked.append((labels[label], systems[script], i))
-                labels[label] += 1
-                systems[script] += 1
-    return sorted(i for _, _, i in sorted(ranked)[:CUTS])
+        except UnicodeDecodeError:
+            continue
+        label, script = held[i].label, scripts[i]
+        ranked.append((len(document) < CUT_BYTES, labels[label], systems[script], i))
+        labels[label] += 1
+        systems[script] += 1
+    return sorted(i for *_, i in sorted(ranked)[:CUTS])
