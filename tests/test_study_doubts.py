@@ -13,7 +13,6 @@ from helpers import ROOT
 from octavo.ablation import tables
 from octavo.ablation.analysis import summary
 from octavo.ablation.bootstrap import pooled
-from octavo.ablation.results import done
 from octavo.configs.checks import ConfigError
 from octavo.data.errors import DataError
 from studies import cell, edit, point, told, warned, write_study
@@ -99,7 +98,6 @@ def test_missing_cells(study):
         - point(found, "flat", 1)["seeds"][0]["bits_per_byte"]
     ]
     assert "do not believe it yet, as 3 cells are not there" in found["answer"][2]
-    assert not done(study, "hnet-b1-s1") and done(study, "hnet-b1-s2")
 
 
 @pytest.mark.parametrize(("change", "why"), [
