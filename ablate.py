@@ -32,7 +32,8 @@ def ablate(arguments: Arguments) -> None:
     from octavo.configs.checks import ConfigError
     from octavo.train import train
 
-    console = cli.console()
+    # Commands alone are printed where a queue of jobs reads them.
+    console = cli.console(stderr=arguments.print_commands)
     place, text = None, None
     if arguments.out and not arguments.arms:  # what lies there
         place = Place(arguments.out)

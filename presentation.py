@@ -49,7 +49,7 @@ _FIELDS = (
 )
 """The settings that are changed most."""
 _COMMAND = (
-    Option("--list", "the presets: what each is, its data, size, score and time"),
+    Option("--list", "the presets: what each is, its data, size and time"),
     Option("--help TOPIC", "{topics}: every setting of a section; all: every setting"),
     Option("--version", "of octavo and what it computes with"),
     Option("--debug", "show the stack of an error"),
@@ -105,16 +105,16 @@ def print_presets() -> None:
     """The presets by family, a line each."""
     known = read_json(SIZES, dict)
     wide = shutil.get_terminal_size((1000, 24)).columns
-    names = ("preset", "size", "data", "bits/byte", "minutes", "what it is")
-    print("{:<20} {:>8}  {:<20} {:>9} {:>7}  {}".format(*names))
+    names = ("preset", "size", "data", "minutes", "what it is")
+    print("{:<20} {:>8}  {:<20} {:>7}  {}".format(*names))
     for family in families():
         print(f"\n{family.title}")
         for name, config in family.presets.items():
             millions = _parameters(config, known) / 1e6
             size = f"{millions:,.0f} M" if millions >= 100 else f"{millions:.3g} M"
             about = family.about.get(name, "")
-            bits, minutes = (str(x or "") for x in family.measured.get(name, ("", "")))
-            columns = f"{name:<20} {size:>8}  {config.data.source:<20} {bits:>9} {minutes:>7}"
+            minutes = family.minutes.get(name, "")
+            columns = f"{name:<20} {size:>8}  {config.data.source:<20} {minutes:>7}"
             print(f"{columns}  {about}".rstrip()[:wide], flush=True)
     print(f"\n{_NOTES}")
 
@@ -135,6 +135,6 @@ def _parameters(config: Config, known: dict) -> int:
 
 _NOTES = """\
 python train.py NAME trains one. data: stdlib is the text that comes with Python; a folder is made
-by prepare.py, and a preset whose folder is missing says the commands. Measured on two CPU cores,
-and empty where they were not (docs/models.md): bits/byte, held out, for the FLOPs that flat spends
-in 600 steps; minutes, for the preset's 1,000 steps, from its speed beside that of flat."""
+by prepare.py, and a preset whose folder is missing says the commands. minutes: for the preset's
+1,000 steps on two CPU cores, from its speed beside that of flat; empty where that was not measured
+(docs/models.md). Which is best: python ablate.py compares them (docs/ablation.md)."""

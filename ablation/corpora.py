@@ -1,6 +1,8 @@
 """The text of a study: the same for every arm, in the ids that each arm reads."""
 
+import contextlib
 import hashlib
+import json
 import shlex
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from octavo import storage
+from octavo import files, storage
 from octavo.ablation.study import Arm, Study
 from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig
@@ -43,8 +45,12 @@ class Wanted:
 
     @property
     def name(self) -> str:
+        """Of its folder: another for other content of a file of the same name."""
         parts = [self.tokenizer, *([f"marks-{self.marks}"] if self.marks else [])]
-        return "-".join(Path(part).name.replace(":", "") for part in parts)
+        name = "-".join(Path(part).name.replace(":", "") for part in parts)
+        if Path(self.tokenizer).is_file():
+            name += f"-{hashlib.sha256(files.read(self.tokenizer)).hexdigest()[:8]}"
+        return name
 
 
 def source_of(arm: Arm, model: ModelConfig, study: Study, out: str) -> str | None:
@@ -90,15 +96,46 @@ def _of_bytes(folder: str) -> bool:
 
 
 def made(sources: list[str], folder: str, wanted: Wanted) -> str:
-    """A corpus, made by prepare.py unless it is there. Raises ConfigError if that fails."""
+    """A corpus, made by prepare.py unless it is there. Raises ConfigError if that fails, or what is
+    there was made of other text."""
+    note, of = f"{folder}.json", [_state(source) for source in sources]
     if _prepared(folder):
+        if (before := _noted(note)) not in (None, of):
+            raise ConfigError(
+                f"{folder} was made of other text: of {_listed(before)}, and now it is "
+                f"{_listed(of)}. Name another --out, or remove it to make it anew."
+            )
         return folder
     command = [*sources, "--out", folder, "--tokenizer", wanted.tokenizer]
     command += ["--marks", wanted.marks] if wanted.marks else []
     print(f"python prepare.py {shlex.join(command)}", flush=True)
     if subprocess.run([sys.executable, str(PREPARE), *command]).returncode:
         raise ConfigError(f"{folder} could not be made, as prepare.py says above.")
+    storage.write_json(note, of)
     return folder
+
+
+def _state(source: str) -> list:
+    """What tells a text from another: its name, and a checksum or how many bytes it has."""
+    if _prepared(source):
+        (here,) = folders_of(source)
+        return [source, read_manifest(here).own_checksum()]
+    if storage.is_url(source):
+        return [source, sum(storage.listed(source).values())]
+    path = Path(source)
+    within = path.rglob("*") if path.is_dir() else [path]
+    return [source, sum(one.stat().st_size for one in within if one.is_file())]
+
+
+def _noted(note: str) -> Any:
+    """What a corpus was made of; None where that is not known."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(storage.read(note) if storage.is_url(note) else files.read(note))
+    return None
+
+
+def _listed(of: list) -> str:
+    return ", ".join(f"{name} ({about})" for name, about in of)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from typing import Any
 from octavo.ablation.labels import (
     arm_name,
     at,
+    at_budget,
     bits,
-    budget_label,
+    difference,
     index_of,
-    largest,
-    signed,
+    shown_budget,
 )
 from octavo.evaluation.curves import number
 from octavo.evaluation.viewer import readable
@@ -19,7 +19,7 @@ from octavo.evaluation.viewer import readable
 def forest(summary: dict[str, Any]) -> str:
     """A ranked dot plot of the largest budget: differences to the baseline, with intervals; bits
     per byte where there is none to compare to."""
-    budget = largest(summary)
+    budget = shown_budget(summary)
     best: dict[str, dict[str, Any]] = {}
     for point in at(summary, budget):
         best.setdefault(point["arm"], point)
@@ -38,12 +38,10 @@ def forest(summary: dict[str, Any]) -> str:
         verdict = _verdict(point) if differs else ""
         shown = ""
         if differs:
-            difference = point.get("difference")
-            shown = (
-                f"{signed(difference['mean'])} ± {bits(difference['margin'])}" if difference else ""
-            )
+            shown = difference(point.get("difference"))
         lines.append(
-            f'<tr data-arm="{index_of(summary, point["arm"])}"><td class="n">{point["rank"]}</td>'
+            f'<tr data-arm="{index_of(summary, point["arm"])}">'
+            f'<td class="n">{point["rank"] or ""}</td>'
             f'<th scope="row">{arm_name(summary, point)}</th>'
             f'<td class="n">{bits(point["mean"])}</td>'
             f'<td class="fp">{_dots(span, place, verdict, differs)}</td>'
@@ -54,8 +52,8 @@ def forest(summary: dict[str, Any]) -> str:
         f'<span style="left:{place(value):.1f}%">{_tick(value, differs)}</span>'
         for value in _ticks(low, high)
     )
-    label = budget_label(summary, budget)
     title = f"Bits per byte above or below {summary['baseline']}" if differs else "Bits per byte"
+    title = f"{title} {at_budget(summary, budget)}".strip()
     left, right = ("\N{LEFTWARDS ARROW} better", "worse \N{RIGHTWARDS ARROW}")
     sides = f'<span class="sides"><span>{left}</span><span>{right}</span></span>'
     note = (
@@ -72,7 +70,7 @@ def forest(summary: dict[str, Any]) -> str:
         )
     )  # fmt: skip
     return (
-        f'<figure class="forest"><figcaption><h2>{readable(title)}, at {readable(label)}</h2>'
+        f'<figure class="forest"><figcaption><h2>{readable(title)}</h2>'
         f"</figcaption><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
         f'<tfoot aria-hidden="true"><tr><td></td><td></td><td></td><td class="fp">'
         f'<div>{ticks}</div></td><td></td><td class="verdict"></td></tr></tfoot></table>'
@@ -91,14 +89,15 @@ def _span(point: dict[str, Any], differs: bool) -> dict[str, Any]:
             "margin": None,
             "seeds": [],
         }
-    difference = point.get("difference")
-    if not difference:
+    against = point.get("difference")
+    if not against:
         return {"mean": 0.0, "docs": None, "margin": None, "seeds": []}
-    mean, margin = difference["mean"], number(difference.get("margin"))
+    mean, margin = against["mean"], number(against.get("margin"))
+    docs = (number(against.get("low")), number(against.get("high")))
     return {
-        "mean": mean, "docs": (difference["low"], difference["high"]),
+        "mean": mean, "docs": docs if None not in docs else None,
         "margin": None if margin is None else (mean - margin, mean + margin),
-        "seeds": [v for v in map(number, difference.get("by_seed") or []) if v is not None],
+        "seeds": [v for v in map(number, against.get("by_seed") or []) if v is not None],
     }  # fmt: skip
 
 
@@ -116,14 +115,14 @@ def _domain(spans: list[dict[str, Any]], differs: bool) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    raw = (high - low) / 4
+    raw = (high - low) / 3
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(n * power for n in (1, 2, 5, 10) if n * power >= raw * 0.999)
     return [round(i * step, 10) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _tick(value: float, differs: bool) -> str:
-    return signed(value).rstrip("0").rstrip(".") if differs and value else f"{value:g}"
+    return f"{value:+g}".replace("-", "\N{MINUS SIGN}") if differs and value else f"{value:g}"
 
 
 def _dots(span: dict[str, Any], place, verdict: str, differs: bool) -> str:
@@ -145,9 +144,11 @@ def _dots(span: dict[str, Any], place, verdict: str, differs: bool) -> str:
 
 
 def _verdict(point: dict[str, Any]) -> str:
-    difference = point.get("difference")
-    if not difference:
+    against = point.get("difference")
+    if not point.get("certified", True):
+        return "not proven"
+    if not against:
         return "baseline"
-    if not difference.get("clear"):
+    if not against.get("clear"):
         return "not clear"
-    return "better" if difference["mean"] < 0 else "worse"
+    return "better" if against["mean"] < 0 else "worse"

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from octavo import files
 from octavo.ablation import ranking, sections
-from octavo.ablation.labels import budget_label, index_of, point_label
+from octavo.ablation.labels import budget_label, index_of, point_label, shown_budget
 from octavo.ablation.provenance import provenance
 from octavo.evaluation import parts, viewer
 from octavo.evaluation.curves import number
@@ -40,7 +42,7 @@ def page(summary: dict[str, Any]) -> str:
             {"name": parts.plain(arm["name"]), "colour": arm["colour"]} for arm in summary["arms"]
         ],
         "budgets": [budget_label(summary, i) for i in range(len(summary["budget"]["values"]))],
-        "counted": summary["budget"]["counted"],
+        "shown": shown_budget(summary),
         "axes": [[name, AXES[name]] for name in AXES if _any(summary["points"], name)],
         "points": [_point(summary, point) for point in summary["points"]],
         "envelope": [
@@ -99,11 +101,26 @@ def _point(summary: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
         "seeds": [_short(seed["bits_per_byte"]) for seed in point.get("seeds") or []],
         "difference": difference
         and [_short(difference["mean"]), _short(difference["margin"]), bool(difference["clear"])],
+        "proven": bool(point.get("certified", True)),
         "x": {name: _short(point.get(name)) for name in AXES},
         "flops": [_short(inference.get(f"flops_per_byte_{kind}")) for kind in ("useful", "paid")],
         "parameterBytes": _short(parameters),
         "bytesPerUnit": _short(point.get("bytes_per_unit")),
     }
+
+
+def _at(curve: dict[str, Any], name: str, steps: list[int]) -> list[float | int | None]:
+    """Where these steps are on an axis."""
+    x = curve.get("x") or {}
+    pairs = [
+        (step, value)
+        for step, value in zip(x.get("step") or [], x.get(name) or [], strict=False)
+        if step is not None and value is not None
+    ]
+    if not pairs:
+        return [None] * len(steps)
+    known, places = [step for step, _ in pairs], [place for _, place in pairs]
+    return [_short(v, 5) for v in np.interp(steps, known, places).tolist()]
 
 
 def _short(value: Any, digits: int = 6) -> float | int | None:
@@ -164,7 +181,8 @@ def _noise(row: dict[str, Any]) -> str:
 
 
 def _curve(summary: dict[str, Any], curve: dict[str, Any]) -> dict[str, Any]:
-    units = curve.get("units") or {}
+    units, scored = curve.get("units") or {}, curve.get("heldout") or []
+    steps = [step for step, _ in scored]
     return {
         "arm": index_of(summary, curve["arm"]),
         "budget": curve["budget"],
@@ -175,6 +193,9 @@ def _curve(summary: dict[str, Any], curve: dict[str, Any]) -> dict[str, Any]:
             if name in CURVE_AXES
         },
         "train": [_short(v, 4) for v in curve.get("train") or []],
-        "heldout": [[place, _short(v, 5)] for place, v in curve.get("heldout") or []],
+        "heldout": {
+            "x": {name: _at(curve, name, steps) for name in CURVE_AXES},
+            "bits": [_short(v, 5) for _, v in scored],
+        },
         "units": [_short(v, 4) for v in units.get("0") or []],
     }

@@ -76,14 +76,14 @@ def _cell(summary: dict[str, Any], cell: dict[str, Any], places: dict[str, int])
     certificate = cell.get("certificate") or {}
     mark = ""
     if certificate:
-        mark = "certified \N{CHECK MARK}" if certificate.get("proves") else "not certified"
+        mark = "not certified" if _why(cell) else "certified \N{CHECK MARK}"
     size = f" {cell['size']}" if cell.get("size") else ""
     head = [
         swatch(summary, cell["arm"]) + readable(cell["arm"] + size),
         readable(budget_label(summary, cell["budget"])), f"seed {cell['seed']}",
         "" if number(rate) is None else f"rate {rate:.3g}",
-        "no result" if number(score) is None else f"{bits(score)} bits/byte",
-        "lost try" if lost else mark,
+        f"{bits(score)} bits/byte" if number(score) is not None else "",
+        "lost try" if lost and cell.get("status") != "missing" else mark or _status(cell),
     ]  # fmt: skip
     useful, paid = (parts.si(cell.get(f"flops_{kind}"), "FLOPs") for kind in ("useful", "paid"))
     flops = f"{useful} useful, {paid} paid"
@@ -96,14 +96,37 @@ def _cell(summary: dict[str, Any], cell: dict[str, Any], places: dict[str, int])
         f"{flops}{f', {spent}' if spent else ''}; {parts.whole(cell.get('parameters'))} parameters",
         "data": _data(results.get("data")),
         "made with": made,
+        "what went wrong": cell.get("why") and readable(cell["why"]),
+        "settings": _settings(cell.get("settings") or {}),
         "collapsed": cell.get("collapsed") and readable(cell["collapsed"]),
-        "certificate": certificate and _certificate(certificate),
+        "certificate": certificate and _certificate(certificate, _why(cell)),
     }
     rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in told.items() if value)
     arm = index_of(summary, cell["arm"])
     return (
         f'<details class="cell{" lost" * lost}" data-arm="{arm}"><summary>'
         f"{''.join(f'<span>{part}</span>' for part in head)}</summary><dl>{rows}</dl></details>"
+    )
+
+
+def _status(cell: dict[str, Any]) -> str:
+    return {"done": "", "missing": "not done", "trained": "not measured"}.get(
+        cell.get("status") or "", cell.get("status") or ""
+    )
+
+
+def _why(cell: dict[str, Any]) -> str | None:
+    """Why the certificate of a cell does not prove its score; None: it does."""
+    certificate = cell.get("certificate") or {}
+    why = cell.get("unproven") or certificate.get("why")
+    return why or (None if certificate.get("proves") else "it proves nothing")
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    """Those that are not the same in all cells, and a few more."""
+    return " ".join(
+        parts.code(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
+        for name, value in settings.items()
     )
 
 
@@ -121,7 +144,7 @@ def _data(data: Any) -> str:
     return "; ".join(found)
 
 
-def _certificate(certificate: dict[str, Any]) -> str:
+def _certificate(certificate: dict[str, Any], why: str | None) -> str:
     """Its size, hashes, and the command that gets the text back."""
     said = (
         f"step {parts.whole(certificate.get('step'))}, parameters "
@@ -131,8 +154,8 @@ def _certificate(certificate: dict[str, Any]) -> str:
         f"{bits(certificate.get('bits_per_byte_file'))} bits per byte in the file, "
         f"{bits(certificate.get('bits_per_byte_score'))} by the score"
     )
-    if certificate.get("why"):
-        said += f"; <b>proves nothing: {readable(str(certificate['why']))}</b>"
+    if why:
+        said += f"; <b>proves nothing: {readable(why)}</b>"
     pieces = "".join(
         f"<li>{readable(str(one.get('label')))}: {parts.whole(one.get('bytes'))} bytes, sha256 "
         f"{parts.code(str(one.get('sha256')))}, as {parts.code(str(one.get('compressed')))}, "

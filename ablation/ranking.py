@@ -6,16 +6,17 @@ from typing import Any
 
 from octavo.ablation.labels import (
     arm_name,
+    at_budget,
     beginning,
     bits,
     budget_label,
-    count,
+    difference,
     index_of,
-    largest,
     point_label,
     section,
-    signed,
+    shown_budget,
 )
+from octavo.ablation.words import counted
 from octavo.evaluation import parts
 from octavo.evaluation.curves import number
 from octavo.evaluation.viewer import readable
@@ -24,11 +25,11 @@ from octavo.evaluation.viewer import readable
 def table(summary: dict[str, Any]) -> str:
     """All arms, sortable, the best first. Cells carry the number that they are sorted by."""
     budgets = range(len(summary["budget"]["values"]))
-    last = largest(summary)
-    head = [("arm", "", 0), ("rank", f"at {budget_label(summary, last)}", 1)]
-    head += [("bits/byte", f"at {budget_label(summary, i)}", 1) for i in budgets]
+    last = shown_budget(summary)
+    head = [("arm", "", 0), ("rank", at_budget(summary, last), 1)]
+    head += [("bits/byte", at_budget(summary, i), 1) for i in budgets]
     baseline = beginning(summary["baseline"])
-    head += [(f"− {baseline}", f"at {budget_label(summary, i)}", 1) for i in budgets]
+    head += [(f"− {baseline}", at_budget(summary, i), 1) for i in budgets]
     head += [("not told apart from", "", 0), *((name, about, 1) for name, about, _ in _MEASURES)]
     head += [("certified", "", 1)]
     top = "".join(
@@ -39,9 +40,7 @@ def table(summary: dict[str, Any]) -> str:
     groups: dict[tuple, dict[int, dict[str, Any]]] = {}
     for point in summary["points"]:
         groups.setdefault((point["arm"], point.get("size")), {})[point["budget"]] = point
-    order = sorted(
-        groups.values(), key=lambda of: (of[last]["rank"] if last in of else math.inf, max(of))
-    )
+    order = sorted(groups.values(), key=lambda of: _order(of.get(last)))
     body = "".join(_row(summary, of, last, budgets) for of in order)
     return section("table", "Numbers", "All numbers", (
         f"{_ranks(summary)}"
@@ -94,8 +93,8 @@ def _row(
 ) -> str:
     newest = of[max(of)]
     name = arm_name(summary, newest)
-    rank = str(of[last]["rank"]) if last in of else ""
-    cells = [(rank, of[last]["rank"] if last in of else None, _NUMBER)]
+    rank = (of.get(last) or {}).get("rank")
+    cells: list[tuple[str, Any, str]] = [(str(rank or ""), rank, _NUMBER)]
     for i in budgets:
         if (point := of.get(i)) is None:
             cells.append(("", None, _NUMBER))
@@ -103,34 +102,41 @@ def _row(
         spread = f" ± {bits(point['spread'])}" if number(point.get("spread")) is not None else ""
         cells.append(
             (
-                f"{bits(point['mean'])}{spread} <small>{point['rank']}</small>",
+                f"{bits(point['mean'])}{spread} <small>{point['rank'] or ''}</small>",
                 point["mean"],
                 _NUMBER,
             )
         )
     for i in budgets:
-        difference = (of.get(i) or {}).get("difference")
-        if difference is None:
+        against = (of.get(i) or {}).get("difference")
+        if against is None:
             baseline = newest["arm"] == summary["baseline"] and i in of
             cells.append(("baseline" if baseline else "", 0 if baseline else None, _NUMBER))
             continue
-        told = f"{signed(difference['mean'])} ± {bits(difference['margin'])}"
-        told = f"<b>{told}</b>" if difference.get("clear") else told
-        cells.append((told, difference["mean"], _NUMBER))
+        told = difference(against)
+        told = f"<b>{told}</b>" if against.get("clear") else told
+        cells.append((told, against["mean"], _NUMBER))
     tied = (of.get(last) or {}).get("tied") or []
     told = ", ".join(tied[:_MOST_TIED])
     if more := tied[_MOST_TIED:]:
         told += f" and {len(more)} more"
     cells.append((f'<span class="tied">{readable(told)}</span>', len(tied) or None, ""))
-    cells += [(*form(newest), _NUMBER) for _, _, form in _MEASURES]
+    for _, _, form in _MEASURES:
+        told, key = form(newest)
+        cells.append((told, key, _NUMBER))
     proven = [bool(point.get("certified")) for point in of.values()]
-    mark = "\N{CHECK MARK}" if all(proven) else f"{sum(proven)} of {len(proven)}"
+    mark = "\N{CHECK MARK}" if all(proven) else f"<b>{sum(proven)} of {len(proven)}</b>"
     cells.append((mark, sum(proven) / len(proven), _NUMBER))
     inside = "".join(f"<td{kind}{_key(key)}>{told}</td>" for told, key, kind in cells)
     arm = index_of(summary, newest["arm"])
     return (
         f'<tr data-arm="{arm}"><th scope="row"{_key(point_label(newest))}>{name}</th>{inside}</tr>'
     )
+
+
+def _order(point: dict[str, Any] | None) -> tuple[float, float]:
+    """By rank; then what has none, by its mean."""
+    return (point["rank"] or math.inf, point["mean"]) if point else (math.inf, math.inf)
 
 
 def _key(value: Any) -> str:
@@ -152,4 +158,4 @@ def _ranks(summary: dict[str, Any]) -> str:
             f"<li>{readable(flip['a'])} is ahead of {readable(flip['b'])} at {readable(first)}, "
             f"behind it at {readable(second)}</li>"
         )
-    return parts.fold(f"Ranks that flip: {count(len(rows), 'pair')}", f"<ul>{''.join(rows)}</ul>")
+    return parts.fold(f"Ranks that flip: {counted(len(rows), 'pair')}", f"<ul>{''.join(rows)}</ul>")

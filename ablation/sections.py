@@ -7,19 +7,19 @@ from octavo.ablation.forest import forest
 from octavo.ablation.labels import (
     bits,
     budget_label,
-    count,
+    colour_of,
     index_of,
     point_label,
     section,
     swatch,
 )
+from octavo.ablation.words import counted, matched
 from octavo.brief import clock, human
 from octavo.evaluation import parts, viewer
 from octavo.evaluation.curves import number
 from octavo.evaluation.folder import cut_of
 from octavo.evaluation.viewer import readable
 
-MATCHED = {"flops": "training FLOPs", "bytes": "bytes of training text", "steps": "training steps"}
 _LOUD = 4
 """Warnings that stand open."""
 _MOST_CUT_BYTES = 40_000
@@ -28,8 +28,8 @@ _MOST_CUT_BYTES = 40_000
 
 def header(summary: dict[str, Any]) -> str:
     arms, budgets = summary["arms"], summary["budget"]["values"]
-    about = f"{count(len(arms), 'arm')} × {count(len(budgets), 'budget')}"
-    about += f" × {count(summary['seeds'], 'seed')}"
+    about = f"{counted(len(arms), 'arm')} × {counted(len(budgets), 'budget')}"
+    about += f" × {counted(summary['seeds'], 'seed')}"
     files = ("table.md", "table.csv", "table.tex", "results.parquet")
     links = " · ".join(f'<a href="{name}">{name}</a>' for name in files)
     title = readable(summary.get("title") or summary["name"])
@@ -48,9 +48,9 @@ def answer(summary: dict[str, Any]) -> str:
     if cannot:
         cannot = f"<h2>What this study cannot tell</h2><ul>{cannot}</ul>"
     return section("answer", "Answer", "", (
-        f'<div class="answer"><div class="said">{said}{_warnings(summary)}'
-        f'<div class="cannot">{cannot}</div></div>{forest(summary)}</div>'
-        f"{_reading(summary)}{_facts(summary)}"
+        f'<div class="answer"><div class="said">{said}{_warnings(summary)}</div>'
+        f'<div class="picture">{forest(summary)}{_reading(summary)}</div>'
+        f'<div class="cannot">{cannot}</div></div>{_facts(summary)}'
     ))  # fmt: skip
 
 
@@ -61,11 +61,11 @@ def _warnings(summary: dict[str, Any]) -> str:
     shown, more = loud[:_LOUD], loud[_LOUD:]
     found = "".join(shown)
     if more:
-        found += f"<details><summary>{count(len(more), 'more warning')}</summary>"
+        found += f"<details><summary>{counted(len(more), 'more warning')}</summary>"
         found += f"{''.join(more)}</details>"
     if notes:
         found += (
-            f"<details><summary>{count(len(notes), 'note')}</summary>{''.join(notes)}</details>"
+            f"<details><summary>{counted(len(notes), 'note')}</summary>{''.join(notes)}</details>"
         )
     return f'<div class="warnings" role="group" aria-label="warnings">{found}</div>'
 
@@ -77,7 +77,7 @@ def _warning(warning: dict[str, Any], kind: str) -> str:
 
 def _reading(summary: dict[str, Any]) -> str:
     how = _matched(summary)
-    seeds = f"; each was trained with {count(summary['seeds'], 'seed')}"
+    seeds = f"; each was trained with {counted(summary['seeds'], 'seed')}"
     seeds = "" if summary.get("existing") else seeds
     return (
         '<p class="reading"><b>Bits per byte</b>: what the model needs to write down a byte of '
@@ -91,20 +91,18 @@ def _matched(summary: dict[str, Any]) -> str:
     if summary.get("existing"):
         return "These runs were there before, and nothing was matched"
     budget = summary["budget"]
-    matched = MATCHED[budget["by"]]
+    told = matched(budget)
     if budget["by"] == "flops":
         kinds = {"useful": "of units that exist", "paid": "of all room that rows have for units"}
-        matched += f", counted as {budget['counted']} ({kinds[budget['counted']]})"
+        told += f" ({kinds[budget['counted']]})"
     if summary.get("inference_flops"):
-        matched += f", and were scaled to {human(summary['inference_flops'])}FLOPs a byte to run"
-    return f"All arms were given the same {matched}"
+        told += f", and were scaled to {human(summary['inference_flops'])}FLOPs a byte to run"
+    return f"All arms were given the same {told}"
 
 
 def _facts(summary: dict[str, Any]) -> str:
     text, done, tuning = summary["text"], summary.get("done") or {}, summary.get("tuning") or {}
     budgets = [budget_label(summary, i) for i in range(len(summary["budget"]["values"]))]
-    by, counted = summary["budget"]["by"], summary["budget"]["counted"]
-    matched = MATCHED[by] + (f", {counted}" if by == "flops" else "")
     cost, grid = summary.get("tuning_cost") or {}, tuning.get("grid") or []
     tried = ""
     if len(grid) > 1:
@@ -113,12 +111,14 @@ def _facts(summary: dict[str, Any]) -> str:
             tried += f"; {share:.0%} of all FLOPs"
     certified = [point.get("certified") for point in summary["points"]]
     told = {
-        "matched by": "nothing: runs that were there" if summary.get("existing") else matched,
+        "matched by": "nothing: runs that were there"
+        if summary.get("existing")
+        else matched(summary["budget"]),
         "budgets": ", ".join(budgets),
         "baseline": summary["baseline"],
         "seeds": f"{summary['seeds']}",
         "scored on": f"{parts.si(text.get('bytes'), 'B')} of {text.get('source')}, "
-        f"{count(text.get('documents') or 0, 'document')}",
+        f"{counted(text.get('documents') or 0, 'document')}",
         "learning rates": tried,
         "cells": f"{done.get('done', 0):,} of {done.get('cells', 0):,} done",
         "certified": certified and f"{sum(map(bool, certified))} of {len(certified)} results",
@@ -133,10 +133,10 @@ def _missing(done: dict[str, Any]) -> str:
     found = ""
     if failed:
         rows = [f"<li>{parts.code(one['cell'])}: {readable(one['why'])}</li>" for one in failed]
-        found += parts.fold(f"{count(len(failed), 'cell')} failed", f"<ul>{''.join(rows)}</ul>")
+        found += parts.fold(f"{counted(len(failed), 'cell')} failed", f"<ul>{''.join(rows)}</ul>")
     if missing:
         names = ", ".join(parts.code(name) for name in missing)
-        found += parts.fold(f"{count(len(missing), 'cell')} not done", f"<p>{names}</p>")
+        found += parts.fold(f"{counted(len(missing), 'cell')} not done", f"<p>{names}</p>")
     return found
 
 
@@ -175,7 +175,7 @@ def _rate_chart(summary: dict[str, Any], tries: list[dict[str, Any]]) -> str:
     wide, deep = (rates[-1] - rates[0]) or 1, (max(values) - min(values) if values else 0) or 1
     marks, line = "", []
     arm = tries[0]["arm"]
-    place = next((one["colour"] for one in summary["arms"] if one["name"] == arm), 0)
+    place = colour_of(summary, arm)
     for each, rate in zip(tries, rates, strict=True):
         x = 24 + 112 * (rate - rates[0]) / wide
         marks += f'<text x="{x:.1f}" y="86" text-anchor="middle">{each["rate"]:g}×</text>'
@@ -188,10 +188,9 @@ def _rate_chart(summary: dict[str, Any], tries: list[dict[str, Any]]) -> str:
         marks += f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" style="fill:{fill}"/>'
         marks += f'<text x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle">'
         marks += f"{bits(each['bits_per_byte'])}</text>"
-    chosen = next((each for each in tries if each.get("chosen")), None)
-    told = (
-        f"{chosen['learning_rate']:.3g}" if chosen and number(chosen["learning_rate"]) else "none"
-    )
+    chosen = next((each for each in tries if each.get("chosen")), {})
+    rate = number(chosen.get("learning_rate"))
+    told = "none" if rate is None else f"{rate:.3g}"
     edge = any(each.get("edge") for each in tries)
     flag = '<b class="edge">at the edge</b>' if edge else ""
     return (
@@ -212,7 +211,7 @@ def collapsed(summary: dict[str, Any]) -> str:
     ]
     if not rows:
         return ""
-    told = f"<b>Collapsed</b> {count(len(rows), 'run')}:<ul>{''.join(rows)}</ul>"
+    told = f"<b>Collapsed</b> {counted(len(rows), 'run')}:<ul>{''.join(rows)}</ul>"
     return f'<div class="loud">{told}</div>'
 
 
@@ -274,9 +273,9 @@ def chart(summary: dict[str, Any]) -> str:
 def costs(summary: dict[str, Any]) -> str:
     if not any(point.get("inference") for point in summary["points"]):
         return ""
-    counted = summary["budget"]["counted"]
+    now = summary["budget"]["counted"]
     kinds = "".join(
-        f'<option value="{i}"{" selected" * (kind == counted)}>{kind}</option>'
+        f'<option value="{i}"{" selected" * (kind == now)}>{kind}</option>'
         for i, kind in enumerate(("useful", "paid"))
     )
     prices = "".join(

@@ -10,7 +10,7 @@ import jax
 from octavo.ablation import analysis, page, results, tables
 from octavo.ablation.place import Place
 from octavo.ablation.plan import Cell, Planned, key_of
-from octavo.ablation.running import cells_of
+from octavo.ablation.running import cells_of, progress
 from octavo.brief import clock, human
 from octavo.evaluation.table import show
 from octavo.model import flops
@@ -104,8 +104,8 @@ def _speed(planned: Planned, found: dict[str, results.Cell]) -> float:
 def commands(planned: Planned, place: Place) -> Iterator[str]:
     """A command a line for each cell that is not done; those after the comment take the learning
     rate that those before it choose."""
-    found = cells_of(place, planned)
-    left = [cell for cell in planned.cells if found[cell.name].status != "done"]
+    now = progress(place, planned)
+    left = [c for c in planned.cells if c.name not in now.done | now.lost.keys()]
     tried = {cell.arm for cell in left if cell.rate is not None}
     last = [cell for cell in left if cell.rate is None and cell.arm in tried]
     for cell in left:

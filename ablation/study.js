@@ -3,9 +3,9 @@ const D = JSON.parse(byId("data").textContent);
 const kept = "octavo:" + location.pathname;
 const ranges = name => D.points.map(p => p.x[name]).filter(v => v > 0);
 const differing = D.axes.find(([name]) => Math.max(...ranges(name)) > 1.02 * Math.min(...ranges(name)));
-const state = { x: (differing || D.axes[0] || [""])[0], y: "bits", curvex: "bytes", mode: "difference", log: false, budget: D.budgets.length - 1, hidden: [] };
+const state = { x: (differing || D.axes[0] || [""])[0], y: "bits", curvex: "bytes", mode: "difference", log: false, budget: D.shown, hidden: [] };
 try { Object.assign(state, JSON.parse(sessionStorage.getItem(kept) || "{}")); } catch (error) { /* starts anew */ }
-if (!(state.budget >= 0 && state.budget < D.budgets.length)) state.budget = D.budgets.length - 1;
+if (!(state.budget >= 0 && state.budget < D.budgets.length)) state.budget = D.shown;
 let printing = false;
 const SHAPES = 4, LABEL = 24;
 const baseName = D.arms[D.baseline].name;
@@ -14,6 +14,9 @@ const shapeOf = arm => Math.floor(D.arms[arm].colour / COLOURS) % SHAPES;
 const colourOf = arm => colour(D.arms[arm].colour);
 const dashOf = arm => DASHES[shapeOf(arm)];
 const cut = text => text.length > LABEL ? text.slice(0, LABEL - 1) + "\u2026" : text;
+const digits = margin => margin ? Math.min(6, Math.max(3, 1 - Math.floor(Math.log10(margin)))) : 3;
+const within = (mean, margin) => signed(mean, digits(margin)) + (finite(margin) ? " \u00b1 " + margin.toFixed(digits(margin)) : "");
+const isBase = p => p.arm === D.baseline && !p.difference;
 const bits = v => v === null || v === undefined ? "" : v.toFixed(3);
 const signed = (v, digits = 3) => +v.toFixed(digits) === 0 ? (0).toFixed(digits) : (v < 0 ? "\u2212" : "+") + Math.abs(v).toFixed(digits);
 const nameOf = (arm, name) => '<span class="name">' + swatchOf(arm) + "<span>" + escaped(name) + "</span></span>";
@@ -28,7 +31,11 @@ function setHot(arm) {
   document.body.classList.toggle("hovering", arm !== null);
   if (arm !== null) document.querySelectorAll('[data-arm="' + arm + '"]').forEach(node => node.classList.add("hot"));
 }
+let pointer = "";
 document.addEventListener("pointerover", event => {
+  const place = event.clientX + " " + event.clientY;
+  if (place === pointer) return;  /* the page was moved, not the pointer */
+  pointer = place;
   const node = event.target.closest && event.target.closest("[data-arm]");
   if (!event.target.closest(".plot svg")) setHot(node ? +node.dataset.arm : null);
 });
@@ -183,8 +190,8 @@ function drawAll() { charts.forEach(draw); }
 function pointTip(p) {
   const rows = [["bits/byte", bits(p.bits) + (p.spread === null ? "" : " \u00b1 " + bits(p.spread) + " over seeds")]];
   if (p.interval[0] !== null) rows.push(["95% of it", bits(p.interval[0]) + " to " + bits(p.interval[1])]);
-  if (p.difference) rows.push(["\u2212 " + escaped(cut(baseName)), signed(p.difference[0]) + " \u00b1 " + bits(p.difference[1]) + (p.difference[2] ? "" : ", not clear")]);
-  rows.push(["rank", p.rank]);
+  if (p.difference) rows.push(["\u2212 " + escaped(cut(baseName)), within(p.difference[0], p.difference[1]) + (p.difference[2] ? "" : ", not clear")]);
+  rows.push(["rank", p.rank || (p.proven ? "" : "none: its score is not proven")]);
   for (const [name, label] of D.axes) if (p.x[name] !== null) rows.push([label, name === "seconds" ? clock(p.x[name]) : si(p.x[name], 4)]);
   return "<table><tr><td>" + swatchOf(p.arm) + escaped(p.name) + "<td>" + escaped(D.budgets[p.budget]) +
     rows.map(([a, b]) => "<tr><td>" + a + "<td>" + b).join("") + "</table>";
@@ -192,7 +199,7 @@ function pointTip(p) {
 function spotOf(p) {
   const x = p.x[state.x], tip = () => pointTip(p);
   if (state.y === "bits") return { x, y: p.bits, low: p.interval[0], high: p.interval[1], seeds: p.seeds, tip, p };
-  if (p.arm === D.baseline) return { x, y: p.difference ? p.difference[0] : 0, tip, p };
+  if (isBase(p)) return { x, y: 0, tip, p };
   const [mean, margin] = p.difference || [null, null];
   return { x, y: mean, low: finite(margin) ? mean - margin : null, high: finite(margin) ? mean + margin : null, tip, p };
 }
@@ -222,8 +229,8 @@ function budgetLines() {
 function curveLines(of, how) {
   return () => ({
     lines: D.curves.filter(c => c.budget === state.budget && c.x[state.curvex]).map(c => {
-      const xs = c.x[state.curvex];
-      const pts = of(c).map(([i, y]) => ({ x: xs[i], y, tip: () => "<table><tr><td>" + swatchOf(c.arm) + escaped(D.arms[c.arm].name) + ", seed " + c.seed + "<td>" + si(y, 4) +
+      const [xs, ys] = of(c);
+      const pts = ys.map((y, i) => ({ x: xs[i], y, tip: () => "<table><tr><td>" + swatchOf(c.arm) + escaped(D.arms[c.arm].name) + ", seed " + c.seed + "<td>" + si(y, 4) +
         "<tr><td>" + curveAxis() + "<td>" + (state.curvex === "seconds" ? clock(xs[i]) : si(xs[i], 4)) + "</table>" })).filter(p => finite(p.x) && finite(p.y));
       return { arm: c.arm, pts, stroke: true, width: 1.3, dots: how.dots };
     }),

@@ -49,15 +49,15 @@ function costLines() {
 }
 function costTable() {
   const table = byId("costs"), found = costed(), front = frontOf(found);
-  const base = found.find(({ p }) => p.arm === D.baseline), of = base && base.p.bits * base.cost;
+  const base = found.find(({ p }) => isBase(p)), of = base && base.p.bits * base.cost;
   found.sort((a, b) => a.p.bits * a.cost - b.p.bits * b.cost);
-  const head = [["arm", 0], ["rank", 1], ["bits/byte", 1], ["cost of 1 MB", 1], ["bits/byte \u00d7 cost", 1], ["of " + cut(baseName) + "\u2019s", 1], ["Pareto", 0]];
+  const head = [["arm", 0], ["rank", 1], ["bits/byte", 1], ["cost", 1], ["bits \u00d7 cost", 1], ["/ " + cut(baseName), 1], ["front", 0]];
   table.tHead.innerHTML = "<tr>" + head.map(([name, n]) => '<th scope="col"' + (n ? ' class="n"' : "") + '><button type="button"><span>' + escaped(name) + "</span></button></th>").join("") + "</tr>";
   table.tBodies[0].innerHTML = found.map((each, i) => {
     const { p, cost } = each, product = p.bits * cost, on = front.includes(each);
-    const cells = [[i + 1, i + 1], [bits(p.bits), p.bits], [si(cost, 3), cost], [si(product, 3), product], [of ? (product / of).toFixed(2) + " \u00d7" : "", of ? product / of : ""]];
+    const cells = [[i + 1, i + 1], [bits(p.bits), p.bits], [si(cost, 3), cost], [si(product, 3), product], [of ? (product / of).toFixed(2) : "", of ? product / of : ""]];
     return '<tr data-arm="' + p.arm + '"><th scope="row" data-key="' + escaped(p.name) + '">' + nameOf(p.arm, p.name) + "</th>" +
-      cells.map(([text, key]) => '<td class="n" data-key="' + key + '">' + text + "</td>").join("") + '<td data-key="' + (on ? 0 : 1) + '">' + (on ? "on the front" : "") + "</td></tr>";
+      cells.map(([text, key]) => '<td class="n" data-key="' + key + '">' + text + "</td>").join("") + '<td data-key="' + (on ? 0 : 1) + '">' + (on ? "\u2713" : "") + "</td></tr>";
   }).join("");
   const [flops, memory, unit] = PRICES.map(name => Math.max(0, +byId(name).value || 0));
   const kind = byId("counted").selectedOptions[0].textContent;
@@ -70,8 +70,8 @@ function heats() {
   const root = byId("heats");
   if (!root) return;
   root.replaceChildren();
-  const places = D.points.map((p, i) => i).filter(i => D.points[i].budget === state.budget).sort((a, b) => D.points[a].rank - D.points[b].rank);
-  const base = places.find(i => D.points[i].arm === D.baseline);
+  const places = D.points.map((p, i) => i).filter(i => D.points[i].budget === state.budget).sort((a, b) => D.points[a].bits - D.points[b].bits);
+  const base = places.find(i => isBase(D.points[i]));
   for (const about of D.tables) {
     const rows = places.filter(i => about.rows[i].some(finite));
     if (!rows.length) continue;
@@ -114,9 +114,9 @@ if (byId("budgets")) addChart(byId("budgets"), "", "", { name: "Bits per byte", 
 if (byId("pareto")) addChart(byId("pareto"), "Bits per byte and cost", "lower left is better", { build: costLines });
 if (byId("curves")) {
   const figure = () => make("figure", byId("curves"), { class: "chart" });
-  addChart(figure(), "Training", "bits per byte", { small: true, build: curveLines(c => c.train.map((y, i) => [i, y]), { clip: .9 }) });
-  if (D.curves.some(c => c.heldout.length)) addChart(figure(), "Held-out text", "bits per byte", { small: true, build: curveLines(c => c.heldout, { clip: .9, dots: 2.2 }) });
-  if (D.curves.some(c => c.units.length)) addChart(figure(), "Units", "per byte or id, at the first level", { small: true, build: curveLines(c => c.units.map((y, i) => [i, y]), { clip: 1 }) });
+  addChart(figure(), "Training", "bits per byte", { small: true, build: curveLines(c => [c.x[state.curvex], c.train], { clip: .9 }) });
+  if (D.curves.some(c => c.heldout.bits.length)) addChart(figure(), "Held-out text", "bits per byte", { small: true, build: curveLines(c => [c.heldout.x[state.curvex], c.heldout.bits], { clip: .9, dots: 2.2 }) });
+  if (D.curves.some(c => c.units.length)) addChart(figure(), "Units", "per byte or id, at the first level", { small: true, build: curveLines(c => [c.x[state.curvex], c.units], { clip: 1 }) });
 }
 function ofBudget() {
   if (byId("costs")) costTable();
@@ -124,7 +124,7 @@ function ofBudget() {
   drawAll();
 }
 choice("x", "x", D.axes, drawAll);
-choice("y", "y", [["bits", "bits per byte"], ["difference", "\u2212 " + cut(baseName)]], drawAll);
+choice("y", "y", [["bits", "bits per byte"], ["difference", "difference to " + cut(baseName)]], drawAll);
 choice("mode", "mode", [["difference", "difference to " + cut(baseName)], ["values", "numbers"]], heats);
 choice("curvex", "curvex", D.curveAxes, drawAll);
 document.querySelectorAll(".budget").forEach(label => {

@@ -1,7 +1,7 @@
 """Presets by name: every module here but ``NONE`` has ``presets()``, from a name to a config.
 
 A line ``NAME: what it is.`` in a module's docstring (or ``NAME, NAME: ...``) describes its presets
-to who lists them, and ``MEASURED``, where there is one, says what they scored and took."""
+to who lists them, and ``MINUTES``, where there is one, says how long they train."""
 
 import dataclasses
 import importlib
@@ -31,8 +31,8 @@ class Family:
     presets: dict[str, Config]
     about: dict[str, str]
     """A sentence of each that is described."""
-    measured: dict[str, tuple[float | None, float | None]]
-    """Bits per byte and minutes, where they were measured (docs/models.md)."""
+    minutes: dict[str, float]
+    """Of training, where that was measured (docs/models.md)."""
 
 
 def presets() -> dict[str, Config]:
@@ -67,7 +67,7 @@ def _family(file: ModuleType, own: dict[str, Config]) -> Family:
         smaller, dash, size = name.rpartition("-")
         if dash and smaller in about:
             about[name] = f"{smaller} at the FLOPs per byte of flat-{size}"
-    return Family(title, own, about, getattr(file, "MEASURED", {}))
+    return Family(title, own, about, getattr(file, "MINUTES", {}))
 
 
 def _sentence(text: str) -> str:

@@ -21,8 +21,8 @@ from dataclasses import replace
 from octavo.configs.model import ModelConfig
 from octavo.configs.schema import Config, DataConfig, ExecutionConfig, OptimizerConfig, TrainConfig
 
-MEASURED = {"flat": (1.997, 3.5)}
-"""Bits per byte at equal FLOPs and minutes on two CPU cores (docs/models.md)."""
+MINUTES = {"flat": 3.5}
+"""On two CPU cores (docs/models.md)."""
 
 
 def presets() -> dict[str, Config]:

@@ -65,9 +65,6 @@ STAGES = {
     ),
 }  # fmt: skip
 
-MEASURED = {"manta": (2.108, None), "hnet": (2.271, None)}
-"""Bits per byte at equal FLOPs and minutes on two CPU cores (docs/models.md)."""
-
 # Inner layers (and, for a laptop, the inner width) that give a system the FLOPs of the flat model.
 LAPTOP = {
     "pooling-gumbel": (128, 3), "magnet": (128, 3), "manta": (160, 3), "hnet": (160, 2),

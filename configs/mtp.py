@@ -20,11 +20,11 @@ from octavo.configs.model import MTPConfig
 from octavo.configs.patches import presets as patches
 from octavo.configs.schema import Config
 
-MEASURED = {
-    "mtp-heads": (None, 9.9), "mtp-linear": (None, 4.1), "mtp-modules": (None, 6.6),
-    "mtp-registers": (None, 3.9), "mtp-lookahead": (None, 5.1),
+MINUTES = {
+    "mtp-heads": 9.9, "mtp-linear": 4.1, "mtp-modules": 6.6, "mtp-registers": 3.9,
+    "mtp-lookahead": 5.1,
 }  # fmt: skip
-"""Bits per byte at equal FLOPs and minutes on two CPU cores (docs/models.md)."""
+"""On two CPU cores (docs/models.md)."""
 
 
 def presets() -> dict[str, Config]:

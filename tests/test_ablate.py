@@ -198,9 +198,12 @@ def test_unequal_text_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="is trained on other text"):
         plan(allowed, Place(str(tmp_path / "x")))
     plan(dataclasses.replace(study, allow=("heldout", "text")), Place(str(tmp_path / "x")))
-    # The same documents in other ids are the same text.
+    # A corpus that is there is not taken for one of other text.
     bpe = f"{tmp_path}/bpe"
     corpora.made([whole], bpe, corpora.Wanted("bpe:300", None))
+    with pytest.raises(ConfigError, match="was made of other text"):
+        corpora.made([other], bpe, corpora.Wanted("bpe:300", None))
+    # The same documents in other ids are the same text.
     assert corpora.Text.of(bpe, 0) == corpora.Text.of(whole, 0)
 
 

@@ -33,8 +33,6 @@ def test_a_missing_corpus(preset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="corpora"):
         loaded("models", monkeypatch).contender(preset)
-    with pytest.raises(DataError, match="corpora"):
-        loaded("scores", monkeypatch).cost_of(preset)
 
 
 def test_an_unknown_preset(monkeypatch):

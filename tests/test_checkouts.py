@@ -11,7 +11,7 @@ from helpers import ROOT
 OURS = [
     # Command, and where it is run. -P: as `pytest` alone, which does not look where it is started.
     pytest.param([str(ROOT / "train.py"), "--help"], None, id="a script from elsewhere"),
-    pytest.param([str(ROOT / "benchmarks" / "scores.py"), "--help"], None, id="a benchmark"),
+    pytest.param([str(ROOT / "benchmarks" / "speculative.py"), "--help"], None, id="a benchmark"),
     pytest.param(["evaluate.py", "--help"], ROOT, id="a script from the checkout"),
     pytest.param(["-m", "octavo.launch.compile", "--help"], ROOT, id="a module from the checkout"),
     pytest.param(["-P", "-m", "pytest", "-n0", "--co", "tests/test_golden.py"], ROOT, id="pytest"),

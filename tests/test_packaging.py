@@ -31,7 +31,11 @@ ROOMS = {
     "training": {*_PLAIN, "model", "decoding", "data", "run"},
     "launch": {*_PLAIN, "model", "run", "training", "cli", "settings", "presentation"},
     "evaluation": {*_PLAIN, "model", "decoding", "data", "run", "arguments"},
-}
+    "ablation": {
+        *_PLAIN, "model", "decoding", "data", "run", "arguments", "training", "evaluation",
+        "settings", "cli", "presentation",
+    },
+}  # fmt: skip
 SOURCES = sorted(  # of these folders alone: an environment may lie beside them
     path
     for pattern in ("*.py", *(f"{folder}/**/*.py" for folder in (*ROOMS, "tests", "benchmarks")))

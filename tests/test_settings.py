@@ -152,7 +152,7 @@ def test_every_preset_is_listed():
     lines = {line.split()[0]: line for line in listed.splitlines() if line}
     for name, config in presets().items():
         assert config.data.source in lines[name] and " M " in lines[name], name
-    assert "1.997" in lines["flat"] and "et al" not in listed
+    assert " 3.5 " in lines["flat"] and "et al" not in listed
     assert all(family.about.keys() == family.presets.keys() for family in families())
 
 
