@@ -327,9 +327,11 @@ def continued(planned: Planned, place: Place) -> Planned:
         return planned
     before = Planned.from_json(found, place.at(STUDY))
     for name in ("budget", "heldout_bytes", "text", "existing", "inference_flops", "tuning"):
-        old, new = before.about.get(name), planned.about.get(name)
-        if name == "budget":
-            old, new = ({**one, "values": min(one["values"])} for one in (old, new))
+        old, new = (
+            one.about["budget"] | {"values": min(one.about["budget"]["values"])}
+            if name == "budget" else one.about.get(name)
+            for one in (before, planned)
+        )  # fmt: skip
         if old != new:
             raise ConfigError(
                 f"{place} holds another study: {_difference(name, old, new)}. Ask for the same, or "
