@@ -302,7 +302,7 @@ def test_existing_runs(tmp_path):
 def test_what_a_study_cannot_tell(whole):
     found = "\n".join(summary(whole)["cannot"])
     for part in ("1e19", "2,000,000 times", "(en, de and ja)", "Latin and Han", "0.5, 1 and 2",
-                 "useful training FLOPs", "What hnet would do"):  # fmt: skip
+                 "useful training FLOPs", "What hnet would do", "share 40 documents"):  # fmt: skip
         assert part in found
 
 
