@@ -233,10 +233,7 @@ def _belief(summary: dict[str, Any], at: int | None) -> str:
     second = others[0]
     base = next((point for point in others if point["arm"] == summary["baseline"]), None)
     if summary["existing"]:
-        return (
-            "it says which of these runs is best, not which way of cutting text, as they were not "
-            "matched"
-        )
+        return "it compares these runs, not ways of cutting text, as they were not matched"
     against = []
     if summary["unequal"]:
         against.append(f"the comparison is unequal ({listed(summary['unequal'])})")

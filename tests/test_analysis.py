@@ -295,7 +295,7 @@ def test_a_ladder_of_sizes(tmp_path):
 def test_existing_runs(tmp_path):
     found = written(tmp_path, existing=True)
     assert found["answer"][0].startswith("hnet has the lowest mean but no clear lead: ")
-    assert "not which way of cutting text" in found["answer"][2]
+    assert "not ways of cutting text" in found["answer"][2]
     assert "not matched" in warned(found, "unequal") and found["tries"] == []
 
 
