@@ -110,7 +110,8 @@ def read_speed(out: Path) -> dict[str, Any] | None:
     """speed.json as far as it is there and whole."""
     with contextlib.suppress(OSError, FileError):
         speed = read_json(out / SPEED, dict[str, Any])
-        if all(isinstance(row.get("arm"), str) for row in speed["arms"]):
+        rows = speed.get("arms")
+        if isinstance(rows, list) and all(isinstance(row, dict) and "arm" in row for row in rows):
             return speed
     return None
 
