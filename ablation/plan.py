@@ -87,6 +87,8 @@ class Cell:
     parameters: int
     command: str
     """That makes the run anew, less the learning rate where that is chosen."""
+    tried: bool = False
+    """It is one of several learning rates, of which one is chosen."""
 
 
 @dataclass(frozen=True)
@@ -294,7 +296,7 @@ def _cell(study: Study, rung: Rung, budget: int, seed: int, rate: float | None) 
     return Cell(
         0, "-".join(parts), rung.arm.name, rung.size, budget, seed, rate, steps, size,
         rung.cost.train_useful * size, rung.cost.train_paid * size, rung.cost.parameters,
-        _command(study, rung, steps, seed, rate),
+        _command(study, rung, steps, seed, rate), rate is not None and len(study.rates) > 1,
     )  # fmt: skip
 
 
