@@ -60,6 +60,7 @@ COMMANDS = {
         ["run", "fairness", "--parallel", "parallel", "--plot", "out.svg", "--tokenizer",
          "run/tokenizer.json"],
         ["run", "--data", "corpus", "--most-bytes", "100"],
+        ["run", "certify", "--text", "text.txt", "--certificate", "out"],
     ),
     "generate": (["run", "--prompt", "the ", "--bytes", "2", "--speculative", "none"],),
     "compress": (["run", "text.txt", "out"], ["--decompress", "run", "packed", "out"]),

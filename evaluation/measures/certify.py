@@ -11,6 +11,7 @@ the same versions.
 import contextlib
 import hashlib
 import math
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -48,10 +49,11 @@ def check(arguments, inputs: tuple) -> None:
         if not Path(arguments.run).is_dir():
             return  # which is said where it is opened
     folder = _folder(arguments)
-    if folder.exists() and not folder.is_dir():
+    if os.path.isfile(folder):
         raise ConfigError(f"--certificate {folder} is a file; name a folder.")
     names = [f"{i}{suffix}" for i in range(PIECES) for suffix in (".txt", ".oct")]
-    written = [folder / name for name in (*names, CERTIFICATE)] if folder.is_dir() else [folder]
+    there = os.path.isdir(folder)
+    written = [folder / name for name in (*names, CERTIFICATE)] if there else [folder]
     for path in written:
         check_output(str(path), "--certificate", *inputs, arguments.json)
 
