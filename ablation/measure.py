@@ -29,7 +29,7 @@ from octavo.training.evaluation import CUT_BYTES, shown
 FORMAT = 1
 SENTENCES = 100
 """Of each language of parallel text."""
-NOISE_BYTES = 8_000
+NOISE_BYTES = 5_000
 """Each kind of noise at each rate costs as much as so many bytes of the score."""
 NOISE_PIECE = 240
 """Bytes: shorter beginnings than this are not disturbed, but fewer of them."""
