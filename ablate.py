@@ -28,14 +28,16 @@ def ablate(arguments: Arguments) -> None:
     from octavo.ablation.place import STUDY, TEXT, Place
     from octavo.ablation.plan import Planned, continued, plan
     from octavo.ablation.running import Workers, check_failed, do, time_arms
-    from octavo.ablation.study import asked_of
+    from octavo.ablation.study import asked_of, check_going_on, check_together
     from octavo.configs.checks import ConfigError
     from octavo.train import train
 
     # Commands alone are printed where a queue of jobs reads them.
     console = cli.console(stderr=arguments.print_commands)
     place, text = None, None
+    check_together(arguments)
     if arguments.out and not arguments.arms:  # what lies there
+        check_going_on(arguments)
         place = Place(arguments.out)
         if (found := place.read(STUDY)) is None:
             raise ConfigError(f"{place} holds no study; name its arms and budgets.")

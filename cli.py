@@ -109,6 +109,7 @@ def run(main: Callable[[], None], prints: bool = False) -> None:
     process.guard_streams(needed=prints)
     if not _STARTED:
         process.catch_signals()
+    process.end_with_starter()
     try:
         print(version()) if "--version" in sys.argv[1:] else main()
         process.check_output()

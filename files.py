@@ -9,6 +9,7 @@ import json
 import math
 import os
 import stat
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,24 @@ def write(path: str | Path, data: bytes | str) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def create(path: str | Path, data: bytes) -> None:
+    """Write a file that is not there, whole at once. Of several who come at the same time one
+    succeeds. Raises FileExistsError, OSError."""
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_bytes(data)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            raise
+        except OSError:  # not every file system has links
+            with open(path, "xb") as file:
+                file.write(data)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def probe(path: str | Path) -> None:

@@ -171,6 +171,28 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+_STARTER = "OCTAVO_STARTED_BY"
+
+
+def with_starter() -> dict[str, str]:
+    """The environment of a command of ours that is to end when this process does."""
+    return os.environ | {_STARTER: str(os.getpid())}
+
+
+def end_with_starter() -> None:
+    """For a command: as on SIGTERM, save and stop when the process of ours that started it is
+    gone, even if that was killed."""
+    starter = int(os.environ.pop(_STARTER, 0))
+
+    def watch():
+        while os.getppid() == starter:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if starter:
+        threading.Thread(target=watch, daemon=True).start()
+
+
 _QUIET = "ignore:resource_tracker:UserWarning"
 """For the helper of multiprocessing that frees what a process left, and warns of each."""
 

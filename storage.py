@@ -394,6 +394,10 @@ class Holder:
     """Seconds since 1970 by the holder's clock when it was last renewed."""
 
 
+class InUse(ConfigError):
+    """Somebody else owns it, who lives."""
+
+
 class Lock:
     """Who holds it alone writes below a URL: an object that its holder renews.
 
@@ -438,7 +442,7 @@ class Lock:
             process.warn(f"{self.url}: taken over; {_told(found)}, but that is gone.")
             if (now := self.holder()) is not None and now.token == found.token:
                 remove(self.url)
-        raise ConfigError(f"{self.url} cannot be taken: others take it at the same time.")
+        raise InUse(f"{self.url} cannot be taken: others take it at the same time.")
 
     def _create(self) -> bool:
         """False: there is one. Stores that can, decide between two who come at once."""
@@ -446,6 +450,9 @@ class Lock:
             fs, path = _opened(self.url)
             if not fs.async_impl:
                 fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            if "file" in fs.protocol:  # fsspec would look first, and then write
+                files.create(path, self._text())
+                return True
             try:
                 fs.pipe_file(path, self._text(), mode="create")
             except FileExistsError:
@@ -522,9 +529,9 @@ def told(number: int, host: str, since: str) -> str:
     return f"process {number} on {host} trains there since {since}"
 
 
-def in_use(place: str | Path, holder: str) -> ConfigError:
+def in_use(place: str | Path, holder: str) -> InUse:
     """The refusal of a run that somebody else owns."""
-    return ConfigError(
+    return InUse(
         f"{place} is in use: {holder}. One training owns a run at a time: stop that one, or choose "
         "another --workdir."
     )

@@ -3,15 +3,19 @@
 import contextlib
 import hashlib
 import json
+import re
 import shlex
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from octavo import files, storage
+from octavo import files, process, storage
+from octavo.ablation.claims import Claims
 from octavo.ablation.study import Arm, Study
 from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig
@@ -48,6 +52,7 @@ class Wanted:
         """Of its folder: another for other content of a file of the same name."""
         parts = [self.tokenizer, *([f"marks-{self.marks}"] if self.marks else [])]
         name = "-".join(Path(part).name.replace(":", "") for part in parts)
+        name = re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).lstrip(".") or "other"
         if Path(self.tokenizer).is_file():
             name += f"-{hashlib.sha256(files.read(self.tokenizer)).hexdigest()[:8]}"
         return name
@@ -108,11 +113,35 @@ def made(sources: list[str], folder: str, wanted: Wanted) -> str:
         return folder
     command = [*sources, "--out", folder, "--tokenizer", wanted.tokenizer]
     command += ["--marks", wanted.marks] if wanted.marks else []
-    print(f"python prepare.py {shlex.join(command)}", flush=True)
-    if subprocess.run([sys.executable, str(PREPARE), *command]).returncode:
-        raise ConfigError(f"{folder} could not be made, as prepare.py says above.")
-    storage.write_json(note, of)
+    with _alone(folder):
+        if _prepared(folder):  # by another process, just now
+            return made(sources, folder, wanted)
+        if not storage.is_url(note):
+            Path(note).parent.mkdir(parents=True, exist_ok=True)
+        storage.write_json(note, of)
+        print(f"python prepare.py {shlex.join(command)}", flush=True)
+        script = [sys.executable, str(PREPARE), *command]
+        if subprocess.run(script, env=process.with_starter()).returncode:
+            raise ConfigError(f"{folder} could not be made, as prepare.py says above.")
     return folder
+
+
+@contextlib.contextmanager
+def _alone(folder: str) -> Iterator[None]:
+    """Wait until no other process makes the corpus, on this machine or another."""
+    where, _, name = folder.rpartition("/")
+    claims, told = Claims(where or "."), False
+    with contextlib.ExitStack() as stack:
+        while True:
+            if (other := claims.held(name)) is None:
+                with contextlib.suppress(storage.InUse):
+                    stack.enter_context(claims.of(name))
+                    break
+            elif not told:
+                print(f"waiting for {folder}, which {other} makes", flush=True)
+                told = True
+            time.sleep(0.5)
+        yield
 
 
 def _state(source: str) -> list:
@@ -143,16 +172,23 @@ class Text:
     """What an arm is trained on and scored by, whatever its ids."""
 
     train: tuple
-    """Of each corpus: documents, bytes, and a checksum over some of them."""
+    """Of each corpus: documents, bytes, a checksum over some of them, and its share in what is
+    drawn."""
     held: tuple[str, ...]
     """SHA-256 of each document that is scored."""
 
     @classmethod
     def of(cls, source: str, most: int) -> "Text":
         """most: bytes of held-out text that are scored of each corpus. Raises DataError."""
-        corpora = [Corpus(folder) for folder, _ in parse_source(source)]
+        parts = parse_source(source)
+        corpora = [Corpus(folder) for folder, _ in parts]
         held = heldout_documents(corpora, most)
-        return cls(tuple(map(_summary, corpora)), tuple(_sha(one.text) for one in held))
+        whole = sum(weight for _, weight in parts)
+        train = (
+            (*_summary(corpus), round(weight / whole, 6))
+            for corpus, (_, weight) in zip(corpora, parts, strict=True)
+        )
+        return cls(tuple(train), tuple(_sha(one.text) for one in held))
 
 
 def _sha(text: bytes) -> str:
@@ -196,7 +232,11 @@ def check_equal(sources: dict[str, str], baseline: str, study: Study) -> None:
 
 def _told(text: Text) -> str:
     documents, size = (sum(part[i] for part in text.train) for i in (0, 1))
-    return f"{documents:,} documents, {size:,} bytes, checksum {text.train[0][2][:8]}"
+    shares = ":".join(f"{part[3]:g}" for part in text.train)
+    return (
+        f"{documents:,} documents, {size:,} bytes, checksum {text.train[0][2][:8]}"
+        + f", in shares of {shares}" * (len(text.train) > 1)
+    )
 
 
 def scored(source: str, most: int) -> list[Held]:

@@ -2,17 +2,19 @@
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from octavo import files, storage
 from octavo.ablation import corpora
-from octavo.ablation.place import RUNS, Place
+from octavo.ablation.place import MEASURED, RUNS, STUDY, Place
 from octavo.ablation.plan import Cell, Planned
-from octavo.ablation.study import BUDGETS, Arguments
+from octavo.ablation.study import BUDGETS, Arguments, check_allowed
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import identity
 from octavo.data.errors import DataError
+from octavo.evaluation.curves import number
 from octavo.evaluation.parallel import read_parallel
 from octavo.run.directory import CONFIG, METRICS, RESULTS, read_config
 from octavo.run.errors import CheckpointError
@@ -41,8 +43,14 @@ def plan(arguments: Arguments) -> tuple[Place, Planned, dict[str, Any]]:
     _check(arguments)
     assert arguments.out
     place = Place(arguments.out)
-    runs = [_read(folder, arguments.arms) for folder in arguments.arms]
-    baseline = arguments.baseline or runs[0].name
+    before = place.read(STUDY)
+    if before is not None and not before.get("existing"):
+        raise ConfigError(
+            f"{place} holds a study of runs that it trained; name another --out for these."
+        )
+    names = _names([folder.rstrip("/") for folder in arguments.arms])
+    runs = [_read(folder, name) for folder, name in zip(arguments.arms, names, strict=True)]
+    baseline = runs[0].name if arguments.baseline is None else arguments.baseline
     source = arguments.data[0] if arguments.data else runs[0].config.data.source
     most = arguments.heldout_bytes or 200_000
     if arguments.parallel:
@@ -102,7 +110,8 @@ def plan(arguments: Arguments) -> tuple[Place, Planned, dict[str, Any]]:
 
 
 def _check(arguments: Arguments) -> None:
-    if arguments.out is None:
+    check_allowed(arguments.allow)
+    if not arguments.out:
         raise ConfigError("name a folder for what comes of it: --out DIR.")
     named = [*BUDGETS, "counted", "inference_flops", "seeds", "rates", "common"]
     if given := next((name for name in named if getattr(arguments, name)), None):
@@ -113,10 +122,25 @@ def _check(arguments: Arguments) -> None:
         raise ConfigError("runs are scored on the held-out text of one folder: --data DIR.")
 
 
-def _read(folder: str, all_: tuple[str, ...]) -> _Run:
-    bare = folder.rstrip("/")
-    alike = sum(os.path.basename(other.rstrip("/")) == os.path.basename(bare) for other in all_)
-    name = os.path.basename(bare) if alike == 1 else bare.replace("/", "-").strip("-.")
+def _names(folders: list[str]) -> list[str]:
+    """Of the folders of runs, each another: the last part of a path or, where that is not
+    enough, all of it. Raises ConfigError for a run that is named twice."""
+    whole = [one if storage.is_url(one) else os.path.realpath(one) for one in folders]
+    if twice := next((one for one in whole if whole.count(one) > 1), None):
+        raise ConfigError(f"{twice} is named twice.")
+    last = [_plain(os.path.basename(one)) for one in whole]
+    long = [_plain(one) for one in folders]
+    names = [n if last.count(n) == 1 else m for n, m in zip(last, long, strict=True)]
+    return [f"{name}-{i}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+
+
+def _plain(name: str) -> str:
+    """As a folder below runs/ may be called."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "run"
+
+
+def _read(folder: str, name: str) -> _Run:
+    bare = folder.rstrip("/") or folder
     with fetched(bare, arrays=False) as here:
         try:
             results = files.read_json(here / RESULTS, dict[str, Any])
@@ -128,7 +152,8 @@ def _read(folder: str, all_: tuple[str, ...]) -> _Run:
             ) from error
         except (CheckpointError, files.FileError) as error:
             raise ConfigError(str(error)) from error
-    if lacking := {"step", "bytes", "flops_useful", "flops", "parameters"} - results.keys():
+    named = ("step", "bytes", "flops_useful", "flops", "parameters")
+    if lacking := {name for name in named if not (number(results.get(name)) or 0) > 0}:
         raise ConfigError(
             f"{folder}/{RESULTS} is of an earlier revision and has no {sorted(lacking)[0]}: "
             f"python train.py --workdir {folder} writes it anew."
@@ -142,7 +167,8 @@ def _groups(runs: list[_Run]) -> dict[str, list[_Run]]:
     for run in runs:
         made = identity(run.config)
         made["train"].pop("seed")
-        key = made, run.config.data.source, run.results["step"]
+        data = run.config.data
+        key = made, data.source, data.batch_size, data.packing, run.results["step"]
         for other, mine in found:
             if other == key and all(r.config.train.seed != run.config.train.seed for r in mine):
                 mine.append(run)
@@ -176,6 +202,9 @@ def keep_files(place: Place, planned: Planned) -> None:
     """Copies of what runs say of themselves, in the folder of the study."""
     for name, folder in planned.about.get("folders", {}).items():
         with fetched(folder, arrays=False) as here, place.folder(f"{RUNS}/{name}") as there:
+            told = f"{RUNS}/{name}/{RESULTS}"
+            if place.read(told) != files.read_json(here / RESULTS):  # another run, or it went on
+                place.remove(f"{RUNS}/{name}/{MEASURED}")
             for file in (CONFIG, METRICS, RESULTS):
                 if (here / file).is_file():
                     files.write(there / file, (here / file).read_bytes())

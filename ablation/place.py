@@ -9,6 +9,7 @@ from typing import Any
 
 from octavo import files, storage
 from octavo.configs.checks import ConfigError
+from octavo.data.manifest import MANIFEST
 from octavo.run.directory import CONFIG, METRICS, RESULTS
 from octavo.storage import Mirror, is_url
 
@@ -27,10 +28,15 @@ class Place:
     def __init__(self, out: str):
         self.out = out.rstrip("/") or out
         self.remote = is_url(out)
+        if "::" in out:
+            raise ConfigError(f"--out {out}: name a folder without ::, which has a meaning in URLs.")
         if self.remote:
             storage.check(out, "--out")
         elif Path(out).exists() and not Path(out).is_dir():
             raise ConfigError(f"--out {out} is a file; name a folder.")
+        for file, what in ((CONFIG, "a run"), (MANIFEST, "a corpus")):
+            if not self.remote and (Path(out) / file).is_file():
+                raise ConfigError(f"--out {out} is the folder of {what}; name another.")
 
     def __str__(self) -> str:
         return self.out
@@ -62,6 +68,13 @@ class Place:
             return None
         except ValueError as error:
             raise ConfigError(f"{self.at(name)} is damaged: {error}.") from error
+
+    def remove(self, name: str) -> None:
+        """A file, if it is there. Raises OSError."""
+        if self.remote:
+            storage.remove(self.at(name))
+        else:
+            Path(self.at(name)).unlink(missing_ok=True)
 
     def write(self, name: str, value: Any) -> None:
         """A file of JSON. Raises OSError."""

@@ -168,6 +168,11 @@ def _config(arm: Arm, size: str | None, study: Study, source: str | None = None)
     words += ["--data.source", source] if source else []
     words += ["--model.size", size] if size else []
     config = parse_config(f"the arm {arm.name}:", "", words)
+    if config.train.init_from is not None:  # of a file of settings: the flag was refused
+        raise ConfigError(
+            f"the arm {arm.name} begins with parameters of {config.train.init_from}, which were "
+            "trained on more than the others are."
+        )
     train = replace(config.train, evaluation_bytes=study.heldout_bytes, sample_bytes=0)
     return replace(config, train=train, workdir=None)
 
@@ -233,6 +238,7 @@ def plan(study: Study, place: Place) -> tuple[Planned, dict[str, Any]]:
     out = place.out
     rungs = rungs_of(study, out)
     cells = [replace(cell, number=number) for number, cell in enumerate(_cells(study, rungs))]
+    _check_names(cells)
     text = corpora.text_json(_source(rungs, study.baseline), study.heldout_bytes)
     documents = text["documents"]
     about = {
@@ -255,6 +261,24 @@ def plan(study: Study, place: Place) -> tuple[Planned, dict[str, Any]]:
     }  # fmt: skip
     configs = {key_of(r.arm.name, r.size): to_json(r.config) for r in rungs}
     return Planned(about, tuple(cells), configs), text
+
+
+def _check_names(cells: list[Cell]) -> None:
+    """Raise ConfigError if two cells are one folder, if only on file systems that take small and
+    large letters for the same."""
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        other = seen.setdefault(cell.name.casefold(), cell)
+        if other is not cell:
+            two = sorted({key_of(c.arm, c.size) for c in (other, cell)})
+            raise ConfigError(
+                f"two cells are called {cell.name}: "
+                + (
+                    f"give {two[1]} another name, as \"other={two[1].split()[0]} ...\"."
+                    if len(two) > 1
+                    else "budgets and rates that differ by less than a millionth are one."
+                )
+            )
 
 
 def _source(rungs: list[Rung], arm: str) -> str:
@@ -286,11 +310,16 @@ def _cells(study: Study, rungs: list[Rung]) -> Iterator[Cell]:
                     yield _cell(study, rung, budget, seed, None if tried else study.rates[0])
 
 
+def _value(budget: float) -> str:
+    """A budget, as names of cells have it."""
+    return f"{budget:.6g}".replace("e+", "e")
+
+
 def _cell(study: Study, rung: Rung, budget: int, seed: int, rate: float | None) -> Cell:
     steps = rung.steps(study, study.budgets[budget])
     size = steps * rung.step_bytes
-    value = f"{study.budgets[budget]:.6g}".replace("e+", "e")
-    parts = [rung.arm.name, *([rung.size] if rung.size else []), value, f"s{seed}"]
+    parts = [rung.arm.name, *([rung.size] if rung.size else [])]
+    parts += [_value(study.budgets[budget]), f"s{seed}"]
     if rate is not None and len(study.rates) > 1:
         parts.append(f"x{rate:g}")
     return Cell(
@@ -328,7 +357,10 @@ def continued(planned: Planned, place: Place) -> Planned:
     if (found := place.read(STUDY)) is None:
         return planned
     before = Planned.from_json(found, place.at(STUDY))
-    for name in ("budget", "heldout_bytes", "text", "existing", "inference_flops", "tuning"):
+    same = (
+        "budget", "heldout_bytes", "text", "existing", "inference_flops", "tuning", "parallel",
+    )  # fmt: skip
+    for name in same:
         old, new = (
             one.about["budget"] | {"values": min(one.about["budget"]["values"])}
             if name == "budget" else one.about.get(name)
@@ -348,10 +380,10 @@ def continued(planned: Planned, place: Place) -> Planned:
             )
     kept = {cell.name: cell for cell in before.cells}
     budgets = [c.name for c in planned.cells]
-    index = {v: i for i, v in enumerate(planned.about["budget"]["values"])}
+    index = {_value(v): i for i, v in enumerate(planned.about["budget"]["values"])}
     values = before.about["budget"]["values"]
     old = [
-        replace(c, budget=index[values[c.budget]]) for c in before.cells if c.name in budgets
+        replace(c, budget=index[_value(values[c.budget])]) for c in before.cells if c.name in budgets
     ]  # fmt: skip
     new = [cell for cell in planned.cells if cell.name not in kept]
     cells = tuple(replace(cell, number=i) for i, cell in enumerate((*old, *new)))

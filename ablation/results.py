@@ -135,7 +135,7 @@ def _read_cell(
     out: Path, study: dict[str, Any], planned: dict[str, Any], expected: list[int] | None
 ) -> Cell:
     ours = out / RUNS / planned["name"]
-    path = Path(study.get("folders", {}).get(planned["name"], ours))
+    path = ours  # of a run that was there already, copies
     config: dict[str, Any] = {}
     results: dict[str, Any] = {}
     measured: dict[str, Any] = {}

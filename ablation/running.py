@@ -2,12 +2,10 @@
 command; or one by one, as a queue of jobs asks for them."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,9 +26,8 @@ from octavo.evaluation.parallel import read_parallel
 from octavo.process import Preempted
 from octavo.run.directory import RESULTS
 from octavo.run.opened import open_run
+from octavo.storage import InUse
 
-PARENT = "OCTAVO_STUDY_PROCESS"
-"""Tells a cell which process started it, and that it is to end with it."""
 LOOK_SECONDS = 0.5
 OTHERS_SECONDS = 5.0
 """How often is looked what other machines have finished."""
@@ -99,37 +96,49 @@ def progress(place: Place, planned: Planned) -> Progress:
 def do(place: Place, planned: Planned, chosen: int, train: Callable[[Config], dict]) -> None:
     """Do one cell: train its run, or go on with it, and measure it. train: as ``octavo.train``.
 
-    Raises ConfigError if there is no such cell, another process does it, or its learning rate is
-    not chosen yet; and what ``train`` raises."""
+    Raises ConfigError if there is no such cell, Preempted if another process does it or its
+    learning rate is not chosen yet, RunError if it never will be; and what ``train`` raises."""
     if not 0 <= chosen < len(planned.cells):
         raise ConfigError(f"--cell {chosen}: the study has cells 0 to {len(planned.cells) - 1}.")
     cell = planned.cells[chosen]
     claims = Claims(place.out)
     if other := claims.held(cell.name):
         raise Preempted(f"cell {chosen}, {cell.name}, is being done by {other}")
-    _end_with_parent()
-    with claims.of(cell.name):
-        now = progress(place, planned)
-        if now.over(cell):
-            print(f"cell {chosen}, {cell.name}, is done.")
+    try:
+        with claims.of(cell.name):
+            _do(place, planned, cell, train)
+    except InUse as error:  # who came a moment earlier
+        raise Preempted(f"cell {chosen}, {cell.name}, is being done: {error}") from error
+
+
+def _do(place: Place, planned: Planned, cell: Cell, train: Callable[[Config], dict]) -> None:
+    now, called = progress(place, planned), f"cell {cell.number}, {cell.name},"
+    if now.over(cell):
+        print(f"{called} is done.")
+        return
+    if planned.about["existing"]:
+        run = planned.about["folders"][cell.name]
+    else:
+        if not now.ready(cell):
+            tries = [c for c in planned.cells if c.arm == cell.arm and c.tried]
+            left = [str(c.number) for c in tries if not now.over(c)]
+            if not left:
+                raise RunError(f"{called} cannot be done: {_none_chosen(cell)}.")
+            raise Preempted(
+                f"{called} waits for the learning rate of {cell.arm}, which cells "
+                f"{', '.join(left)} try"
+            )
+        run = place.run(cell.name)
+        rate = now.rates[cell.arm] if cell.rate is None else cell.rate
+        _train(place, cell, planned.config(cell, rate, run), train)
+        if progress(place, planned).over(cell):
+            print(f"{cell.name} is measured if its learning rate is chosen.")
             return
-        if planned.about["existing"]:
-            run = planned.about["folders"][cell.name]
-        else:
-            if not now.ready(cell):
-                tries = [c for c in planned.cells if c.arm == cell.arm and c.tried]
-                left = [str(c.number) for c in tries if not now.over(c)]
-                raise Preempted(
-                    f"cell {chosen}, {cell.name}, waits for the learning rate of {cell.arm}, which "
-                    f"cells {', '.join(left)} try"
-                )
-            run = place.run(cell.name)
-            rate = now.rates[cell.arm] if cell.rate is None else cell.rate
-            _train(place, cell, planned.config(cell, rate, run), train)
-            if progress(place, planned).over(cell):
-                print(f"{cell.name} is measured if its learning rate is chosen.")
-                return
-        _measure(place, planned, cell, run)
+    _measure(place, planned, cell, run)
+
+
+def _none_chosen(cell: Cell) -> str:
+    return f"no learning rate that {cell.arm} tried came to an end"
 
 
 def _train(place: Place, cell: Cell, config: Config, train) -> None:
@@ -145,20 +154,6 @@ def _measure(place: Place, planned: Planned, cell: Cell, run: str) -> None:
     print(f"measuring {cell.name} ...", flush=True)
     with place.folder(f"runs/{cell.name}") as folder:
         measure.measure(open_run(run), text, held, folder, parallel)
-
-
-def _end_with_parent() -> None:
-    """Save and stop when the study that started this cell is gone, even if it was killed."""
-    parent = int(os.environ.get(PARENT, 0))
-    if not parent:
-        return
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclass
@@ -260,7 +255,7 @@ class Workers:
                     self._failed[cell.name] = now.lost[cell.name]
             tries = [c for c in self._planned.cells if c.arm == cell.arm and c.tried]
             if not now.ready(cell) and all(now.over(c) or c.name in self._failed for c in tries):
-                self._failed[cell.name] = f"no learning rate that {cell.arm} tried came to an end"
+                self._failed[cell.name] = _none_chosen(cell)
 
     def _start(self, cell: Cell) -> None:
         log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
@@ -268,7 +263,7 @@ class Workers:
         job = subprocess.Popen(
             [*command, "--cell", str(cell.number)], stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, start_new_session=True,
-            env=os.environ | {PARENT: str(os.getpid())},
+            env=process.with_starter(),
         )  # fmt: skip
         self._running.append(Job(cell, job, log))
         self._say(f"cell {cell.number:<4} {cell.name}: {cell.steps} steps")
@@ -276,7 +271,10 @@ class Workers:
     def _ended(self, job: Job) -> None:
         code = job.process.returncode
         if code not in (process.DONE, process.PREEMPTED):
-            self._failed[job.cell.name] = why = job.said()
+            why = job.said()
+            if code < 0:  # it had no last words
+                why = f"it was killed by {signal.Signals(-code).name}. It last said: {why}"
+            self._failed[job.cell.name] = why
             self._say(f"cell {job.cell.number:<4} {job.cell.name} failed: {why}")
         job.log.close()
 
@@ -319,9 +317,10 @@ def time_arms(place: Place, planned: Planned, force: bool = False) -> None:
     are. Nothing if another process does it."""
     from octavo.ablation.speed import measure_speed
 
-    chosen = {}
-    for cell in planned.cells:  # the first of each rung: any has its shapes
-        chosen.setdefault((cell.arm, cell.size), cell.name)
+    chosen, now = {}, progress(place, planned)
+    for cell in planned.cells:  # the first of each rung that has a model: any has its shapes
+        if cell.name in now.done | now.trained:
+            chosen.setdefault((cell.arm, cell.size), cell.name)
     found = place.read(SPEED) or {}
     known = {(one["arm"], one["size"]) for one in found.get("arms", ())}
     if known >= chosen.keys():

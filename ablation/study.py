@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from octavo.arguments import Range, read_file
+from octavo.arguments import Range, check_numbers, read_file
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
 from octavo.settings import taken
@@ -19,8 +19,14 @@ BUDGETS = ("flops", "bytes", "steps")
 UNEQUAL = ("text", "heldout", "budget")
 """Inequalities that can be asked for."""
 _NAME = re.compile(r"([A-Za-z0-9][\w.+-]*)=(?=\S)", re.ASCII)
-_OURS = ("--workdir", "--train.steps", "--train.seed", "--train.init-from")
+COUNTED = ("useful", "paid")
+_OURS = (
+    "--workdir", "--train.steps", "--train.seed", "--train.init-from", "--train.evaluation-bytes",
+    "--train.sample-bytes", "--train.checkpoint-every", "--train.keep-checkpoints",
+)  # fmt: skip
 """What the study decides, or what one arm alone would be given."""
+_QUESTIONS = ("-h", "--help", "--list", "--version", "--debug")
+"""Flags that are no settings."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +127,9 @@ def asked_of(arguments: Arguments) -> tuple[Study, str]:
     arguments, tables = _with_file(arguments)
     if not arguments.arms and not tables:
         raise ConfigError("a study needs arms: name presets, or a file of TOML that names them.")
-    if arguments.out is None:
+    if not arguments.out:
         raise ConfigError("name a folder for the study: --out DIR.")
+    _check_words(_split(arguments.common or "", "--common"), "--common")
     arms = [*map(_arm, arguments.arms), *(_arm(**table) for table in tables)]
     names = [arm.name for arm in arms]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -135,15 +142,20 @@ def asked_of(arguments: Arguments) -> tuple[Study, str]:
     budgets = _numbers(getattr(arguments, by), f"--{by}")
     if by == "steps" and any(budget % 1 for budget in budgets):
         raise ConfigError(f"--steps are whole numbers, not {getattr(arguments, by)}.")
+    if arguments.counted not in (None, *COUNTED):
+        raise ConfigError(f"counted is one of {', '.join(COUNTED)}, not {arguments.counted!r:.60}.")
     if arguments.counted and by != "flops":
         raise ConfigError(f"--counted is of --flops; this study is matched by {by}.")
-    baseline = arguments.baseline or names[0]
+    if "--data.source" in _flags(arguments.common or ""):
+        if arguments.data or any(arm.tokenizer is not None for arm in arms):
+            raise ConfigError(
+                "--common names a corpus; name the text of all arms with --data DIR, of which "
+                "those of other tokenizers are made."
+            )
+    baseline = names[0] if arguments.baseline is None else arguments.baseline
     if baseline not in names:
         raise ConfigError(f"--baseline {baseline} is no arm; there are {', '.join(names)}.")
-    if strange := set(arguments.allow) - set(UNEQUAL):
-        raise ConfigError(
-            f"--allow {' '.join(sorted(strange))}: what can be unequal is {', '.join(UNEQUAL)}."
-        )
+    check_allowed(arguments.allow)
     if arguments.inference_flops and (several := [a.name for a in arms if a.sizes != (None,)]):
         raise ConfigError(
             f"{several[0]} names sizes, but --inference-flops decides them; leave one out."
@@ -158,9 +170,41 @@ def asked_of(arguments: Arguments) -> tuple[Study, str]:
     return study, arguments.out
 
 
+def check_going_on(arguments: Arguments) -> None:
+    """Raise ConfigError for what a study that is there, and is gone on with, cannot be told
+    without its arms."""
+    may = {"arms", "out", "jobs", "cell", "print_commands", "dry_run"}
+    for one in fields(Arguments):
+        if one.name not in may and getattr(arguments, one.name) != one.default:
+            flag = one.name.replace("_", "-")
+            raise ConfigError(
+                f"--{flag} is of no use without arms: --out alone goes on with the study that is "
+                "there, as it was asked for. To extend it, name its arms too."
+            )
+
+
+def check_together(arguments: Arguments) -> None:
+    """Raise ConfigError for flags that ask for several things at once."""
+    asked = [name for name in ("dry_run", "print_commands") if getattr(arguments, name)]
+    asked = ["cell"] * (arguments.cell is not None) + asked
+    if len(asked) > 1:
+        two = " and ".join(f"--{name.replace('_', '-')}" for name in asked[:2])
+        raise ConfigError(f"{two} are asked for at once; which?")
+
+
+def check_allowed(allow: tuple[str, ...]) -> None:
+    """Raise ConfigError for what cannot be unequal."""
+    if strange := set(allow) - set(UNEQUAL):
+        raise ConfigError(
+            f"--allow {' '.join(sorted(strange))}: what can be unequal is {', '.join(UNEQUAL)}."
+        )
+
+
 def is_file(arms: tuple[str, ...]) -> bool:
     """Whether what stands for arms is a study in a file."""
-    return len(arms) == 1 and arms[0].endswith(".toml")
+    if len(arms) != 1 or not arms[0].endswith(".toml"):
+        return False
+    return len(arms[0].split()) == 1 or Path(arms[0]).is_file()  # or an arm: "flat --config x.toml"
 
 
 def _with_file(arguments: Arguments) -> tuple[Arguments, list[dict]]:
@@ -169,9 +213,11 @@ def _with_file(arguments: Arguments) -> tuple[Arguments, list[dict]]:
         return arguments, []
     (file,) = arguments.arms
     try:
-        found = tomllib.loads(read_file(file, "the study").decode())
+        found = tomllib.loads(read_file(file, "the study").decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{file} is no TOML: {error}.") from error
+    if twice := next((name for name in found if "-" in name and name.replace("-", "_") in found), 0):
+        raise ConfigError(f"{file}: {twice} is there twice, with and without dashes.")
     found = {name.replace("-", "_"): value for name, value in found.items()}
     known = {field.name for field in fields(Arguments)} - {"jobs", "cell", "print_commands"}
     if strange := sorted(found.keys() - (known - {"dry_run", "out"})):
@@ -191,17 +237,25 @@ def _with_file(arguments: Arguments) -> tuple[Arguments, list[dict]]:
     for name, value in found.items():
         if getattr(arguments, name) or (name in BUDGETS and budgets_given):
             continue
+        if name == "counted" and budgets_given and arguments.flops is None:
+            continue  # of the budgets that are asked for instead
         if name in lists:
             over[name] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         elif name in ("data", "allow"):
-            over[name] = (value,) if isinstance(value, str) else tuple(map(str, value))
+            each = value if isinstance(value, list) else [value]
+            over[name] = tuple(_typed(one, str, f"{file}: {name}") for one in each)
         elif name in ("seeds", "heldout_bytes"):
             over[name] = _typed(value, int, f"{file}: {name}")
         elif name == "inference_flops":
-            over[name] = float(_typed(value, int | float, f"{file}: {name}"))
+            over[name] = _typed(value, int | float, f"{file}: {name}")
         else:
             over[name] = _typed(value, str, f"{file}: {name}")
-    return replace(arguments, arms=tuple(arms), **over), tables
+    asked = replace(arguments, arms=tuple(arms), **over)
+    try:
+        check_numbers(asked)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    return asked, tables
 
 
 def _typed(value: Any, kind: Any, name: str) -> Any:
@@ -231,11 +285,25 @@ def _numbers(text: str, flag: str) -> tuple[float, ...]:
     return found
 
 
-def _split(asked: str) -> list[str]:
+def _split(asked: str, what: str = "the arm") -> list[str]:
     try:
         return shlex.split(asked)
     except ValueError as error:
-        raise ConfigError(f"the arm {asked!r:.80} cannot be read: {error}.") from error
+        raise ConfigError(f"{what} {asked!r:.80} cannot be read: {error}.") from error
+
+
+def _flags(asked: str) -> list[str]:
+    return [word.partition("=")[0].replace("_", "-") for word in _split(asked)]
+
+
+def _check_words(words: list[str], what: str) -> None:
+    """Raise ConfigError for what is no setting of an arm."""
+    for word in words:
+        flag = word.partition("=")[0]
+        if flag.replace("_", "-") in _OURS:
+            raise ConfigError(f"{what} has {word}, which the study decides.")
+        if flag in _QUESTIONS:
+            raise ConfigError(f"{what} has {word}, which is no setting.")
 
 
 def _arm(asked: str, name: str | None = None) -> Arm:
@@ -250,23 +318,31 @@ def _arm(asked: str, name: str | None = None) -> Arm:
             f"the arm {asked!r:.80} begins with no preset but {first!r:.40}{hint}; "
             "python train.py --list shows them."
         )
-    for word in words:
-        if word.partition("=")[0] in _OURS:
-            raise ConfigError(f"the arm {asked!r:.80} has {word}, which the study decides.")
+    _check_words(words, f"the arm {asked!r:.80}")
     tokenizer = taken(words, "--tokenizer")
     if tokenizer is not None and any(w.partition("=")[0] == "--data.source" for w in words):
         raise ConfigError(
             f"the arm {asked!r:.80} names a corpus and a tokenizer; a corpus has its own."
         )
     size = taken(words, "--model.size")
-    sizes = tuple(size.split(",")) if size and "," in size else (None,)
-    name = name or _named(words, tokenizer, size)
+    sizes = _sizes(size, asked) if size and "," in size else (None,)
+    name = _named(words, tokenizer, size) if name is None else name
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,60}", name, re.ASCII):
         raise ConfigError(
             f"{name!r:.80} is no name of an arm, which is a folder's too: letters, digits and "
             '-_.+; give it one, as "name=flat ...".'
         )
     return Arm(name, asked, sizes, tokenizer)
+
+
+def _sizes(size: str, asked: str) -> tuple[str, ...]:
+    """The rungs of a ladder."""
+    from octavo.run.size import parameters_of  # which takes a while to import
+
+    sizes = tuple(part.strip() for part in size.split(","))
+    if len({parameters_of(one) for one in sizes}) < len(sizes):
+        raise ConfigError(f"the arm {asked!r:.80} names a size twice.")
+    return sizes
 
 
 def _named(words: list[str], tokenizer: str | None, size: str | None) -> str:

@@ -1,26 +1,36 @@
 """Studies: what is asked for, which cells it takes, that all arms are given the same, and that it
 goes on wherever it was killed, on several machines."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from helpers import ROOT, run
-from octavo import storage
+from octavo import ablate, process, storage
 from octavo.ablation import corpora, existing
 from octavo.ablation.claims import Claims
 from octavo.ablation.place import STUDY, Place
 from octavo.ablation.plan import Planned, continued, plan
+from octavo.ablation.running import do, progress
 from octavo.ablation.study import Arguments, Study, asked_of
+from octavo.cli import RunError
 from octavo.configs.checks import ConfigError
 from octavo.data.prepare import prepare
 from octavo.data.sources import find_units
+from octavo.process import Preempted
+from octavo.run.directory import DIVERGED
 from octavo.settings import parse_config
 from octavo.tokenizers.bytes import ByteTokenizer
 
@@ -74,6 +84,16 @@ def test_arms_are_named_after_what_is_changed():
         (("flat 'x",), {}, "cannot be read"),
         (("a/b=flat",), {}, "begins with no preset"),
         (("flat --model.size 1m,2m",), {"inference_flops": 1e6}, "names sizes"),
+        (("flat --model.size 500k,500000",), {}, "names a size twice"),
+        (("flat --model.size 500k,",), {}, "is a number of parameters"),
+        (("flat --train.evaluation_bytes 5",), {}, "which the study decides"),
+        (("flat --help",), {}, "is no setting"),
+        (("flat",), {"common": "--train.init-from x"}, "--common has --train.init-from"),
+        (("flat",), {"common": "--list"}, "is no setting"),
+        (("flat",), {"common": "'"}, "--common .* cannot be read"),
+        (("flat",), {"common": "--data.source x", "data": ("y",)}, "--common names a corpus"),
+        (("flat",), {"baseline": ""}, "--baseline  is no arm"),
+        (("flat",), {"out": ""}, "name a folder"),
     ],
 )
 def test_a_study_that_cannot_be(arms, more, said):
@@ -95,6 +115,8 @@ def test_a_file_says_what_a_command_line_would(tmp_path):
     ))  # fmt: skip
     assert study == again
     assert out == str(tmp_path / "units")
+    arm = asked(f"flat --config {file}").arms[0]  # and no file
+    assert arm.words[0] == "flat"
     over, _ = asked_of(Arguments(arms=(str(file),), steps="30", seeds=1))
     assert (over.by, over.budgets, over.seeds) == ("steps", (30.0,), 1)
 
@@ -108,6 +130,14 @@ def test_a_file_says_what_a_command_line_would(tmp_path):
         ("arms = [1]", "an arm is a string"),
         ('arms = [{name = "x"}]', "an arm is a string"),
         ('arms = ["flat"]\nsteps = 20\nseeds = "two"', "seeds cannot be 'two'"),
+        ('arms = ["flat"]\nsteps = 20\nseeds = -3', r"seeds lies in \[1, 1000\], not -3"),
+        ('arms = ["flat"]\nsteps = 20\nheldout_bytes = 0', "heldout-bytes lies in"),
+        ('arms = ["flat"]\nsteps = 20\ninference_flops = nan', "must be a finite number"),
+        ('arms = ["flat"]\nflops = 1e12\ncounted = "all"', "counted is one of useful, paid"),
+        ('arms = ["flat"]\nsteps = 20\ndata = 5', "data cannot be 5"),
+        ('arms = ["flat"]\nsteps = 20\nallow = [["text"]]', "allow cannot be"),
+        ("steps = 20\nheldout-bytes = 1\nheldout_bytes = 2", "is there twice"),
+        ('arms = [{name = "", run = "flat"}]\nsteps = 20', "is no name of an arm"),
     ],
 )
 def test_a_file_that_is_no_study(tmp_path, text, said):
@@ -115,6 +145,49 @@ def test_a_file_that_is_no_study(tmp_path, text, said):
     file.write_text(text)
     with pytest.raises(ConfigError, match=said):
         asked_of(Arguments(arms=(str(file),)))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--out", "x", "--seeds", "5"), "--seeds is of no use without arms"),
+        (("--out", "x", "--cell", "1", "--dry-run"), "--cell and --dry-run are asked for at once"),
+        (("flat", "--steps", "20", "--out", "a::b"), "without ::"),
+    ],
+)
+def test_flags_that_would_be_ignored_are_refused(words, said, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ablate.py", *words])
+    with pytest.raises(ConfigError, match=said):
+        ablate.main()
+
+
+def test_a_study_lies_in_a_folder_of_its_own(trained, corpus):
+    for folder, what in ((trained[0], "a run"), (corpus, "a corpus")):
+        with pytest.raises(ConfigError, match=f"is the folder of {what}"):
+            Place(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("arms", "more", "said"),
+    [
+        (("a=flat --model.size 200k,300k", "a-200k=flat"), {}, "give a-200k another name"),
+        (("a=flat", "A=flat"), {}, "two cells are called A-20-s0"),
+        (("flat",), {"steps": "1000001,1000002"}, "less than a millionth"),
+        (("flat",), {"rates": "0.12345678,0.12345679"}, "less than a millionth"),
+    ],
+)
+def test_no_two_cells_are_one_folder(corpus, arms, more, said):
+    arms = tuple(f"{arm} --data.length 64 --data.batch-size 8" for arm in arms)
+    given = {"steps": "20", "rates": "1", "seeds": 1, "data": (corpus,)} | more
+    with pytest.raises(ConfigError, match=said):
+        plan(asked(*arms, **given), Place("x"))
+
+
+def test_a_file_of_settings_begins_no_arm_elsewhere(corpus, tmp_path):
+    file = tmp_path / "x.toml"
+    file.write_text('[train]\ninit_from = "runs/x"\n')
+    with pytest.raises(ConfigError, match="begins with parameters of runs/x"):
+        plan(asked(f"flat --config {file}", data=(corpus,)), Place("x"))
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +276,11 @@ def test_unequal_text_is_refused(tmp_path):
     corpora.made([whole], bpe, corpora.Wanted("bpe:300", None))
     with pytest.raises(ConfigError, match="was made of other text"):
         corpora.made([other], bpe, corpora.Wanted("bpe:300", None))
+    # So is the same text in another mixture.
+    mixed = (f"a=flat {TINY} --data.source {whole}:1,{whole}:1", f"b=flat {TINY} --data.source "
+             f"{whole}:9,{whole}:1")
+    with pytest.raises(ConfigError, match=r"in shares of 0\.9:0\.1"):
+        plan(asked(*mixed), Place(str(tmp_path / "x")))
     # The same documents in other ids are the same text.
     assert corpora.Text.of(bpe, 0) == corpora.Text.of(whole, 0)
 
@@ -210,6 +288,98 @@ def test_unequal_text_is_refused(tmp_path):
 def test_budgets_that_are_too_small(corpus):
     with pytest.raises(ConfigError, match="are 3 steps of flat; ask for"):
         plan(asked(f"flat=flat {TINY}", steps="3", data=(corpus,)), Place("x"))
+
+
+def test_one_of_many_who_come_at_once_has_the_claim(tmp_path):
+    """Each holds it for a while: who else is told that it has it would be a second."""
+    gate, won = threading.Barrier(8), []
+
+    def come():
+        gate.wait()
+        with contextlib.suppress(storage.InUse), Claims(str(tmp_path)).of("cell"):
+            won.append(threading.get_ident())
+            time.sleep(0.3)
+
+    for _ in range(3):
+        won.clear()
+        threads = [threading.Thread(target=come) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+    assert not list((tmp_path / "claims").iterdir())
+
+
+def test_a_cell_that_another_process_does_is_no_failure(planned, monkeypatch):
+    """Who loses by a moment ends with 75: try again."""
+    _, _, made = planned
+    out = tempfile.mkdtemp()
+    place = Place(out)
+    place.write(STUDY, made.to_json())
+    with Claims(out).of(made.cells[0].name):
+        monkeypatch.setattr(Claims, "held", lambda self, name: None)
+        with pytest.raises(Preempted, match="is being done"):
+            do(place, made, 0, lambda config: pytest.fail("trained"))
+
+
+def test_a_cell_whose_learning_rate_never_comes_is_a_failure(planned, tmp_path):
+    _, _, made = planned
+    place = Place(str(tmp_path))
+    place.write(STUDY, made.to_json())
+    tries = [cell for cell in made.cells if cell.tried and cell.arm == "flat"]
+    waits = next(cell for cell in made.cells if not cell.tried and cell.arm == "flat")
+    with pytest.raises(Preempted, match=f"which cells {tries[0].number}, "):
+        do(place, made, waits.number, lambda config: pytest.fail("trained"))
+    for cell in tries:
+        folder = tmp_path / "runs" / cell.name
+        folder.mkdir(parents=True)
+        (folder / DIVERGED).touch()
+    with pytest.raises(RunError, match="no learning rate that flat tried came to an end"):
+        do(place, made, waits.number, lambda config: pytest.fail("trained"))
+
+
+def test_two_processes_make_a_corpus_once(tmp_path, monkeypatch):
+    whole = _corpus(tmp_path / "a", [f"document {i} " * 60 for i in range(20)])
+    began, real = [], subprocess.run
+
+    def counted(*words, **more):
+        began.append(words)
+        return real(*words, **more)
+
+    monkeypatch.setattr(subprocess, "run", counted)
+    wanted, folder = corpora.Wanted("bpe:300", None), f"{tmp_path}/out/corpora/bpe300"
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(corpora.made, [whole], folder, wanted) for _ in range(2)]
+        assert [one.result() for one in both] == [folder, folder]
+    assert len(began) == 1
+
+
+def test_a_command_ends_with_the_one_that_started_it(tmp_path):
+    """Even if that was killed."""
+    child = "import sys, time; from octavo import cli; cli.run(lambda: time.sleep(100))"
+    starter = (
+        "import subprocess, sys; from octavo import process; "
+        f"print(subprocess.Popen([sys.executable, '-c', {child!r}], "
+        "env=process.with_starter()).pid, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", starter], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=ROOT,
+    ) as one:  # fmt: skip
+        number = int(one.stdout.readline())
+        assert process.alive(number)
+        one.kill()
+    until = time.monotonic() + 30
+    while process.alive(number) and "Z" not in _state(number):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def _state(number: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    return "Z"
 
 
 def test_claims_expire(tmp_path, monkeypatch):
