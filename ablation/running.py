@@ -312,7 +312,7 @@ class Workers:
         self._running.clear()
 
 
-def time_arms(place: Place, planned: Planned, force: bool = False) -> None:
+def time_arms(place: Place, planned: Planned) -> None:
     """Measure how fast every arm trains and decodes, side by side, once for the arms that there
     are. Nothing if another process does it."""
     from octavo.ablation.speed import measure_speed
