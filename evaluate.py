@@ -122,7 +122,7 @@ def evaluate(arguments: Arguments) -> dict:
     }
     title = f"{arguments.run} at step {run.step}: {source}"
     if of is not None:
-        title += f", {sum(map(len, documents)):,} of the {of:,} bytes held out"
+        title += f", {sum(len(one) for one in documents or ()):,} of the {of:,} bytes held out"
     _show(title, rows, cli.console())
     # One row is told as it is; several, as a list beside what they are of.
     values = (rows[0] if len(rows) == 1 else {arguments.what: rows}) | about

@@ -322,8 +322,8 @@ class _Rows:
         for cell in self._cells:
             rows = _at(cell, ("measured", *path))
             for row in rows if isinstance(rows, list) else ():
-                if isinstance(row, dict):
-                    groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+                if isinstance(row, dict) and all(_is_key(name, row.get(name)) for name in keys):
+                    groups.setdefault(tuple(row[name] for name in keys), []).append(row)
         return [
             {
                 name: rows[0][name] if name in keys else _mean(number(r.get(name)) for r in rows)
@@ -331,6 +331,10 @@ class _Rows:
             }
             for rows in groups.values()
         ]
+
+
+def _is_key(name: str, value: Any) -> bool:
+    return number(value) is not None if name == "rate" else isinstance(value, str)
 
 
 def _at(cell: Cell, path: tuple[str, ...]) -> Any:

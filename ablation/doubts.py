@@ -268,7 +268,7 @@ def _trained_on(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
     same = (summary["text"]["bytes"], summary["text"]["documents"])
     scores = {s["cell"]: s["bits_per_byte"] for p in summary["points"] for s in p["seeds"]}
     for cell in cells:
-        trained, scored = number(cell["results"].get(HELDOUT)), scores[cell["name"]]
+        trained, scored = cell["results"].get(HELDOUT), scores[cell["name"]]
         differs = trained is not None and abs(trained - scored) > OFF_SCORE
         if differs and held[cell["name"]] == same:
             text = (
@@ -278,7 +278,7 @@ def _trained_on(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield _of_cells("loud", "score", text, [cell])
     read: dict[str, float] = {}
     for cell in cells:
-        spent, whole = number(cell["results"].get("bytes")) or 0, sizes[cell["name"]]
+        spent, whole = cell["results"].get("bytes", 0), sizes[cell["name"]]
         if spent > whole > 0:
             read[cell["arm"]] = max(read.get(cell["arm"], 0.0), spent / whole)
     if read:
@@ -292,9 +292,7 @@ def _trained_on(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _text_bytes(cell: dict[str, Any]) -> float:
-    data = cell["results"].get("data")
-    rows = [each for each in data if isinstance(each, dict)] if isinstance(data, list) else []
-    return sum(number(each.get("bytes")) or 0 for each in rows)
+    return sum(number(each.get("bytes")) or 0 for each in cell["results"].get("data", ()))
 
 
 def _held(cell: dict[str, Any]) -> tuple:
@@ -308,7 +306,7 @@ def _runs(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
         mine = [cell for cell in bad if cell["arm"] == arm]
         text = (
             f"How {arm} cuts text has collapsed in {counted(len(mine), 'run')}: "
-            f"{sentence(str(mine[0]['collapsed']))}"
+            f"{sentence(mine[0]['collapsed'])}"
         )
         yield _of_cells("loud", "collapsed", text, mine)
     lost = [point for point in summary["points"] if (point["merged"] or 0) > MERGED]
@@ -326,12 +324,12 @@ def _provenance(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
     told: dict[str, dict[str, str]] = {}
     """By what is compared, then by cell."""
     for cell in cells:
-        results, versions = cell["results"], cell["results"].get("versions")
+        results, versions = cell["results"], cell["results"].get("versions", {})
         about = {
-            "commits": str(results.get("commit") or "unknown")[:12],
+            "commits": results.get("commit", "unknown")[:12],
             "devices": f"{results.get('devices') or 1} × {results.get('device')}",
         }
-        for name, version in versions.items() if isinstance(versions, dict) else ():
+        for name, version in versions.items():
             about[f"versions of {name}"] = str(version)
         for what, value in about.items():
             told.setdefault(what, {})[cell["name"]] = value

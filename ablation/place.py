@@ -16,7 +16,7 @@ STUDY, TEXT, SPEED = "study.json", "text.json", "speed.json"
 MEASURED = "measured.json"
 RUNS = "runs"
 _SMALL = re.compile(
-    rf"({STUDY}|{TEXT}|{SPEED}|{RUNS}/[^/]+/({CONFIG}|{METRICS}|{RESULTS}|{MEASURED}))"
+    rf"({STUDY}|{TEXT}|{SPEED}|{RUNS}/[^/]+/({CONFIG}|{METRICS}|{RESULTS}|{MEASURED}|certificate/.*))"
 )
 """What the results of a study are made of."""
 

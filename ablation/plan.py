@@ -87,6 +87,8 @@ class Cell:
     parameters: int
     command: str
     """That makes the run anew, less the learning rate where that is chosen."""
+    tried: bool = False
+    """It is one of several learning rates, of which one is chosen."""
 
 
 @dataclass(frozen=True)
@@ -294,7 +296,7 @@ def _cell(study: Study, rung: Rung, budget: int, seed: int, rate: float | None) 
     return Cell(
         0, "-".join(parts), rung.arm.name, rung.size, budget, seed, rate, steps, size,
         rung.cost.train_useful * size, rung.cost.train_paid * size, rung.cost.parameters,
-        _command(study, rung, steps, seed, rate),
+        _command(study, rung, steps, seed, rate), rate is not None and len(study.rates) > 1,
     )  # fmt: skip
 
 
@@ -327,9 +329,11 @@ def continued(planned: Planned, place: Place) -> Planned:
         return planned
     before = Planned.from_json(found, place.at(STUDY))
     for name in ("budget", "heldout_bytes", "text", "existing", "inference_flops", "tuning"):
-        old, new = before.about.get(name), planned.about.get(name)
-        if name == "budget":
-            old, new = ({**one, "values": min(one["values"])} for one in (old, new))
+        old, new = (
+            one.about["budget"] | {"values": min(one.about["budget"]["values"])}
+            if name == "budget" else one.about.get(name)
+            for one in (before, planned)
+        )  # fmt: skip
         if old != new:
             raise ConfigError(
                 f"{place} holds another study: {_difference(name, old, new)}. Ask for the same, or "

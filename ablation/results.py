@@ -110,17 +110,10 @@ def read_speed(out: Path) -> dict[str, Any] | None:
     """speed.json as far as it is there and whole."""
     with contextlib.suppress(OSError, FileError):
         speed = read_json(out / SPEED, dict[str, Any])
-        if all(isinstance(row.get("arm"), str) for row in speed["arms"]):
+        rows = speed.get("arms")
+        if isinstance(rows, list) and all(isinstance(row, dict) and "arm" in row for row in rows):
             return speed
     return None
-
-
-def done(out: Path, name: str) -> bool:
-    """Whether a cell is: its run has made all its steps, and was measured on the text of the study.
-    Raises as ``read_study``."""
-    study = read_study(out)
-    (planned,) = [each for each in study["cells"] if each["name"] == name]
-    return _read_cell(out, study, planned, None).status == "done"
 
 
 def read_cells(out: Path, study: dict[str, Any]) -> list[Cell]:
@@ -251,14 +244,6 @@ def _unproven(measured: dict[str, Any], folder: Path) -> str | None:
 
 
 # Learning rates.
-
-
-def choice(out: Path, study: dict[str, Any], arm: str) -> dict[str, Any] | None:
-    """The learning rate that was chosen for an arm among its tries, as ``chosen_rate`` says; None
-    if not all of them have ended, if all are lost, or if nothing is tried."""
-    cells = [_read_cell(out, study, each, None) for each in tries_of(study, arm)]
-    found = chosen_rate(cells)
-    return found if found and found["rate"] is not None else None
 
 
 def tries_of(study: dict[str, Any], arm: str) -> list[dict[str, Any]]:

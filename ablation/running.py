@@ -23,6 +23,7 @@ from octavo.brief import clock
 from octavo.cli import RunError
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config
+from octavo.evaluation import curves
 from octavo.evaluation.parallel import read_parallel
 from octavo.process import Preempted
 from octavo.run.directory import RESULTS
@@ -41,26 +42,32 @@ PAGE_SECONDS = 60.0
 
 @dataclass
 class Progress:
-    """What is done of a study, as its files say."""
+    """What is done of a study, as its files say: names of cells."""
 
     done: set[str] = field(default_factory=set)
-    """Names of cells."""
+    trained: set[str] = field(default_factory=set)
+    """Finished, and not measured."""
     lost: dict[str, str] = field(default_factory=dict)
-    """Cells that gave up, and why."""
+    """They gave up, and why."""
     broken: dict[str, str] = field(default_factory=dict)
-    """Cells whose files do not hold what they should, and why."""
+    """Their files do not hold what they should, and why."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of training, of those that are finished."""
+    chosen: dict[str, str] = field(default_factory=dict)
+    """By arm, which of its tries was chosen."""
     rates: dict[str, float] = field(default_factory=dict)
-    """Chosen multiple of the learning rate, by arm."""
+    """By arm, the multiple of its learning rate that was chosen."""
 
     def ready(self, cell: Cell) -> bool:
         """Whether its learning rate is known."""
         return cell.rate is not None or cell.arm in self.rates
 
-
-def cells_of(place: Place, planned: Planned) -> dict[str, results.Cell]:
-    """How far each cell has come, by name."""
-    with place.files() as folder:
-        return {cell.name: cell for cell in results.read_cells(folder, planned.to_json())}
+    def over(self, cell: Cell) -> bool:
+        """Whether there is nothing left to do: of a try that is not chosen, or not yet, to measure
+        it."""
+        if cell.name in self.done or cell.name in self.lost:
+            return True
+        return cell.tried and cell.name in self.trained and self.chosen.get(cell.arm) != cell.name
 
 
 def progress(place: Place, planned: Planned) -> Progress:
@@ -68,56 +75,64 @@ def progress(place: Place, planned: Planned) -> Progress:
     found = Progress()
     tries: dict[str, list[results.Cell]] = {}
     with place.files() as folder:
-        for cell in results.read_cells(folder, planned.to_json()):
+        read = results.read_cells(folder, planned.to_json())
+        for plan, cell in zip(planned.cells, read, strict=True):
             if cell.status == "done":
                 found.done.add(cell.name)
+            elif cell.status == "trained":
+                found.trained.add(cell.name)
             elif cell.status == "lost":
                 found.lost[cell.name] = cell.why or "it gave up"
             elif cell.status == "failed":
                 found.broken[cell.name] = cell.why or "its files cannot be read"
-            if cell.planned["rate"] is not None:
-                tries.setdefault(cell.planned["arm"], []).append(cell)
+            if cell.status in ("done", "trained"):
+                found.seconds[cell.name] = curves.number(cell.results.get("seconds")) or 0.0
+            if plan.tried:
+                tries.setdefault(plan.arm, []).append(cell)
         for arm, cells in tries.items():
             choice = results.chosen_rate(cells)
             if choice and choice["rate"] is not None:
-                found.rates[arm] = choice["rate"]
+                found.rates[arm], found.chosen[arm] = choice["rate"], choice["cell"]
     return found
 
 
-def do(place: Place, planned: Planned, number: int, train: Callable[[Config], dict]) -> None:
+def do(place: Place, planned: Planned, chosen: int, train: Callable[[Config], dict]) -> None:
     """Do one cell: train its run, or go on with it, and measure it. train: as ``octavo.train``.
 
     Raises ConfigError if there is no such cell, another process does it, or its learning rate is
     not chosen yet; and what ``train`` raises."""
-    if not 0 <= number < len(planned.cells):
-        raise ConfigError(f"--cell {number}: the study has cells 0 to {len(planned.cells) - 1}.")
-    cell = planned.cells[number]
+    if not 0 <= chosen < len(planned.cells):
+        raise ConfigError(f"--cell {chosen}: the study has cells 0 to {len(planned.cells) - 1}.")
+    cell = planned.cells[chosen]
     claims = Claims(place.out)
     if other := claims.held(cell.name):
-        raise Preempted(f"cell {number}, {cell.name}, is being done by {other}")
+        raise Preempted(f"cell {chosen}, {cell.name}, is being done by {other}")
     _end_with_parent()
     with claims.of(cell.name):
         now = progress(place, planned)
-        if cell.name in now.done:
-            print(f"cell {number}, {cell.name}, is done.")
+        if now.over(cell):
+            print(f"cell {chosen}, {cell.name}, is done.")
             return
         if planned.about["existing"]:
             run = planned.about["folders"][cell.name]
         else:
             if not now.ready(cell):
-                tries = [c for c in planned.cells if c.arm == cell.arm and c.rate is not None]
-                left = [str(c.number) for c in tries if c.name not in now.done]
+                tries = [c for c in planned.cells if c.arm == cell.arm and c.tried]
+                left = [str(c.number) for c in tries if not now.over(c)]
                 raise Preempted(
-                    f"cell {number}, {cell.name}, waits for the learning rate of {cell.arm}, which "
+                    f"cell {chosen}, {cell.name}, waits for the learning rate of {cell.arm}, which "
                     f"cells {', '.join(left)} try"
                 )
             run = place.run(cell.name)
             rate = now.rates[cell.arm] if cell.rate is None else cell.rate
-            _train(place, planned, cell, planned.config(cell, rate, run), train)
+            _train(place, cell, planned.config(cell, rate, run), train)
+            if progress(place, planned).over(cell):
+                print(f"{cell.name} is measured if its learning rate is chosen.")
+                return
         _measure(place, planned, cell, run)
 
 
-def _train(place: Place, planned: Planned, cell: Cell, config: Config, train) -> None:
+def _train(place: Place, cell: Cell, config: Config, train) -> None:
     found = place.read(f"runs/{cell.name}/{RESULTS}") or {}
     if not (found.get("finished") and found.get("step") == cell.steps):
         train(config)
@@ -214,9 +229,8 @@ class Workers:
                 self._tell(job, now)
             self._lose(now)
             left = [
-                c for c in self._planned.cells
-                if c.name not in now.done | now.lost.keys() | self._failed.keys()
-            ]  # fmt: skip
+                c for c in self._planned.cells if not now.over(c) and c.name not in self._failed
+            ]
             if not left and not self._running:
                 return
             mine = {job.cell.name for job in self._running}
@@ -237,17 +251,15 @@ class Workers:
             time.sleep(LOOK_SECONDS if self._running else OTHERS_SECONDS)
 
     def _lose(self, now: Progress) -> None:
-        """Count what cannot be done as failed: a run that gave up, unless it was a try of several,
-        and cells whose learning rate can never be chosen."""
-        several = len(self._planned.about["tuning"]["grid"]) > 1
-        over = now.done | now.lost.keys() | self._failed.keys()
+        """Count what cannot be done as failed: a run that gave up, unless it was a try, and cells
+        whose learning rate can never be chosen."""
         for cell in self._planned.cells:
             if cell.name in now.lost:
                 self._failed.pop(cell.name, None)
-                if cell.rate is None or not several:
+                if not cell.tried:
                     self._failed[cell.name] = now.lost[cell.name]
-            tries = [c for c in self._planned.cells if c.arm == cell.arm and c.rate is not None]
-            if not now.ready(cell) and all(c.name in over for c in tries):
+            tries = [c for c in self._planned.cells if c.arm == cell.arm and c.tried]
+            if not now.ready(cell) and all(now.over(c) or c.name in self._failed for c in tries):
                 self._failed[cell.name] = f"no learning rate that {cell.arm} tried came to an end"
 
     def _start(self, cell: Cell) -> None:
@@ -269,18 +281,21 @@ class Workers:
         job.log.close()
 
     def _tell(self, job: Job, now: Progress) -> None:
-        if job.cell.name not in now.done:
-            if job.process.returncode == process.DONE:  # no second try would do better
-                self._failed[job.cell.name] = now.broken.get(job.cell.name, "it is not measured")
+        cell = job.cell
+        if not now.over(cell):
+            if job.process.returncode == process.DONE and cell.name in now.broken:
+                self._failed[cell.name] = now.broken[cell.name]  # no second try would do better
             return
-        bits = (self._place.read(f"runs/{job.cell.name}/{MEASURED}") or {}).get("bits_per_byte")
+        found = self._place.read(f"runs/{cell.name}/{MEASURED}") or {}
+        bits = f"{found['bits_per_byte']:.3f} bits/byte, " if cell.name in now.done else ""
         took = time.monotonic() - job.began
-        self._mine.append((job.cell.flops_paid, took))
-        left = sum(c.flops_paid for c in self._planned.cells if c.name not in now.done)
+        self._mine.append((cell.flops_paid, took))
+        left = sum(c.flops_paid for c in self._planned.cells if not now.over(c))
         flops, seconds = (sum(part) for part in zip(*self._mine, strict=True))
+        over = sum(now.over(c) for c in self._planned.cells)
         self._say(
-            f"cell {job.cell.number:<4} {job.cell.name}: {bits:.3f} bits/byte, {clock(took)}; "
-            f"{len(now.done)} of {len(self._planned.cells)} cells, about "
+            f"cell {cell.number:<4} {cell.name}: {bits}{clock(took)}; "
+            f"{over} of {len(self._planned.cells)} cells, about "
             f"{clock(left * seconds / flops / self._jobs)} left"
         )
 

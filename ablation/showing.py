@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 
-from octavo.ablation import analysis, page, results, tables
+from octavo.ablation import analysis, page, tables
 from octavo.ablation.place import Place
 from octavo.ablation.plan import Cell, Planned, key_of
-from octavo.ablation.running import cells_of, progress
+from octavo.ablation.running import Progress, progress
 from octavo.brief import clock, human
 from octavo.evaluation.table import show
 from octavo.model import flops
@@ -26,9 +26,8 @@ BESIDE_SECONDS = 40.0
 def show_plan(planned: Planned, place: Place, jobs: int, console) -> None:
     """The plan: what each cell costs, and how long it may take."""
     about, budget = planned.about, planned.about["budget"]
-    found = cells_of(place, planned)
-    done = {name for name, cell in found.items() if cell.status == "done"}
-    speed = _speed(planned, found)
+    now = progress(place, planned)
+    done, speed = {cell.name for cell in planned.cells if now.over(cell)}, _speed(planned, now)
     say = console.print
     if about["existing"]:
         say(f"{len(planned.cells)} runs, scored on the same text: {_of_text(about)}")
@@ -54,7 +53,7 @@ def show_plan(planned: Planned, place: Place, jobs: int, console) -> None:
         f"{human(paid)}FLOPs paid; about {clock(took)} on this machine"
         + (f", less with {jobs} at a time" if jobs > 1 else "")
     )
-    tries = [cell for cell in planned.cells if cell.rate is not None]
+    tries = [cell for cell in planned.cells if cell.tried]
     if len(grid) > 1:
         lost = sum(c.flops_useful for c in tries) * (1 - 1 / len(grid))
         whole = sum(c.flops_useful for c in planned.cells)
@@ -91,12 +90,11 @@ def _seconds(cell: Cell, speed: float) -> float:
     return cell.flops_paid / speed + BESIDE_SECONDS
 
 
-def _speed(planned: Planned, found: dict[str, results.Cell]) -> float:
+def _speed(planned: Planned, now: Progress) -> float:
     """Paid FLOP/s: of the cells that are trained or, as long as none is, a guess."""
-    over = [cell for cell in planned.cells if found[cell.name].results.get("seconds")]
+    over = [cell for cell in planned.cells if now.seconds.get(cell.name)]
     if over:
-        seconds = sum(found[cell.name].results["seconds"] for cell in over)
-        return sum(cell.flops_paid for cell in over) / seconds
+        return sum(c.flops_paid for c in over) / sum(now.seconds[c.name] for c in over)
     device = jax.devices()[0].device_kind
     return SHARE * (flops.peak_flops(device) or 0.0) or CORE_FLOPS * (os.cpu_count() or 1)
 
@@ -105,8 +103,8 @@ def commands(planned: Planned, place: Place) -> Iterator[str]:
     """A command a line for each cell that is not done; those after the comment take the learning
     rate that those before it choose."""
     now = progress(place, planned)
-    left = [c for c in planned.cells if c.name not in now.done | now.lost.keys()]
-    tried = {cell.arm for cell in left if cell.rate is not None}
+    left = [cell for cell in planned.cells if not now.over(cell)]
+    tried = {cell.arm for cell in left if cell.tried}
     last = [cell for cell in left if cell.rate is None and cell.arm in tried]
     for cell in left:
         if cell not in last:

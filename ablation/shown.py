@@ -13,13 +13,18 @@ X = {
     "bytes": "train/bytes", "flops_useful": "train/flops_useful", "seconds": "perf/seconds",
     "step": "step",
 }  # fmt: skip
-RESULTS = (
-    HELDOUT, "heldout/bytes", "heldout/documents", "step", "finished", "stopped", "failed", "flops",
-    "flops_useful", "bytes", "seconds", "evaluation_seconds", "bytes_per_second", "parameters",
-    "preset", "tokenizer", "seed", "device", "devices", "hosts", "commit", "commit_changed",
-    "revision", "versions", "data", "command",
-)  # fmt: skip
-"""Of results.json."""
+RESULTS: dict[type, tuple[str, ...]] = {
+    float: (
+        HELDOUT, "heldout/bytes", "heldout/documents", "step", "flops", "flops_useful", "bytes",
+        "seconds", "evaluation_seconds", "bytes_per_second", "parameters", "seed", "devices",
+        "hosts",
+    ),
+    bool: ("finished", "stopped", "commit_changed"),
+    str: ("failed", "preset", "tokenizer", "device", "commit", "revision", "command"),
+    dict: ("versions",),
+    list: ("data",),
+}  # fmt: skip
+"""Of results.json, by what they are; of another type, they are passed over."""
 SETTINGS = ("optimizer.learning_rate", "train.steps", "train.seed", "data.source")
 """Shown of every cell."""
 
@@ -44,14 +49,47 @@ def settings_of(cells: list[Cell]) -> dict[str, dict[str, Any]]:
 
 def cell_json(cell: Cell, chosen: bool, settings: dict[str, Any]) -> dict[str, Any]:
     """A cell as the summary has it: what was planned, and what it came to."""
+    certificate, collapsed = cell.measured.get("certificate"), cell.measured.get("collapsed")
     return cell.planned | {
         "status": cell.status, "why": cell.why, "chosen": chosen,
         "learning_rate": cell.learning_rate, "settings": settings,
-        "results": {name: cell.results[name] for name in RESULTS if name in cell.results},
-        "certificate": cell.measured.get("certificate"),
+        "results": _results(cell.results),
+        "certificate": _certificate(certificate) if isinstance(certificate, dict) else None,
         "unproven": cell.unproven if cell.measured else None,
-        "collapsed": cell.measured.get("collapsed"),
+        "collapsed": str(collapsed) if collapsed else None,
     }  # fmt: skip
+
+
+def _results(results: dict[str, Any]) -> dict[str, Any]:
+    found = {}
+    for kind, names in RESULTS.items():
+        for name in names:
+            value = results.get(name)
+            if kind is float:
+                value = number(value)
+            elif kind is list and isinstance(value, list):
+                value = [each for each in value if isinstance(each, dict)]
+            if value is not None and (kind is float or isinstance(value, kind)):
+                found[name] = value
+    return found
+
+
+def _certificate(certificate: dict[str, Any]) -> dict[str, Any]:
+    """What of it is as it should be."""
+    found = _plain(certificate)
+    for name in ("decoder", "checkpoint", "why"):
+        if not isinstance(found.get(name, ""), str):
+            del found[name]
+    pieces, versions = certificate.get("pieces"), certificate.get("versions")
+    pieces = pieces if isinstance(pieces, list) else []
+    return found | {
+        "pieces": [_plain(piece) for piece in pieces if isinstance(piece, dict)],
+        "versions": _plain(versions) if isinstance(versions, dict) else {},
+    }
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if v is None or isinstance(v, str | int | float)}
 
 
 def curve_json(cell: Cell, chosen: bool) -> dict[str, Any]:

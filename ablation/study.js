@@ -24,12 +24,15 @@ const swatchOf = arm => '<i class="swatch s' + shapeOf(arm) + '" style="backgrou
 
 /* The arm that is pointed at, wherever it is shown. */
 let hot = null;
+function markHot(root) {
+  if (hot !== null) root.querySelectorAll('[data-arm="' + hot + '"]').forEach(node => node.classList.add("hot"));
+}
 function setHot(arm) {
   if (arm === hot) return;
   hot = arm;
   document.querySelectorAll(".hot").forEach(node => node.classList.remove("hot"));
   document.body.classList.toggle("hovering", arm !== null);
-  if (arm !== null) document.querySelectorAll('[data-arm="' + arm + '"]').forEach(node => node.classList.add("hot"));
+  markHot(document);
 }
 let pointer = "";
 document.addEventListener("pointerover", event => {
@@ -157,6 +160,7 @@ function draw(chart) {
   if (how.beside) out += labelsBeside(ends, left, drawn.right, top, low);
   if (box.above !== null) out += '<text x="' + (left + 6) + '" y="' + (top + 10) + '">\u25b2 up to ' + si(box.above, 3) + "</text>";
   fillSvg(chart.svg, W, H, out);
+  markHot(chart.svg);
   chart.spots.sort((a, b) => a.px - b.px || b.py - a.py);
   chart.svg.setAttribute("aria-label", chart.title + " against " + how.title + ", " + lines.length + " lines. Arrow keys read the points.");
 }

@@ -148,13 +148,12 @@ def asked_of(arguments: Arguments) -> tuple[Study, str]:
         raise ConfigError(
             f"{several[0]} names sizes, but --inference-flops decides them; leave one out."
         )
-    defaults = {field.name: field.default for field in fields(Study)}
     study = Study(
         tuple(arms), by, budgets, arguments.counted or "useful", arguments.inference_flops,
-        arguments.seeds or defaults["seeds"],
-        defaults["rates"] if arguments.rates is None else _numbers(arguments.rates, "--rates"),
+        arguments.seeds or Study.seeds,
+        Study.rates if arguments.rates is None else _numbers(arguments.rates, "--rates"),
         baseline, arguments.data, arguments.parallel, arguments.common or "",
-        arguments.heldout_bytes or defaults["heldout_bytes"], arguments.allow, arguments.title,
+        arguments.heldout_bytes or Study.heldout_bytes, arguments.allow, arguments.title,
     )  # fmt: skip
     return study, arguments.out
 

@@ -224,10 +224,12 @@ def _flat(value: dict[str, Any], before: str = "") -> dict[str, Any]:
         if isinstance(each, dict):
             found |= _flat(each, f"{path}.")
         elif name in _KEYS and isinstance(each, list):
+            keys = _KEYS[name]
             for row in each:
-                key = ".".join(str(row[part]) for part in _KEYS[name])
-                rest = {k: v for k, v in row.items() if k not in _KEYS[name]}
-                found |= _flat(rest, f"{path}.{key}.")
+                if isinstance(row, dict) and all(key in row for key in keys):
+                    key = ".".join(str(row[key]) for key in keys)
+                    rest = {k: v for k, v in row.items() if k not in keys}
+                    found |= _flat(rest, f"{path}.{key}.")
         elif isinstance(each, list):
             found[path] = " ".join(str(item) for item in each)
         else:

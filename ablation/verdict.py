@@ -19,6 +19,8 @@ from octavo.brief import human
 
 PUBLISHED = 1e19
 """FLOPs from which on ways of cutting text have been compared in print (BLT, H-Net)."""
+FEW_EACH = 20
+"""Documents of a label, for an interval of it."""
 
 
 def decisive(summary: dict[str, Any]) -> int | None:
@@ -231,10 +233,7 @@ def _belief(summary: dict[str, Any], at: int | None) -> str:
     second = others[0]
     base = next((point for point in others if point["arm"] == summary["baseline"]), None)
     if summary["existing"]:
-        return (
-            "it says which of these runs is best, not which way of cutting text, as they were not "
-            "matched"
-        )
+        return "it compares these runs, not ways of cutting text, as they were not matched"
     against = []
     if summary["unequal"]:
         against.append(f"the comparison is unequal ({listed(summary['unequal'])})")
@@ -296,10 +295,16 @@ def _limits(summary: dict[str, Any]) -> Iterator[str]:
     labels = list(dict.fromkeys(label for point in points for label in point["by_label"]))
     script = list(dict.fromkeys(script for point in points for script in point["by_script"]))
     there = f" ({listed(labels, 8)})" if labels else ""
-    written = f", written in {listed(script, 6)}" if script else ""
+    names = [name[:1].upper() + name[1:] for name in script]
+    written = f", written in {listed(names, 6)}" if names else ""
     yield (
         f"What holds for other text: all was trained and scored on {text['source']}{there}{written}"
     )
+    if len(labels) > 1 and text["documents"] < FEW_EACH * len(labels):
+        yield (
+            f"How the arms do in one of these {len(labels)}, but roughly: they share "
+            f"{text['documents']} documents"
+        )
     budget, tuning = summary["budget"], summary["tuning"]
     if summary["existing"]:
         yield (

@@ -14,7 +14,13 @@ from scipy import stats
 
 from octavo.ablation.analysis import summary
 from octavo.ablation.bootstrap import Noise, Sample, difference, pooled, resampled
-from octavo.ablation.results import choice, read_study, training_bits
+from octavo.ablation.results import (
+    chosen_rate,
+    read_cells,
+    read_study,
+    training_bits,
+    tries_of,
+)
 from studies import cell, edit, point, told, warned, write_study
 
 SHAPE = {"budgets": (2e12, 5e12), "documents": 40}
@@ -289,23 +295,28 @@ def test_a_ladder_of_sizes(tmp_path):
 def test_existing_runs(tmp_path):
     found = written(tmp_path, existing=True)
     assert found["answer"][0].startswith("hnet has the lowest mean but no clear lead: ")
-    assert "not which way of cutting text" in found["answer"][2]
+    assert "not ways of cutting text" in found["answer"][2]
     assert "not matched" in warned(found, "unequal") and found["tries"] == []
 
 
 def test_what_a_study_cannot_tell(whole):
     found = "\n".join(summary(whole)["cannot"])
     for part in ("1e19", "2,000,000 times", "(en, de and ja)", "Latin and Han", "0.5, 1 and 2",
-                 "useful training FLOPs", "What hnet would do"):  # fmt: skip
+                 "useful training FLOPs", "What hnet would do", "share 40 documents"):  # fmt: skip
         assert part in found
 
 
 # Learning rates.
 
 
+def choice(out: Path, arm: str) -> dict | None:
+    plan = read_study(out)
+    names = {each["name"] for each in tries_of(plan, arm)}
+    return chosen_rate([each for each in read_cells(out, plan) if each.name in names])
+
+
 def test_the_chosen_rate(study):
-    plan = read_study(study)
-    found = choice(study, plan, "hnet")
+    found = choice(study, "hnet")
     assert found is not None and (found["rate"], found["edge"]) == (1, False)
     assert found["learning_rate"] == pytest.approx(3e-3)
     folder = cell(study, "hnet", rate=1)
@@ -315,25 +326,23 @@ def test_the_chosen_rate(study):
     assert len(late) == 6 and found["bits_per_byte"] == pytest.approx(statistics.mean(late))
     assert training_bits(folder / "metrics.jsonl", 61) is None  # the last step is not there
     edit(cell(study, "hnet", rate=2) / "results.json", finished=False, stopped=True, step=30)
-    assert choice(study, plan, "hnet") is None
+    assert choice(study, "hnet") is None
     cost = summary(study)["tuning_cost"]
     assert cost["flops"] == pytest.approx(6 * 2e12 * 1.3 * 1.01) or cost["share"] > 0
 
 
 def test_held_out_text_chooses_nothing(study):
-    plan = read_study(study)
     edit(cell(study, "hnet", rate=2) / "results.json", **{"heldout/bits_per_byte": 0.1})
-    found = choice(study, plan, "hnet")
+    found = choice(study, "hnet")
     assert found is not None and found["rate"] == 1
 
 
 def test_a_try_that_gave_up_loses(study):
-    plan = read_study(study)
     for rate in (0.5, 1):
         folder = cell(study, "hnet", rate=rate)
         edit(folder / "results.json", finished=False, stopped=True, step=30)
         (folder / "diverged.json").write_text('{"step": 30, "learning_rate": 0.003}')
-    found = choice(study, plan, "hnet")
+    found = choice(study, "hnet")
     assert found is not None and (found["rate"], found["edge"]) == (2, True)
     assert "gave up at step 30" in str(found["tries"][0]["why"])
     seen = told(study)
@@ -341,7 +350,8 @@ def test_a_try_that_gave_up_loses(study):
     assert "hnet did not train at 0.5 and 1 times" in warned(seen, "tuning", "note")
     edit(cell(study, "hnet", rate=2) / "results.json", finished=False, stopped=True, step=30)
     (cell(study, "hnet", rate=2) / "diverged.json").write_text("{}")
-    assert choice(study, plan, "hnet") is None
+    found = choice(study, "hnet")
+    assert found is not None and found["rate"] is None and found["cell"] is None
     assert "hnet has no learning rate" in warned(told(study), "tuning")
 
 
@@ -350,14 +360,14 @@ def test_a_try_with_skipped_steps_loses(study):
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     rows[58]["train/skipped_in_a_row"] = 1.0
     metrics.write_text("\n".join(map(json.dumps, rows)))
-    found = choice(study, read_study(study), "hnet")
+    found = choice(study, "hnet")
     assert found is not None and found["rate"] != 1
 
 
 def test_no_rate_is_tried(tmp_path):
     found = written(tmp_path, grid=(1,))
     plan = read_study(tmp_path / "study")
-    assert found["tries"] == [] and choice(tmp_path / "study", plan, "hnet") is None
+    assert found["tries"] == [] == tries_of(plan, "hnet")
     assert found["done"]["done"] == found["done"]["cells"] == 18
     assert any("nothing was tuned" in each for each in found["cannot"])
     for each in plan["cells"]:  # as a grid of one rate is planned

@@ -444,10 +444,13 @@ def test_on_paper(study, chromium, tmp_path):
         "addEventListener('beforeprint', () => { window.open_ = "
         "document.querySelectorAll('details:not([open])').length; })"
     )
+    drawn = "return document.querySelector('#budgets svg[tabindex]').getAttribute('viewBox')"
+    before = chromium.js(drawn)
     made = chromium.cdp("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
     assert base64.b64decode(made["data"]).startswith(b"%PDF")
     assert chromium.js("return window.open_") == 0
-    assert chromium.all("details:not([open])")  # and they are closed again
+    # And it is again as it was.
+    assert chromium.all("details:not([open])") and chromium.js(drawn) == before
     # Nothing is wider than the paper, nor does anything scroll there.
     chromium.cdp("Emulation.setDeviceMetricsOverride",
                  width=690, height=1000, deviceScaleFactor=1, mobile=False)  # fmt: skip

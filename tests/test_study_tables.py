@@ -142,6 +142,7 @@ def test_latex_escapes_what_it_reads(whole):
     assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
     assert not re.search(r'[#%_~|<>"`]', re.sub(r"\\label\{.*?\}", "", bare).replace("`", ""))
     assert body.count("\\begin{") == body.count("\\end{")
+    assert "\\textasciicircum{}\\textbackslash{}\\textless{}" in body
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX")

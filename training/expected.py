@@ -30,6 +30,13 @@ SAMPLE = 1 << 18
 ROWS, PLACES = 64, 16
 """At least so many rows, from so many places of an epoch."""
 
+FORESEEN = 0.75
+"""Of the ends that a corpus marks, those that a predictor of them asks for (measured: a few hundred
+steps of pooling-unigram)."""
+SPIKES = 0.25
+"""Share of positions at which a predictor of the model's own entropy asks for ends (measured: a few
+hundred steps of pooling-entropy)."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -63,11 +70,11 @@ def expected_units(config: Config, plan: Plan) -> tuple[float, ...]:
     """Mean units per id at each level, of inner levels too per id of the row: what a run will log
     as ``units/L``.
 
-    Counted in rows of the plan, with the bounds of the model. Rules cut as they do in training,
-    and what learns from marks of the corpus as these say. What is held to a rate is taken to end
-    units at random at that rate (of a script's own route, where it has one): training holds it
-    there, after some steps. What learns from the model's own entropy is held to nothing; it counts
-    at ``stage.rates``, and may turn out otherwise.
+    Counted in rows of the plan, with the bounds of the model. Rules cut as they do in training.
+    What is held to a rate is taken to end units at random at that rate (of a script's own route,
+    where it has one): training holds it there, after some steps. What learns marks of the corpus
+    or the model's own entropy is held to no rate, and counts as it turned out elsewhere
+    (``FORESEEN``, ``SPIKES``): that may be a tenth off.
     """
     # However wide and deep the model is, its units are the same.
     size = {"width": 2, "heads": 1, "encoder_layers": 0, "decoder_layers": 0}
@@ -105,10 +112,13 @@ def _ends(stage: StageConfig, layout: Layout, marks: jax.Array, key: jax.Array) 
     """Where a stage may be expected to ask for ends."""
     if stage.supervision == "none":
         return layout.ends
+    drawn = jax.random.uniform(key, layout.scripts.shape)
     if stage.supervision == "marks":
-        return marks > 0
+        return (marks > 0) & (drawn < FORESEEN)
+    if stage.supervision == "entropy":
+        return drawn < SPIKES
     route = jnp.asarray(routes_of(stage.scripts))[layout.scripts]
-    return jax.random.uniform(key, route.shape) < jnp.asarray(stage.rates)[route]
+    return drawn < jnp.asarray(stage.rates)[route]
 
 
 @functools.lru_cache(maxsize=8)
