@@ -1,6 +1,7 @@
 """What is measured of a cell is what the measures say one by one, and speeds are taken side by
 side."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -21,6 +22,7 @@ from octavo.evaluation.measures import words as words_measure
 from octavo.evaluation.measures.certify import choose
 from octavo.model import flops
 from octavo.run.score import Predictions
+from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.training.trainer import Trainer
 
 pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
@@ -236,4 +238,9 @@ def test_what_is_timed(tiny, trained):
     it = octavo.open_run(trained[0])
     written = [speed._decoding(it, each)() for each in (1.0, 4.0)]
     assert 200 < written[0] <= 256 and 40 < written[1] <= 64
-    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(it.params))
+
+    class Ending(ByteTokenizer):
+        eos_id = ord(" ")
+
+    ending = dataclasses.replace(it, tokenizer=Ending())
+    assert speed._decoding(ending, 4.0)() == written[1]
