@@ -169,7 +169,7 @@ class Job:
         """Its last line."""
         self.log.seek(0)
         lines = [line for line in self.log.read().splitlines() if line.strip()]
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1].removeprefix("error: ") if lines else "it said nothing"
 
 
 class Workers:
@@ -239,7 +239,8 @@ class Workers:
                 self._page()
                 paged = time.monotonic()
             if not self._running and left:
-                names = f"waiting for {len(left)} cells that other processes do"
+                cells = f"{len(left)} cells" if len(left) > 1 else "a cell"
+                names = f"waiting for {cells} that other processes do"
                 if told != names:
                     self._say(names)
                     told = names

@@ -4,6 +4,7 @@ goes on wherever it was killed, on several machines."""
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import shlex
 import shutil
@@ -405,9 +406,11 @@ def test_claims_expire(tmp_path, monkeypatch):
 
 def _start(*words: str) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "ablate.py"), *words]
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
-    )
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": flags},
+    )  # fmt: skip
 
 
 def _until(found, process: subprocess.Popen) -> None:
@@ -437,17 +440,21 @@ def study(corpus, tmp_path_factory):
 
 def test_a_killed_study_is_finished_by_two_processes(study):
     out, said = study
-    planned = json.loads((out / STUDY).read_text())
+    planned, arms = json.loads((out / STUDY).read_text()), set()
     for cell in planned["cells"]:
         folder = out / "runs" / cell["name"]
         starts = list((folder / "tensorboard").iterdir())
         assert len(starts) == 1 + (cell["number"] == 0)
         rows = (folder / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(row)["step"] for row in rows] == list(range(1, 21))
+        if not (folder / "measured.json").exists():  # a try that was not chosen
+            continue
+        arms.add(cell["arm"])
         measured = json.loads((folder / "measured.json").read_text())
         results = json.loads((folder / "results.json").read_text())
         assert measured["certificate"]["proves"]
         assert measured["bits_per_byte"] == pytest.approx(results["heldout/bits_per_byte"])
+    assert arms == {"flat", "bpe"}
     for name in ("index.html", "table.md", "table.csv", "table.tex", "results.parquet"):
         assert (out / name).stat().st_size
     assert not list((out / "claims").iterdir())
@@ -504,3 +511,63 @@ def test_runs_that_are_there(study, trained, corpus, tmp_path):
     done = run("ablate.py", *runs, "--data", corpus, "--out", str(tmp_path / "mine"))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "mine" / "index.html").is_file()
+
+
+def _copy(run, folder, **over) -> str:
+    """A run like another; over: of its results."""
+    shutil.copytree(run, folder)
+    told = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(told | over))
+    return str(folder)
+
+
+def test_runs_that_are_there_are_told_apart(trained, tmp_path):
+    """By their folders: none is named twice, and none is taken for another of the same name."""
+    a = _copy(trained[0], tmp_path / "x" / "run")
+    b = _copy(trained[0], tmp_path / "y" / "run", seconds=1.0)
+    strange = _copy(trained[0], tmp_path / "a <b>[c]")
+    _, made, _ = existing.plan(Arguments(arms=(a, b, strange), out=str(tmp_path / "o")))
+    names = [cell.name for cell in made.cells]
+    assert len(set(names)) == 3 and not any(set(" <>[]/") & set(name) for name in names)
+    with pytest.raises(ConfigError, match="is named twice"):
+        existing.plan(Arguments(arms=(a, f"{tmp_path}/y/../x/run/"), out="x"))
+    with pytest.raises(ConfigError, match="what can be unequal is"):
+        existing.plan(Arguments(arms=(a,), out="x", allow=("all",)))
+    for wrong in (None, "3", 0, math.nan):
+        shutil.rmtree(tmp_path / "z", ignore_errors=True)
+        with pytest.raises(ConfigError, match="has no flops_useful"):
+            run = _copy(trained[0], tmp_path / "z", flops_useful=wrong)
+            existing.plan(Arguments(arms=(run,), out="x"))
+    # What was measured of a run is not taken for that of another, or of the same that went on.
+    place, made, _ = existing.plan(Arguments(arms=(a,), out=str(tmp_path / "o")))
+    existing.keep_files(place, made)
+    measured = tmp_path / "o" / "runs" / "run" / "measured.json"
+    measured.write_text("{}")
+    existing.keep_files(place, made)
+    assert measured.exists()
+    place, made, _ = existing.plan(Arguments(arms=(b,), out=str(tmp_path / "o")))
+    existing.keep_files(place, made)
+    assert not measured.exists()
+
+
+def test_runs_that_are_there_take_no_trained_study(planned, trained, tmp_path):
+    place = Place(str(tmp_path))
+    place.write(STUDY, planned[2].to_json())
+    with pytest.raises(ConfigError, match="holds a study of runs that it trained"):
+        existing.plan(Arguments(arms=(str(trained[0]),), out=str(tmp_path)))
+
+
+def test_other_rows_are_another_arm(trained, tmp_path):
+    """Not another seed of the same: their mean would be one of what is unequal."""
+    run = tmp_path / "run"
+    _copy(trained[0], run)
+    config = json.loads((run / "config.json").read_text())
+    config["train"]["seed"] += 1
+    (run / "config.json").write_text(json.dumps(config))
+    both = (str(trained[0]), str(run))
+    _, made, _ = existing.plan(Arguments(arms=both, out="x"))
+    assert len({cell.arm for cell in made.cells}) == 1
+    config["data"]["packing"] = "best_fit"
+    (run / "config.json").write_text(json.dumps(config))
+    _, made, _ = existing.plan(Arguments(arms=both, out="x"))
+    assert len({cell.arm for cell in made.cells}) == 2
