@@ -274,7 +274,7 @@ def _check_names(cells: list[Cell]) -> None:
             raise ConfigError(
                 f"two cells are called {cell.name}: "
                 + (
-                    f"give {two[1]} another name, as \"other={two[1].split()[0]} ...\"."
+                    f'give {two[1]} another name, as "other={two[1].split()[0]} ...".'
                     if len(two) > 1
                     else "budgets and rates that differ by less than a millionth are one."
                 )

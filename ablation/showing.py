@@ -125,7 +125,7 @@ def write_page(place: Place) -> list[str]:
         found = analysis.summary(here)
         with place.folder("") as out:
             page.write(out, found)
-            tables.write(out, found)
+            tables.write(out, found, here)
     if not found["points"]:
         return ["nothing to show yet"]
     loud = [one["text"] for one in found["warnings"] if one["level"] == "loud"]

@@ -216,7 +216,9 @@ def _with_file(arguments: Arguments) -> tuple[Arguments, list[dict]]:
         found = tomllib.loads(read_file(file, "the study").decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{file} is no TOML: {error}.") from error
-    if twice := next((name for name in found if "-" in name and name.replace("-", "_") in found), 0):
+    if twice := next(
+        (name for name in found if "-" in name and name.replace("-", "_") in found), 0
+    ):
         raise ConfigError(f"{file}: {twice} is there twice, with and without dashes.")
     found = {name.replace("-", "_"): value for name, value in found.items()}
     known = {field.name for field in fields(Arguments)} - {"jobs", "cell", "print_commands"}

@@ -17,13 +17,14 @@ MARKDOWN, CSV, LATEX, PARQUET = "table.md", "table.csv", "table.tex", "results.p
 PROVEN, UNPROVEN = "proven", "NOT PROVEN"
 
 
-def write(out: Path, summary: dict[str, Any]) -> None:
-    """Write ``table.md``, ``table.csv``, ``table.tex`` and ``results.parquet``, each whole or not
-    at all. What Parquet has of each document is read from the runs in ``out``. Raises OSError."""
+def write(out: Path, summary: dict[str, Any], study: Path) -> None:
+    """Write ``table.md``, ``table.csv``, ``table.tex`` and ``results.parquet`` to ``out``, each
+    whole or not at all. study: the folder in which what Parquet has of each document is read.
+    Raises OSError."""
     files.write(out / MARKDOWN, markdown(summary))
     files.write(out / CSV, comma_separated(summary))
     files.write(out / LATEX, latex(summary))
-    files.write(out / PARQUET, parquet(summary, read_cells(out, read_study(out))))
+    files.write(out / PARQUET, parquet(summary, read_cells(study, read_study(study))))
 
 
 # For people.

@@ -151,7 +151,7 @@ def told(out: Path) -> dict:
     for text in (*found["answer"], *found["cannot"], *warnings):
         assert re.fullmatch(r"[A-Za-z0-9(].*[^.,;: ]\.", text), text
         assert not re.search(r"  | [,.;:]|[,;:][,;:.]|\.\.|None|nan|\b1 (cell|seed|pair)s", text)
-    tables.write(out, found)
+    tables.write(out, found, out)
     return found
 
 

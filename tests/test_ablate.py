@@ -24,7 +24,8 @@ from octavo.ablation import corpora, existing
 from octavo.ablation.claims import Claims
 from octavo.ablation.place import STUDY, Place
 from octavo.ablation.plan import Planned, continued, plan
-from octavo.ablation.running import do, progress
+from octavo.ablation.running import do
+from octavo.ablation.showing import write_page
 from octavo.ablation.study import Arguments, Study, asked_of
 from octavo.cli import RunError
 from octavo.configs.checks import ConfigError
@@ -34,6 +35,7 @@ from octavo.process import Preempted
 from octavo.run.directory import DIVERGED
 from octavo.settings import parse_config
 from octavo.tokenizers.bytes import ByteTokenizer
+from studies import write_study
 
 TINY = (
     "--model.width 32 --model.layers 2 --model.heads 2 --data.length 64 --data.batch-size 8 "
@@ -278,8 +280,10 @@ def test_unequal_text_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="was made of other text"):
         corpora.made([other], bpe, corpora.Wanted("bpe:300", None))
     # So is the same text in another mixture.
-    mixed = (f"a=flat {TINY} --data.source {whole}:1,{whole}:1", f"b=flat {TINY} --data.source "
-             f"{whole}:9,{whole}:1")
+    mixed = (
+        f"a=flat {TINY} --data.source {whole}:1,{whole}:1",
+        f"b=flat {TINY} --data.source {whole}:9,{whole}:1",
+    )
     with pytest.raises(ConfigError, match=r"in shares of 0\.9:0\.1"):
         plan(asked(*mixed), Place(str(tmp_path / "x")))
     # The same documents in other ids are the same text.
@@ -571,3 +575,17 @@ def test_other_rows_are_another_arm(trained, tmp_path):
     (run / "config.json").write_text(json.dumps(config))
     _, made, _ = existing.plan(Arguments(arms=both, out="x"))
     assert len({cell.arm for cell in made.cells}) == 2
+
+
+def test_the_page_of_a_study_on_other_storage(tmp_path):
+    write_study(tmp_path / "here", seeds=2, budgets=(2e12,))
+    storage.put("memory://studies/x", names_in(tmp_path / "here"), tmp_path / "here")
+    said = write_page(Place("memory://studies/x"))
+    assert "page       memory://studies/x/index.html" in said
+    there = storage.listed("memory://studies/x")
+    for name in ("index.html", "table.md", "table.csv", "table.tex", "results.parquet"):
+        assert there[name]
+
+
+def names_in(folder) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]

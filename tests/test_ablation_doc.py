@@ -27,7 +27,7 @@ def test_statistics_again(tmp_path, monkeypatch):
     effects = {"hnet": -0.12, "hat": 0.004}
     write_study(out, ("flat", "hnet", "hat"), (1e12, 3e12), seeds=3, effects=effects, spread=0.004)
     found = summary(out)
-    tables.write(out, found)
+    tables.write(out, found, out)
     names: dict = {}
     exec(block("python"), names)
     seen = set()

@@ -85,7 +85,7 @@ def test_parquet_has_what_a_bootstrap_takes(whole, tmp_path):
     """Another's computation, of the one file."""
     found = summary(whole)
     out = Path(shutil.copytree(whole, tmp_path / "out"))
-    tables.write(out, found)
+    tables.write(out, found, out)
     table = pyarrow.parquet.read_table(out / "results.parquet")
     rows = table.to_pylist()
     assert len(rows) == len(found["cells"]) == 24
@@ -159,7 +159,7 @@ def test_latex_compiles(whole, tmp_path):
 
 def test_tables_are_whole_or_not_there(study, monkeypatch):
     found = summary(study)
-    tables.write(study, found)
+    tables.write(study, found, study)
     before = {path.name: path.read_bytes() for path in study.iterdir() if path.is_file()}
 
     def fails(*_):
@@ -167,5 +167,5 @@ def test_tables_are_whole_or_not_there(study, monkeypatch):
 
     monkeypatch.setattr(tables.files, "write", fails)
     with pytest.raises(OSError):
-        tables.write(study, found)
+        tables.write(study, found, study)
     assert before == {path.name: path.read_bytes() for path in study.iterdir() if path.is_file()}
