@@ -29,9 +29,7 @@ class Place:
         self.out = out.rstrip("/") or out
         self.remote = is_url(out)
         if "::" in out:
-            raise ConfigError(
-                f"--out {out}: name a folder without ::, which has a meaning in URLs."
-            )
+            raise ConfigError(f"--out {out}: name a folder without ::, which URLs chain by.")
         if self.remote:
             storage.check(out, "--out")
         elif Path(out).exists() and not Path(out).is_dir():

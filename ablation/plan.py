@@ -383,8 +383,10 @@ def continued(planned: Planned, place: Place) -> Planned:
     index = {_value(v): i for i, v in enumerate(planned.about["budget"]["values"])}
     values = before.about["budget"]["values"]
     old = [
-        replace(c, budget=index[_value(values[c.budget])]) for c in before.cells if c.name in budgets
-    ]  # fmt: skip
+        replace(cell, budget=index[_value(values[cell.budget])])
+        for cell in before.cells
+        if cell.name in budgets
+    ]
     new = [cell for cell in planned.cells if cell.name not in kept]
     cells = tuple(replace(cell, number=i) for i, cell in enumerate((*old, *new)))
     return replace(planned, cells=cells)

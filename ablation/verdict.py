@@ -289,8 +289,9 @@ def _limits(summary: dict[str, Any]) -> Iterator[str]:
         size = max((p["bytes"] for p in points if p["bytes"]), default=0)
         yield (
             f"What holds at larger scale: the largest run spends {short(flops)} useful FLOPs on "
-            f"{human(size)}B of text, with {human(parameters).rstrip()} parameters; published "
-            f"comparisons begin at about {short(PUBLISHED)}, {_times(PUBLISHED / flops)} times as much"
+            f"{human(size)}B of text, with {human(parameters).rstrip()} parameters; "
+            f"published comparisons begin at about {short(PUBLISHED)}, "
+            f"{_times(PUBLISHED / flops)} times as much"
         )
     labels = list(dict.fromkeys(label for point in points for label in point["by_label"]))
     script = list(dict.fromkeys(script for point in points for script in point["by_script"]))
