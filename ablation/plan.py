@@ -1,5 +1,6 @@
 """The cells of a study: which run each of them is, and what it will cost."""
 
+import contextlib
 import dataclasses
 import math
 import shlex
@@ -201,30 +202,42 @@ def _sizes(arm: Arm, config: Config, source: str, study: Study) -> tuple[str | N
     plan = plan_of(config)
     vocabulary = vocabulary_of(source, config.model)
 
-    def spent(parameters: int) -> float:
-        model = resized(config.model, parameters, vocabulary)
-        return cost_of(replace(config, model=model), plan).infer_useful
+    tried: dict[int, float] = {}
 
-    start = cost_of(config, plan)
-    low = high = start.parameters
-    for _ in range(40):
-        if spent(low) <= target:
-            break
+    def misses(parameters: int) -> float | None:
+        """By how much of the target; None if there is no such model."""
+        with contextlib.suppress(ConfigError):
+            model = resized(config.model, parameters, vocabulary)
+            found = cost_of(replace(config, model=model), plan).infer_useful
+            tried[parameters] = found
+            return found / target - 1
+        return None
+
+    own = low = high = cost_of(config, plan).parameters
+    while (miss := misses(low)) is not None and miss > 0:
         low = int(low / 1.5)
-    for _ in range(40):
-        if spent(high) >= target:
-            break
+    while (miss := misses(high)) is not None and miss < 0:
         high = int(high * 1.5)
-    best = min((low, high), key=lambda n: abs(spent(n) - target))
     for _ in range(12):
         middle = round(math.sqrt(low * high))
-        found = spent(middle)
-        best = min((best, middle), key=lambda n: abs(spent(n) - target))
-        low, high = (middle, high) if found < target else (low, middle)
-    if abs(spent(best) / target - 1) > CLOSE:
+        miss = misses(middle)
+        if miss is None:  # too small, or too large
+            miss = middle - own
+        low, high = (middle, high) if miss < 0 else (low, middle)
+    best = min(tried, key=lambda n: abs(tried[n] - target), default=None)
+    if best is None or abs(tried[best] / target - 1) > CLOSE:
+        around = [
+            pick(found)
+            for pick, found in (
+                (max, [x for x in tried.values() if x < target]),
+                (min, [x for x in tried.values() if x >= target]),
+            )
+            if found
+        ]
+        nearest = f"; the nearest are {' and '.join(f'{x:.4g}' for x in around)}" if around else ""
         raise ConfigError(
             f"{arm.name} does not come within {CLOSE:.0%} of {target:g} FLOPs per byte by its "
-            f"width and depth; the nearest are {spent(best):.4g}."
+            f"width and depth{nearest}."
         )
     return (str(best),)
 

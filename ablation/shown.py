@@ -52,12 +52,21 @@ def cell_json(cell: Cell, chosen: bool, settings: dict[str, Any]) -> dict[str, A
     certificate, collapsed = cell.measured.get("certificate"), cell.measured.get("collapsed")
     return cell.planned | {
         "status": cell.status, "why": cell.why, "chosen": chosen,
-        "learning_rate": cell.learning_rate, "settings": settings,
+        "learning_rate": cell.learning_rate, "settings": settings, "command": _command(cell),
         "results": _results(cell.results),
         "certificate": _certificate(certificate) if isinstance(certificate, dict) else None,
         "unproven": cell.unproven if cell.measured else None,
         "collapsed": str(collapsed) if collapsed else None,
     }  # fmt: skip
+
+
+def _command(cell: Cell) -> str | None:
+    """What makes the run anew: with the learning rate that was chosen, which no plan knows."""
+    command = cell.planned.get("command")
+    known = cell.planned.get("rate") is not None or cell.learning_rate is None
+    if known or not str(command).startswith("python train.py "):  # or of a run that was there
+        return command
+    return f"{command} --optimizer.learning-rate {cell.learning_rate!r}"
 
 
 def _results(results: dict[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Arguments:
     """Budgets: steps of each run."""
     counted: Literal["useful", "paid"] | None = None
     """FLOPs of units that exist (useful, the default), or of all that rows have room for (paid)."""
-    inference_flops: Annotated[float | None, Range(1)] = None
+    inference_flops: Annotated[float | None, Range(1, 10**15)] = None
     """Scale every arm so that predicting a byte costs so many FLOPs (useful), within 5%."""
     seeds: Annotated[int | None, Range(1, 1000)] = None
     """Runs of each arm at each budget. None: 3."""

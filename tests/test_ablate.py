@@ -20,7 +20,7 @@ import pytest
 
 from helpers import ROOT, run
 from octavo import ablate, process, storage
-from octavo.ablation import corpora, existing
+from octavo.ablation import corpora, existing, results, shown
 from octavo.ablation.claims import Claims
 from octavo.ablation.place import STUDY, Place
 from octavo.ablation.plan import Planned, continued, plan
@@ -29,6 +29,7 @@ from octavo.ablation.showing import write_page
 from octavo.ablation.study import Arguments, Study, asked_of
 from octavo.cli import RunError
 from octavo.configs.checks import ConfigError
+from octavo.configs.schema import to_json
 from octavo.data.prepare import prepare
 from octavo.data.sources import find_units
 from octavo.process import Preempted
@@ -228,6 +229,23 @@ def test_a_cell_is_the_run_of_its_command(planned, tmp_path):
     config = made.config(cell, 2.0, "RUN")
     kept = dataclasses.replace(again.train, keep_checkpoints=config.train.keep_checkpoints)
     assert dataclasses.replace(again, train=kept) == config
+
+
+def test_a_chosen_learning_rate_is_in_the_command_that_is_shown(planned):
+    """That of the plan does not know it."""
+    _, _, made = planned
+    for rate, tried in ((None, False), (2.0, True)):
+        cell = next(cell for cell in made.cells if cell.rate == rate and cell.arm == "flat")
+        config = to_json(made.config(cell, 2.0, "RUN"))
+        it = results.Cell(dataclasses.asdict(cell), Path("x"), Path("x"), "done", config=config)
+        words = shlex.split(shown.cell_json(it, True, {})["command"])[2:]
+        again = parse_config("train.py", "", [*words, "--workdir", "RUN"])
+        assert again.optimizer == made.config(cell, 2.0, "RUN").optimizer, tried
+
+
+def test_sizes_that_there_are_none_of(corpus):
+    with pytest.raises(ConfigError, match="a does not come within 5% of .* the nearest are"):
+        plan(asked(f"a=flat {TINY}", inference_flops=1.0, data=(corpus,)), Place("x"))
 
 
 def test_an_extended_study_keeps_its_cells(planned):
