@@ -73,7 +73,7 @@ def plan(arguments: Arguments) -> tuple[Place, Planned, dict[str, Any]]:
         for run in mine:
             about = run.results
             cells.append(Cell(
-                len(cells), run.name, arm, None, 0, int(run.config.train.seed), None,
+                len(cells), run.name, arm, None, 0, int(run.config.train.seed), 1.0,
                 int(about["step"]), about["bytes"], about["flops_useful"], about["flops"],
                 about["parameters"], about.get("command", ""),
             ))  # fmt: skip

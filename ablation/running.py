@@ -348,7 +348,8 @@ def check_failed(failed: dict[str, str]) -> None:
     """Raise RunError if cells failed."""
     if failed:
         name, why = next(iter(failed.items()))
+        why = why.rstrip(".")
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
         raise RunError(
-            f"{name} failed{more}: {why} The same command tries them again; what is done is kept."
+            f"{name} failed{more}: {why}. The same command tries them again; what is done is kept."
         )
