@@ -27,7 +27,7 @@ width of 128 and 1e-3 at 768, as the presets have it."""
 WARMUP = 10
 """Warm-up is a tenth of the steps, where the preset's is longer."""
 LEAST_STEPS = 20
-CLOSE = 0.05
+CLOSE = 0.1
 """How far the FLOPs per byte of an arm may be from those it is scaled to."""
 RULE = (
     "Each arm trains at every multiple of its own learning rate at the smallest budget, with seed "
@@ -401,8 +401,9 @@ def continued(planned: Planned, place: Place) -> Planned:
         if cell.name in budgets
     ]
     new = [cell for cell in planned.cells if cell.name not in kept]
-    cells = tuple(replace(cell, number=i) for i, cell in enumerate((*old, *new)))
-    return replace(planned, cells=cells)
+    after = 1 + max(cell.number for cell in before.cells)
+    new = [replace(cell, number=after + i) for i, cell in enumerate(new)]
+    return replace(planned, cells=(*old, *new))
 
 
 def _difference(name: str, old: Any, new: Any) -> str:

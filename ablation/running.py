@@ -98,9 +98,10 @@ def do(place: Place, planned: Planned, chosen: int, train: Callable[[Config], di
 
     Raises ConfigError if there is no such cell, Preempted if another process does it or its
     learning rate is not chosen yet, RunError if it never will be; and what ``train`` raises."""
-    if not 0 <= chosen < len(planned.cells):
-        raise ConfigError(f"--cell {chosen}: the study has cells 0 to {len(planned.cells) - 1}.")
-    cell = planned.cells[chosen]
+    by_number = {cell.number: cell for cell in planned.cells}
+    if chosen not in by_number:
+        raise ConfigError(f"--cell {chosen}: the study has cells 0 to {max(by_number)}.")
+    cell = by_number[chosen]
     claims = Claims(place.out)
     if other := claims.held(cell.name):
         raise Preempted(f"cell {chosen}, {cell.name}, is being done by {other}")
@@ -351,5 +352,6 @@ def check_failed(failed: dict[str, str]) -> None:
         why = why.rstrip(".")
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
         raise RunError(
-            f"{name} failed{more}: {why}. The same command tries them again; what is done is kept."
+            f"{name} failed{more}: {why}. The same command tries again what did not give up; "
+            "what is done is kept."
         )

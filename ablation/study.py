@@ -67,7 +67,7 @@ class Arguments:
     counted: Literal["useful", "paid"] | None = None
     """FLOPs of units that exist (useful, the default), or of all that rows have room for (paid)."""
     inference_flops: Annotated[float | None, Range(1, 10**15)] = None
-    """Scale every arm so that predicting a byte costs so many FLOPs (useful), within 5%."""
+    """Scale every arm so that predicting a byte costs so many FLOPs (useful), within 10%."""
     seeds: Annotated[int | None, Range(1, 1000)] = None
     """Runs of each arm at each budget. None: 3."""
     rates: Annotated[str | None, tyro.conf.arg(metavar="X,Y,Z")] = None

@@ -259,6 +259,13 @@ def test_an_extended_study_keeps_its_cells(planned):
         assert cell.number == old.number and cell.steps == old.steps
         assert more.budgets[cell.budget] == study.budgets[old.budget]
     assert len(longer.cells) == len(made.cells) + 2 * 2 + 2 * 3
+    # What is not asked for any more leaves its numbers to nobody.
+    fewer = dataclasses.replace(more, arms=(study.arms[0],))
+    left = continued(plan(fewer, place)[0], place)
+    assert all(
+        cell.number == before[cell.name].number for cell in left.cells if cell.name in before
+    )
+    assert len({cell.number for cell in left.cells}) == len(left.cells) < len(longer.cells)
     changed = dataclasses.replace(study.arms[0], asked=study.arms[0].asked + " --train.z-loss 1")
     other = dataclasses.replace(study, arms=(changed, study.arms[1]))
     with pytest.raises(ConfigError, match="flat has other settings: train.z_loss 0.0, asked for 1"):
