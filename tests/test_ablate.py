@@ -38,6 +38,8 @@ from octavo.settings import parse_config
 from octavo.tokenizers.bytes import ByteTokenizer
 from studies import write_study
 
+pytestmark = pytest.mark.xdist_group("ablate")  # what is planned and done is shared
+
 TINY = (
     "--model.width 32 --model.layers 2 --model.heads 2 --data.length 64 --data.batch-size 8 "
     "--optimizer.warmup-steps 4"

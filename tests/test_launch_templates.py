@@ -4,7 +4,6 @@ The schedulers are stand-ins that write down how they were called."""
 import dataclasses
 import re
 import subprocess
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -13,6 +12,7 @@ from helpers import ROOT
 from octavo.ablation import showing
 from octavo.ablation.place import Place
 from octavo.ablation.plan import Cell, Planned
+from octavo.ablation.running import Progress
 from octavo.ablation.study import Arguments
 
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
@@ -39,16 +39,17 @@ def ran(folder, script, *arguments):
 
 
 def cell(number, rate):
-    return Cell(number, f"flat-{number}", "flat", None, 0, 0, rate, 9, 9.0, 9.0, 9.0, 9, "")
+    tried = rate is not None
+    return Cell(number, f"flat-{number}", "flat", None, 0, 0, rate, 9, 9.0, 9.0, 9.0, 9, "", tried)
 
 
 def commands(out, done=()):
     """What ``--print-commands`` says of a study of two tries and two other cells."""
     cells = tuple(cell(number, rate) for number, rate in enumerate((0.5, 1, None, None)))
     place, planned = Place(out), Planned({}, cells, {})
-    found = {c.name: SimpleNamespace(status="done" if c.number in done else "") for c in cells}
+    found = Progress(done={c.name for c in cells if c.number in done})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(showing, "cells_of", lambda place, planned: found)
+        patch.setattr(showing, "progress", lambda place, planned: found)
         return "\n".join(("study      a plan --cell 99", *showing.commands(planned, place)))
 
 

@@ -213,7 +213,7 @@ def test_any_files(whole, tmp_path):
                 continue
         found = summary(out)
         assert found["points"]
-        tables.write(out, json.loads(json.dumps(found, allow_nan=False)))
+        tables.write(out, json.loads(json.dumps(found, allow_nan=False)), out)
 
 
 def spoilt(value, rng: random.Random, top: bool = True):
