@@ -8,19 +8,13 @@ else of Octavo sees a folder of this machine, and ``files.shown`` names it by it
 
 import concurrent.futures
 import contextlib
-import dataclasses
-import datetime
 import errno
 import hashlib
-import json
 import logging
 import os
 import re
 import shutil
-import socket
-import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -71,7 +65,7 @@ def check(url: str, flag: str = "") -> None:
 
     def ask() -> None:
         try:
-            fs, path = _opened(url)
+            fs, path = opened(url)
             with contextlib.suppress(FileNotFoundError):  # the folder: made by what is put there
                 fs.ls(path)
                 outcome.append(None)
@@ -99,7 +93,7 @@ def check(url: str, flag: str = "") -> None:
     ) from error
 
 
-def _opened(url: str) -> tuple[Any, str]:
+def opened(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path there. Raises ConfigError if there is none for it."""
     import fsspec  # here: commands that name no URL start without it
 
@@ -128,7 +122,7 @@ def _reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _at(url: str) -> Iterator[None]:
+def at(url: str) -> Iterator[None]:
     """What libraries raise becomes an OSError that names the URL."""
     try:
         yield
@@ -148,8 +142,8 @@ def _at(url: str) -> Iterator[None]:
 
 def read(url: str) -> bytes:
     """All of an object. Raises OSError that names it."""
-    with _at(url):
-        fs, path = _opened(url)
+    with at(url):
+        fs, path = opened(url)
         return fs.cat_file(path)
 
 
@@ -160,8 +154,8 @@ def write(path: str | Path, data: bytes | str) -> None:
         return
     url = str(path)
     data = data.encode() if isinstance(data, str) else data
-    with _at(url):
-        fs, name = _opened(url)
+    with at(url):
+        fs, name = opened(url)
         _in_place(fs, name, lambda name: fs.pipe_file(name, data))
 
 
@@ -184,8 +178,8 @@ def _in_place(fs, path: str, put: Callable[[str], Any]) -> None:
 def found(url: str) -> dict[str, dict]:
     """What a store says of each object below a URL, ``size`` and more, by name; of an object that
     the URL itself names, as "". Nothing if there is no such folder. Raises OSError."""
-    with _at(url):
-        fs, root = _opened(url)
+    with at(url):
+        fs, root = opened(url)
         try:
             about = fs.find(root, detail=True)
         except FileNotFoundError:
@@ -223,8 +217,8 @@ def fetch(url: str, sizes: dict[str, int], folder: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
         try:
-            with _at(where):
-                fs, path = _opened(where)
+            with at(where):
+                fs, path = opened(where)
                 fs.get_file(path, str(partial))
                 if (got := partial.stat().st_size) != sizes[name]:
                     raise OSError(errno.EIO, f"{got:,} of {sizes[name]:,} bytes came")
@@ -239,8 +233,8 @@ def put(url: str, names: Iterable[str], folder: Path) -> None:
     """Files below a folder to objects below a URL, each whole or absent. Raises OSError."""
 
     def one(name: str) -> None:
-        with _at(f"{url}/{name}"):
-            fs, path = _opened(f"{url}/{name}")
+        with at(f"{url}/{name}"):
+            fs, path = opened(f"{url}/{name}")
             _in_place(fs, path, lambda path: fs.put_file(str(folder / name), path))
 
     _each(one, names)
@@ -251,8 +245,8 @@ def remove(url: str, names: Iterable[str] = ("",)) -> None:
 
     def one(name: str) -> None:
         where = f"{url}/{name}".rstrip("/")
-        with contextlib.suppress(FileNotFoundError), _at(where):
-            fs, path = _opened(where)
+        with contextlib.suppress(FileNotFoundError), at(where):
+            fs, path = opened(where)
             fs.rm_file(path)
 
     _each(one, names)
@@ -379,159 +373,3 @@ def _clear_dead() -> None:
         owner = folder.name.partition("-")[0]
         if owner.isdigit() and not process.alive(int(owner)):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@dataclasses.dataclass
-class Holder:
-    """What the object of a lock says."""
-
-    host: str
-    process: int
-    since: str
-    command: list[str]
-    token: str
-    seen: float
-    """Seconds since 1970 by the holder's clock when it was last renewed."""
-
-
-class InUse(ConfigError):
-    """Somebody else owns it, who lives."""
-
-
-class Lock:
-    """Who holds it alone writes below a URL: an object that its holder renews.
-
-    A holder that was killed renews it no more: who comes next on the same machine sees that its
-    process is gone; on another, waits for ``PATIENCE`` of its beats. Raises ConfigError with the
-    holder's name if there is one that lives.
-    """
-
-    BEAT_SECONDS = 10.0
-    PATIENCE = 4
-
-    def __init__(self, url: str):
-        self.url = url
-        since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        token = uuid.uuid4().hex
-        self.mine = Holder(socket.gethostname(), os.getpid(), since, sys.argv, token, time.time())
-        self._over = threading.Event()
-        self.lost: str | None = None
-        """Who took it over, if somebody did."""
-
-    def __enter__(self) -> "Lock":
-        self._take()
-        self._thread = threading.Thread(target=self._renew, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._over.set()
-        self._thread.join()
-        if self.lost is None:
-            with contextlib.suppress(OSError):  # who comes next waits a little
-                remove(self.url)
-
-    def _take(self) -> None:
-        for _ in range(100):
-            if self._create():
-                return
-            if (found := self.holder()) is None:
-                continue  # it was given back just now
-            if not self._dead(found):
-                raise in_use(self.url.rpartition("/")[0], _told(found))
-            process.warn(f"{self.url}: taken over; {_told(found)}, but that is gone.")
-            if (now := self.holder()) is not None and now.token == found.token:
-                remove(self.url)
-        raise InUse(f"{self.url} cannot be taken: others take it at the same time.")
-
-    def _create(self) -> bool:
-        """False: there is one. Stores that can, decide between two who come at once."""
-        with contextlib.suppress(FileExistsError), _at(self.url):
-            fs, path = _opened(self.url)
-            if not fs.async_impl:
-                fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            if "file" in fs.protocol:  # fsspec would look first, and then write
-                files.create(path, self._text())
-                return True
-            try:
-                fs.pipe_file(path, self._text(), mode="create")
-            except FileExistsError:
-                raise
-            except Exception:  # not every store, nor every library, knows of it
-                if fs.exists(path):
-                    return False
-                fs.pipe_file(path, self._text())
-                process.warn(
-                    f"{self.url}: this storage cannot decide between two who come at once; see to "
-                    "it that no other training begins there."
-                )
-            return True
-        return False
-
-    def _text(self) -> bytes:
-        return files.json_text(dataclasses.asdict(self.mine)).encode()
-
-    def holder(self) -> Holder | None:
-        """Who holds it by what it says, alive or not. Raises OSError."""
-        try:
-            return Holder(**json.loads(read(self.url)))
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError):
-            return Holder("another machine", 0, "some time", [], "", 0.0)
-
-    def _dead(self, found: Holder) -> bool:
-        """Whether the holder is gone; waits, on another machine, until it has renewed the lock, or
-        should have."""
-        patience = self.PATIENCE * self.BEAT_SECONDS
-        if found.host == socket.gethostname():  # the same clock, and processes that can be seen
-            return time.time() - found.seen > patience or not process.alive(found.process)
-        process.warn(
-            f"{self.url}: {_told(found)}; waiting {patience:g} seconds to see whether it is still "
-            "alive."
-        )
-        until = time.monotonic() + patience
-        while time.monotonic() < until:
-            time.sleep(min(1.0, self.BEAT_SECONDS))
-            now = self.holder()
-            if now is None:
-                return True
-            if (now.token, now.seen) != (found.token, found.seen):
-                return False
-        return True
-
-    def _renew(self) -> None:
-        while not self._over.wait(self.BEAT_SECONDS):
-            with contextlib.suppress(OSError):  # the next beat may come through
-                now = self.holder()
-                if now is None or now.token != self.mine.token:
-                    self.lost = "nobody" if now is None else _told(now)
-                    return
-                self.mine.seen = time.time()
-                write(self.url, self._text())
-
-    def check(self) -> None:
-        """Raise OSError if somebody else took it over: this process was taken for dead."""
-        found = self.holder()
-        if found is None or found.token != self.mine.token:
-            self.lost = self.lost or ("nobody" if found is None else _told(found))
-            raise OSError(
-                errno.EBUSY, f"the lock is not this process's any more ({self.lost})", self.url
-            )
-
-
-def _told(holder: Holder) -> str:
-    return told(holder.process, holder.host, holder.since)
-
-
-def told(number: int, host: str, since: str) -> str:
-    """Who holds a run."""
-    return f"process {number} on {host} trains there since {since}"
-
-
-def in_use(place: str | Path, holder: str) -> InUse:
-    """The refusal of a run that somebody else owns."""
-    return InUse(
-        f"{place} is in use: {holder}. One training owns a run at a time: stop that one, or choose "
-        "another --workdir."
-    )

@@ -2,11 +2,10 @@
 Studies on one machine, on several that share a folder, and on object storage are all the same."""
 
 import os
-import socket
 import time
 
-from octavo import process, storage
-from octavo.storage import Lock
+from octavo import storage
+from octavo.locks import Lock
 
 
 class Claims:
@@ -29,13 +28,11 @@ class Claims:
         if found is None:
             return None
         told = f"process {found.process} on {found.host} since {found.since}"
-        patience = Lock.PATIENCE * Lock.BEAT_SECONDS
-        if found.host == socket.gethostname():
-            gone = time.time() - found.seen > patience or not process.alive(found.process)
+        if (gone := lock.gone(found)) is not None:
             return None if gone else told
         says, now = (found.token, found.seen), time.monotonic()
         before = self._seen.get(name)
         if before is None or before[0] != says:
             self._seen[name] = says, now
             return told
-        return told if now - before[1] < patience else None
+        return told if now - before[1] < lock.patience() else None

@@ -26,8 +26,8 @@ from octavo.data.pipeline import folders_of, parse_source
 from octavo.data.shards import Corpus
 from octavo.data.stdlib import embedded_corpus
 from octavo.evaluation.measures.words import frequencies
-from octavo.model.check import ends_at_marks, reads_marks
-from octavo.model.units.segmenters import segmenter
+from octavo.locks import InUse
+from octavo.model.check import ends_at_marks, reads_marks, reads_unit_marks
 from octavo.run.marks import commands_for
 from octavo.tokenizers.unicode.scripts import main_script
 
@@ -71,7 +71,7 @@ def source_of(arm: Arm, model: ModelConfig, study: Study, out: str) -> str | Non
         )
     if reads_marks(model):
         marks = SUBWORDS
-    of_words = bool(model.stages) and segmenter(model.stages[0].segmenter).reads_unit_marks
+    of_words = reads_unit_marks(model)
     wanted = Wanted(arm.tokenizer or ("words" if of_words else "bytes"), marks)
     base = _base(study, out)
     if wanted == Wanted("bytes", None) and _of_bytes(base):
@@ -134,7 +134,7 @@ def _alone(folder: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         while True:
             if (other := claims.held(name)) is None:
-                with contextlib.suppress(storage.InUse):
+                with contextlib.suppress(InUse):
                     stack.enter_context(claims.of(name))
                     break
             elif not told:
@@ -273,3 +273,12 @@ def text_json(source: str, most: int) -> dict[str, Any]:
         "documents": documents,
         "words": words,
     }
+
+
+def told(text: dict[str, Any]) -> dict[str, Any]:
+    """What study.json says of the text that text.json is of."""
+    documents = text["documents"]
+    return {
+        "source": text["source"], "documents": len(documents),
+        "bytes": sum(one["bytes"] for one in documents), "fingerprint": text["fingerprint"],
+    }  # fmt: skip

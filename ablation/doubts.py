@@ -9,7 +9,7 @@ from typing import Any
 from scipy.special import fdtri
 
 from octavo.ablation.verdict import decisive, sentence
-from octavo.ablation.words import budget_value, counted, listed, short, verb, within
+from octavo.ablation.words import budget_value, counted, listed, point_name, short, verb, within
 from octavo.evaluation.curves import HELDOUT, number
 
 OFF_BUDGET, OFF_TEXT, OFF_SCORE, MERGED = 0.05, 0.001, 0.001, 0.001
@@ -56,7 +56,7 @@ def _counted(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _named(summary: dict[str, Any], point: dict[str, Any]) -> str:
     at = budget_value(summary["budget"], point["budget"])
-    name = f"{point['arm']} ({point['size']})" if point["size"] else point["arm"]
+    name = point_name(point)
     return f"{name} at {at}" if at else name
 
 

@@ -90,11 +90,7 @@ def plan(arguments: Arguments) -> tuple[Place, Planned, dict[str, Any]]:
         "existing": True,
         "parallel": arguments.parallel,
         "heldout_bytes": most,
-        "text": {
-            "source": source, "documents": len(text["documents"]),
-            "bytes": sum(one["bytes"] for one in text["documents"]),
-            "fingerprint": text["fingerprint"],
-        },
+        "text": corpora.told(text),
         "arms": [
             {
                 "name": arm, "asked": run.folder, "preset": run.results.get("preset"),

@@ -32,11 +32,6 @@ def at_budget(summary: dict[str, Any], budget: int) -> str:
     return told and f"at {told}"
 
 
-def point_label(point: dict[str, Any]) -> str:
-    """An arm, with its size if it has several."""
-    return point["arm"] + (f" ({point['size']})" if point.get("size") else "")
-
-
 def beginning(name: str, most: int = 24) -> str:
     """Of a long name, where there is little room."""
     return name if len(name) <= most else name[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
@@ -57,7 +52,7 @@ def shown_budget(summary: dict[str, Any]) -> int:
 
 def arm_name(summary: dict[str, Any], point: dict[str, Any]) -> str:
     """The arm of a point for a table: its colour and name."""
-    name, colour = readable(point_label(point)), swatch(summary, point["arm"])
+    name, colour = readable(words.point_name(point)), swatch(summary, point["arm"])
     return f'<span class="name" title="{name}">{colour}<span>{name}</span></span>'
 
 

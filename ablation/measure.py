@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from octavo import files
-from octavo.ablation.place import MEASURED
+from octavo.ablation.place import FORMAT, MEASURED
 from octavo.brief import beginning
 from octavo.configs.schema import Config
 from octavo.data.errors import DataError
@@ -21,12 +21,11 @@ from octavo.data.heldout import Held, shortened
 from octavo.evaluation.curves import number, read_rows
 from octavo.evaluation.measures import certify, fairness, noise, words
 from octavo.model import flops
-from octavo.run.directory import METRICS
+from octavo.run.directory import CERTIFICATE, METRICS
 from octavo.run.opened import Run
 from octavo.run.score import Predictions, Score, by_label, score_of
 from octavo.training.evaluation import CUT_BYTES, shown
 
-FORMAT = 1
 SENTENCES = 100
 """Of each language of parallel text."""
 NOISE_BYTES = 5_000
@@ -79,7 +78,7 @@ def measure(
     with _timed(seconds, "noise"):
         disturbed, nats = _noise(run, held, noise_bytes, pieces, rows)
     with _timed(seconds, "certify"):
-        where = folder / certify.FOLDER
+        where = folder / CERTIFICATE
         certificate = certify.certify(run, path or str(folder), pieces, nats, where)
     with _timed(seconds, "fairness"):
         fair = _fairness(run, parallel, rows) if parallel else None

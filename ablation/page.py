@@ -9,8 +9,9 @@ import numpy as np
 
 from octavo import files
 from octavo.ablation import ranking, sections
-from octavo.ablation.labels import budget_label, index_of, point_label, shown_budget
+from octavo.ablation.labels import budget_label, index_of, shown_budget
 from octavo.ablation.provenance import provenance
+from octavo.ablation.words import point_name
 from octavo.evaluation import parts, viewer
 from octavo.evaluation.curves import number
 from octavo.evaluation.viewer import readable
@@ -91,7 +92,7 @@ def _point(summary: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
     parameters = number(inference.get("parameter_bytes"))
     return {
         "arm": index_of(summary, point["arm"]),
-        "name": parts.plain(point_label(point)),
+        "name": parts.plain(point_name(point)),
         "size": point.get("size"),
         "budget": point["budget"],
         "rank": point["rank"],

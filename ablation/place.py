@@ -4,20 +4,24 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from octavo import files, storage
 from octavo.configs.checks import ConfigError
 from octavo.data.manifest import MANIFEST
-from octavo.run.directory import CONFIG, METRICS, RESULTS
+from octavo.run.directory import CERTIFICATE, CONFIG, METRICS, RESULTS
 from octavo.storage import Mirror, is_url
 
+FORMAT = 1
+"""Of the files of JSON."""
 STUDY, TEXT, SPEED = "study.json", "text.json", "speed.json"
 MEASURED = "measured.json"
 RUNS = "runs"
 _SMALL = re.compile(
-    rf"({STUDY}|{TEXT}|{SPEED}|{RUNS}/[^/]+/({CONFIG}|{METRICS}|{RESULTS}|{MEASURED}|certificate/.*))"
+    rf"{STUDY}|{TEXT}|{SPEED}|"
+    rf"{RUNS}/[^/]+/({CONFIG}|{METRICS}|{RESULTS}|{MEASURED}|{CERTIFICATE}/.*)"
 )
 """What the results of a study are made of."""
 
@@ -80,18 +84,17 @@ class Place:
         """A file of JSON. Raises OSError."""
         storage.write_json(self.at(name), value)
 
-    @contextlib.contextmanager
-    def files(self) -> Iterator[Path]:
-        """The small files of the study as a folder of this machine, to read."""
+    def files(self) -> Path:
+        """The small files of the study in a folder of this machine, to read, as they are now."""
         if not self.remote:
-            yield Path(self.out)
-            return
-        mirror = Mirror(self.out)
-        try:
-            mirror.pull(lambda name: bool(_SMALL.fullmatch(name)))
-            yield mirror.folder
-        finally:
-            mirror.close()
+            return Path(self.out)
+        self._mirror.pull(lambda name: bool(_SMALL.fullmatch(name)))
+        return self._mirror.folder
+
+    @cached_property
+    def _mirror(self) -> Mirror:
+        """For the life of this process: what it has is not fetched again."""
+        return Mirror(self.out)
 
     @contextlib.contextmanager
     def folder(self, name: str) -> Iterator[Path]:

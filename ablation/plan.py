@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from octavo.ablation import corpora
-from octavo.ablation.place import STUDY, Place
+from octavo.ablation.place import FORMAT, STUDY, Place
 from octavo.ablation.study import Arm, Study
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, from_json, to_json
@@ -20,7 +20,6 @@ from octavo.settings import parse_config
 from octavo.training.expected import Cost, cost_of
 from octavo.training.trainer import plan_of
 
-FORMAT = 1
 WIDER = -0.6
 """Learning rates of the rungs of a ladder go with the width of the model to this power: 3e-3 at a
 width of 128 and 1e-3 at 768, as the presets have it."""
@@ -119,6 +118,10 @@ class Planned:
                 f"{name} is damaged, or of another version: {error}. Name another --out."
             ) from error
 
+    def tries_of(self, arm: str) -> list[Cell]:
+        """The cells that try learning rates for an arm."""
+        return [cell for cell in self.cells if cell.tried and cell.arm == arm]
+
     def config(self, cell: Cell, learning_rate: float, workdir: str) -> Config:
         """The run that a cell is. learning_rate: a multiple of the rung's."""
         config = from_json(self.configs[key_of(cell.arm, cell.size)], f"the study's {cell.arm}")
@@ -146,8 +149,7 @@ def rungs_of(study: Study, out: str) -> list[Rung]:
     arms = [(arm, _config(arm, None, study)) for arm in study.arms]
     sources = {}
     for arm, config in arms:
-        own = _names_source(arm)
-        made = None if own else corpora.source_of(arm, config.model, study, out)
+        made = None if arm.names_source else corpora.source_of(arm, config.model, study, out)
         sources[arm.name] = made or config.data.source
     corpora.check_equal(sources, study.baseline, study)
     found: list[Rung] = []
@@ -157,10 +159,6 @@ def rungs_of(study: Study, out: str) -> list[Rung]:
             found.append(_rung(arm, size, sources[arm.name], study, first))
             first = first or found[-1]
     return found
-
-
-def _names_source(arm: Arm) -> bool:
-    return any(word.partition("=")[0] == "--data.source" for word in arm.words)
 
 
 def _config(arm: Arm, size: str | None, study: Study, source: str | None = None) -> Config:
@@ -253,7 +251,6 @@ def plan(study: Study, place: Place) -> tuple[Planned, dict[str, Any]]:
     cells = [replace(cell, number=number) for number, cell in enumerate(_cells(study, rungs))]
     _check_names(cells)
     text = corpora.text_json(_source(rungs, study.baseline), study.heldout_bytes)
-    documents = text["documents"]
     about = {
         "name": Path(out.rstrip("/")).name,
         "title": study.title,
@@ -266,10 +263,7 @@ def plan(study: Study, place: Place) -> tuple[Planned, dict[str, Any]]:
         "existing": False,
         "parallel": study.parallel,
         "heldout_bytes": study.heldout_bytes,
-        "text": {
-            "source": text["source"], "documents": len(documents),
-            "bytes": sum(one["bytes"] for one in documents), "fingerprint": text["fingerprint"],
-        },
+        "text": corpora.told(text),
         "arms": [_arm_json(arm, rungs) for arm in study.arms],
     }  # fmt: skip
     configs = {key_of(r.arm.name, r.size): to_json(r.config) for r in rungs}
@@ -333,12 +327,13 @@ def _cell(study: Study, rung: Rung, budget: int, seed: int, rate: float | None) 
     size = steps * rung.step_bytes
     parts = [rung.arm.name, *([rung.size] if rung.size else [])]
     parts += [_value(study.budgets[budget]), f"s{seed}"]
-    if rate is not None and len(study.rates) > 1:
+    tried = rate is not None and len(study.rates) > 1
+    if tried:
         parts.append(f"x{rate:g}")
     return Cell(
         0, "-".join(parts), rung.arm.name, rung.size, budget, seed, rate, steps, size,
         rung.cost.train_useful * size, rung.cost.train_paid * size, rung.cost.parameters,
-        _command(study, rung, steps, seed, rate), rate is not None and len(study.rates) > 1,
+        _command(study, rung, steps, seed, rate), tried,
     )  # fmt: skip
 
 
@@ -346,7 +341,7 @@ def _command(study: Study, rung: Rung, steps: int, seed: int, rate: float | None
     config = _of_cell(rung.config, steps, seed, rate or 1.0, "RUN")
     preset, *own = rung.arm.words
     words = ["python", "train.py", preset, *shlex.split(study.common), *own]
-    words += [] if _names_source(rung.arm) else ["--data.source", config.data.source]
+    words += [] if rung.arm.names_source else ["--data.source", config.data.source]
     words += ["--model.size", rung.size] if rung.size else []
     settings = {
         "train.steps": steps,
@@ -391,14 +386,13 @@ def continued(planned: Planned, place: Place) -> Planned:
                 f"{_first(before.configs[key], planned.configs[key])}. Give the arm another name "
                 '("name=..."), or name another --out.'
             )
-    kept = {cell.name: cell for cell in before.cells}
-    budgets = [c.name for c in planned.cells]
+    kept, asked = ({cell.name for cell in one.cells} for one in (before, planned))
     index = {_value(v): i for i, v in enumerate(planned.about["budget"]["values"])}
     values = before.about["budget"]["values"]
     old = [
         replace(cell, budget=index[_value(values[cell.budget])])
         for cell in before.cells
-        if cell.name in budgets
+        if cell.name in asked
     ]
     new = [cell for cell in planned.cells if cell.name not in kept]
     after = 1 + max(cell.number for cell in before.cells)

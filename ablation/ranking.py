@@ -12,11 +12,10 @@ from octavo.ablation.labels import (
     budget_label,
     difference,
     index_of,
-    point_label,
     section,
     shown_budget,
 )
-from octavo.ablation.words import counted
+from octavo.ablation.words import counted, point_name
 from octavo.evaluation import parts
 from octavo.evaluation.curves import number
 from octavo.evaluation.viewer import readable
@@ -130,7 +129,7 @@ def _row(
     inside = "".join(f"<td{kind}{_key(key)}>{told}</td>" for told, key, kind in cells)
     arm = index_of(summary, newest["arm"])
     return (
-        f'<tr data-arm="{arm}"><th scope="row"{_key(point_label(newest))}>{name}</th>{inside}</tr>'
+        f'<tr data-arm="{arm}"><th scope="row"{_key(point_name(newest))}>{name}</th>{inside}</tr>'
     )
 
 

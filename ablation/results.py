@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from octavo.ablation.place import FORMAT, MEASURED, RUNS, SPEED, STUDY, TEXT
 from octavo.configs.checks import ConfigError
 from octavo.data.errors import DataError
 from octavo.evaluation.curves import SKIPPED, Curves, number, read_curves, read_rows
 from octavo.files import FileError, read_json, shown
-from octavo.run.directory import CONFIG, DIVERGED, METRICS, RESULTS
+from octavo.run.directory import CERTIFICATE, CONFIG, DIVERGED, METRICS, RESULTS
 
-FORMAT = 1
-STUDY, TEXT, SPEED, RUNS = "study.json", "text.json", "speed.json", "runs"
-MEASURED, CERTIFICATE = "measured.json", "certificate"
 POINTS = 60
 """Of a curve."""
 _NEEDED = (

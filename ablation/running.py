@@ -23,10 +23,10 @@ from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config
 from octavo.evaluation import curves
 from octavo.evaluation.parallel import read_parallel
+from octavo.locks import InUse
 from octavo.process import Preempted
 from octavo.run.directory import RESULTS
 from octavo.run.opened import open_run
-from octavo.storage import InUse
 
 LOOK_SECONDS = 0.5
 OTHERS_SECONDS = 5.0
@@ -71,25 +71,24 @@ def progress(place: Place, planned: Planned) -> Progress:
     """Look at the files of a study."""
     found = Progress()
     tries: dict[str, list[results.Cell]] = {}
-    with place.files() as folder:
-        read = results.read_cells(folder, planned.to_json())
-        for plan, cell in zip(planned.cells, read, strict=True):
-            if cell.status == "done":
-                found.done.add(cell.name)
-            elif cell.status == "trained":
-                found.trained.add(cell.name)
-            elif cell.status == "lost":
-                found.lost[cell.name] = cell.why or "it gave up"
-            elif cell.status == "failed":
-                found.broken[cell.name] = cell.why or "its files cannot be read"
-            if cell.status in ("done", "trained"):
-                found.seconds[cell.name] = curves.number(cell.results.get("seconds")) or 0.0
-            if plan.tried:
-                tries.setdefault(plan.arm, []).append(cell)
-        for arm, cells in tries.items():
-            choice = results.chosen_rate(cells)
-            if choice and choice["rate"] is not None:
-                found.rates[arm], found.chosen[arm] = choice["rate"], choice["cell"]
+    read = results.read_cells(place.files(), planned.to_json())
+    for plan, cell in zip(planned.cells, read, strict=True):
+        if cell.status == "done":
+            found.done.add(cell.name)
+        elif cell.status == "trained":
+            found.trained.add(cell.name)
+        elif cell.status == "lost":
+            found.lost[cell.name] = cell.why or "it gave up"
+        elif cell.status == "failed":
+            found.broken[cell.name] = cell.why or "its files cannot be read"
+        if cell.status in ("done", "trained"):
+            found.seconds[cell.name] = curves.number(cell.results.get("seconds")) or 0.0
+        if plan.tried:
+            tries.setdefault(plan.arm, []).append(cell)
+    for arm, cells in tries.items():
+        choice = results.chosen_rate(cells)
+        if choice and choice["rate"] is not None:
+            found.rates[arm], found.chosen[arm] = choice["rate"], choice["cell"]
     return found
 
 
@@ -121,8 +120,7 @@ def _do(place: Place, planned: Planned, cell: Cell, train: Callable[[Config], di
         run = planned.about["folders"][cell.name]
     else:
         if not now.ready(cell):
-            tries = [c for c in planned.cells if c.arm == cell.arm and c.tried]
-            left = [str(c.number) for c in tries if not now.over(c)]
+            left = [str(c.number) for c in planned.tries_of(cell.arm) if not now.over(c)]
             if not left:
                 raise RunError(f"{called} cannot be done: {_none_chosen(cell)}.")
             raise Preempted(
@@ -264,7 +262,7 @@ class Workers:
                 self._failed.pop(cell.name, None)
                 if not cell.tried:
                     self._failed[cell.name] = now.lost[cell.name]
-            tries = [c for c in self._planned.cells if c.arm == cell.arm and c.tried]
+            tries = self._planned.tries_of(cell.arm)
             if not now.ready(cell) and all(now.over(c) or c.name in self._failed for c in tries):
                 self._failed[cell.name] = _none_chosen(cell)
 

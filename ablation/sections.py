@@ -9,11 +9,10 @@ from octavo.ablation.labels import (
     budget_label,
     colour_of,
     index_of,
-    point_label,
     section,
     swatch,
 )
-from octavo.ablation.words import counted, matched
+from octavo.ablation.words import counted, matched, point_name
 from octavo.brief import clock, human
 from octavo.evaluation import parts, viewer
 from octavo.evaluation.curves import number
@@ -195,7 +194,7 @@ def _rate_chart(summary: dict[str, Any], tries: list[dict[str, Any]]) -> str:
     flag = '<b class="edge">at the edge</b>' if edge else ""
     return (
         f'<figure data-arm="{index_of(summary, arm)}"><figcaption>{swatch(summary, arm)}'
-        f"<span>{readable(point_label(tries[0]))}</span></figcaption>"
+        f"<span>{readable(point_name(tries[0]))}</span></figcaption>"
         f'<svg viewBox="0 0 160 90" role="img" aria-label="chosen: {told}" '
         f'style="--arm:var(--c{place % 8})"><path d="M{"L".join(line)}"/>{marks}</svg>'
         f'<p class="quiet">chosen {told} {flag}</p></figure>'

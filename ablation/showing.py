@@ -121,11 +121,11 @@ def command(place: Place, cell: Cell) -> str:
 
 def write_page(place: Place) -> list[str]:
     """Write the page and the tables of what is done; returns what to say."""
-    with place.files() as here:
-        found = analysis.summary(here)
-        with place.folder("") as out:
-            page.write(out, found)
-            tables.write(out, found, here)
+    here = place.files()
+    found = analysis.summary(here)
+    with place.folder("") as out:
+        page.write(out, found)
+        tables.write(out, found, here)
     if not found["points"]:
         return ["nothing to show yet"]
     loud = [one["text"] for one in found["warnings"] if one["level"] == "loud"]

@@ -34,11 +34,13 @@ function setHot(arm) {
   document.body.classList.toggle("hovering", arm !== null);
   markHot(document);
 }
+/* Where the pointer was last: what happens under it there, the page did by moving. */
 let pointer = "";
+const placeOf = event => event.clientX + " " + event.clientY;
+document.addEventListener("pointermove", event => { pointer = placeOf(event); });
 document.addEventListener("pointerover", event => {
-  const place = event.clientX + " " + event.clientY;
-  if (place === pointer) return;  /* the page was moved, not the pointer */
-  pointer = place;
+  if (placeOf(event) === pointer) return;
+  pointer = placeOf(event);
   const node = event.target.closest && event.target.closest("[data-arm]");
   if (!event.target.closest(".plot svg")) setHot(node ? +node.dataset.arm : null);
 });
@@ -66,7 +68,7 @@ function addChart(figure, title, unit, about) {
     point(chart, nearest(chart, event.clientX - box.left, event.clientY - box.top), event.clientX, event.clientY);
   });
   const leave = () => { hideTip(); setHot(null); };
-  chart.svg.addEventListener("pointerleave", leave);
+  chart.svg.addEventListener("pointerleave", event => { if (placeOf(event) !== pointer) leave(); });
   chart.svg.addEventListener("blur", leave);
   chart.svg.addEventListener("keydown", event => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];

@@ -25,6 +25,8 @@ _OURS = (
     "--train.sample-bytes", "--train.checkpoint-every", "--train.keep-checkpoints",
 )  # fmt: skip
 """What the study decides, or what one arm alone would be given."""
+_HOW = {"out", "jobs", "cell", "print_commands", "dry_run"}
+"""Arguments that say how a study is done, not what it is."""
 _QUESTIONS = ("-h", "--help", "--list", "--version", "--debug")
 """Flags that are no settings."""
 
@@ -49,6 +51,11 @@ class Arm:
         if len(self.sizes) > 1:
             taken(words, "--model.size")
         return words
+
+    @property
+    def names_source(self) -> bool:
+        """Whether it says itself which corpus it reads."""
+        return "--data.source" in _flags(self.words)
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,8 @@ def asked_of(arguments: Arguments) -> tuple[Study, str]:
         raise ConfigError("a study needs arms: name presets, or a file of TOML that names them.")
     if not arguments.out:
         raise ConfigError("name a folder for the study: --out DIR.")
-    _check_words(_split(arguments.common or "", "--common"), "--common")
+    common = _split(arguments.common or "", "--common")
+    _check_words(common, "--common")
     arms = [*map(_arm, arguments.arms), *(_arm(**table) for table in tables)]
     names = [arm.name for arm in arms]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -146,7 +154,7 @@ def asked_of(arguments: Arguments) -> tuple[Study, str]:
         raise ConfigError(f"counted is one of {', '.join(COUNTED)}, not {arguments.counted!r:.60}.")
     if arguments.counted and by != "flops":
         raise ConfigError(f"--counted is of --flops; this study is matched by {by}.")
-    if "--data.source" in _flags(arguments.common or ""):
+    if "--data.source" in _flags(common):
         if arguments.data or any(arm.tokenizer is not None for arm in arms):
             raise ConfigError(
                 "--common names a corpus; name the text of all arms with --data DIR, of which "
@@ -173,9 +181,8 @@ def asked_of(arguments: Arguments) -> tuple[Study, str]:
 def check_going_on(arguments: Arguments) -> None:
     """Raise ConfigError for what a study that is there, and is gone on with, cannot be told
     without its arms."""
-    may = {"arms", "out", "jobs", "cell", "print_commands", "dry_run"}
     for one in fields(Arguments):
-        if one.name not in may and getattr(arguments, one.name) != one.default:
+        if one.name not in {"arms", *_HOW} and getattr(arguments, one.name) != one.default:
             flag = one.name.replace("_", "-")
             raise ConfigError(
                 f"--{flag} is of no use without arms: --out alone goes on with the study that is "
@@ -221,11 +228,10 @@ def _with_file(arguments: Arguments) -> tuple[Arguments, list[dict]]:
     ):
         raise ConfigError(f"{file}: {twice} is there twice, with and without dashes.")
     found = {name.replace("-", "_"): value for name, value in found.items()}
-    known = {field.name for field in fields(Arguments)} - {"jobs", "cell", "print_commands"}
-    if strange := sorted(found.keys() - (known - {"dry_run", "out"})):
+    known = {field.name for field in fields(Arguments)} - _HOW
+    if strange := sorted(found.keys() - known):
         raise ConfigError(
-            f"{file}: there is no {strange[0]}; a study has "
-            f"{', '.join(sorted(known - {'dry_run', 'out'}))}."
+            f"{file}: there is no {strange[0]}; a study has {', '.join(sorted(known))}."
         )
     over: dict[str, Any] = {"out": arguments.out or file.removesuffix(".toml")}
     lists = [by for by in (*BUDGETS, "rates") if by in found]
@@ -294,8 +300,8 @@ def _split(asked: str, what: str = "the arm") -> list[str]:
         raise ConfigError(f"{what} {asked!r:.80} cannot be read: {error}.") from error
 
 
-def _flags(asked: str) -> list[str]:
-    return [word.partition("=")[0].replace("_", "-") for word in _split(asked)]
+def _flags(words: list[str]) -> list[str]:
+    return [word.partition("=")[0].replace("_", "-") for word in words]
 
 
 def _check_words(words: list[str], what: str) -> None:
@@ -322,7 +328,7 @@ def _arm(asked: str, name: str | None = None) -> Arm:
         )
     _check_words(words, f"the arm {asked!r:.80}")
     tokenizer = taken(words, "--tokenizer")
-    if tokenizer is not None and any(w.partition("=")[0] == "--data.source" for w in words):
+    if tokenizer is not None and "--data.source" in _flags(words):
         raise ConfigError(
             f"the arm {asked!r:.80} names a corpus and a tokenizer; a corpus has its own."
         )

@@ -10,6 +10,7 @@ from octavo.ablation.words import (
     digits,
     listed,
     matched,
+    point_name,
     short,
     signed,
     verb,
@@ -89,8 +90,8 @@ def _winner(summary: dict[str, Any], at: int) -> str:
         left = any(p["budget"] == at and p["arm"] != first["arm"] for p in summary["points"])
         proven = " whose score is proven" if left else ""
         return (
-            f"{_name(first)} has {bits}{where}, and there is no other arm{proven} to compare it "
-            "with."
+            f"{point_name(first)} has {bits}{where}, and there is no other arm{proven} to compare "
+            "it with."
         )
     second = others[0]
     clear = second["behind"]["clear"]
@@ -101,7 +102,7 @@ def _winner(summary: dict[str, Any], at: int) -> str:
     elif base:
         held.insert(0, (base, base["behind"], "the baseline"))
     than = [
-        f"{within(diff['mean'], diff['margin'])} less than {what} {_name(point)} "
+        f"{within(diff['mean'], diff['margin'])} less than {what} {point_name(point)} "
         f"({_sure(diff)})"
         for point, diff, what in held
     ]  # fmt: skip
@@ -111,17 +112,13 @@ def _winner(summary: dict[str, Any], at: int) -> str:
     tail = f"; nor is it told apart from {listed(more, 6)}" if more else ""
     if baseline not in {point["arm"] for point in ranked}:
         tail += f"; the baseline {baseline} is not ranked there"
-    return f"{_name(first)}{its} {head}{where}: {bits}, {listed(than)}{tail}."
+    return f"{point_name(first)}{its} {head}{where}: {bits}, {listed(than)}{tail}."
 
 
 def _sure(difference: dict[str, Any]) -> str:
     if difference["clear"]:
         return "clear"
     return "of one seed" if difference["seeds"] is None else "within the noise"
-
-
-def _name(point: dict[str, Any]) -> str:
-    return f"{point['arm']} ({point['size']})" if point["size"] else point["arm"]
 
 
 def _change(summary: dict[str, Any], at: int) -> str:
@@ -249,13 +246,13 @@ def _belief(summary: dict[str, Any], at: int | None) -> str:
         if len(_leaders(summary, at)) > 1:
             return f"believe it at this budget alone, as the lead has changed with it{mind}"
         return f"believe it, for this text and this scale{mind}"
-    names = listed([_name(second), *(a for a in first["tied"] if a != second["arm"])], 4)
+    names = listed([point_name(second), *(a for a in first["tied"] if a != second["arm"])], 4)
     if base and base["behind"]["clear"]:
         return (
-            f"believe that {_name(first)} is better than {_name(base)}, but not that it is better "
-            f"than {names}{mind}"
+            f"believe that {point_name(first)} is better than {point_name(base)}, but not that it "
+            f"is better than {names}{mind}"
         )
-    return f"do not believe that {_name(first)} is better than {names}{mind}"
+    return f"do not believe that {point_name(first)} is better than {names}{mind}"
 
 
 _MINDED = ("edge", "budget", "collapsed", "merged", "epochs", "provenance", "certificate", "tuning")

@@ -33,6 +33,11 @@ def matched(budget: dict[str, Any]) -> str:
     }[budget["by"]]
 
 
+def point_name(point: dict[str, Any]) -> str:
+    """An arm, with its size if it has several."""
+    return f"{point['arm']} ({point['size']})" if point.get("size") else point["arm"]
+
+
 def listed(names: Sequence, most: int = 100) -> str:
     """ "a, b and c", or the first of many and how many more there are."""
     names = list(names)

@@ -100,10 +100,16 @@ def script_json(data: Any) -> str:
 
 
 def fill(template: str | Path, **parts: str) -> str:
-    """A page: its template, of this folder or another, with parts and with what pages share."""
+    """A page: its template, of this folder or another, with parts and with what pages share: among
+    it a ``head``, of the page's title and look."""
     shared = {"style": "style.css", "script": "units.js", "look": "page.css", "charts": "charts.js"}
     read = {name: (HERE / file).read_text(encoding="utf-8") for name, file in shared.items()}
-    return Template((HERE / template).read_text(encoding="utf-8")).substitute(read | parts)
+    read["head"] = _template("head.html").safe_substitute(read | parts)
+    return _template(template).substitute(read | parts)
+
+
+def _template(name: str | Path) -> Template:
+    return Template((HERE / name).read_text(encoding="utf-8"))
 
 
 def page(text: bytes, views: Sequence[tuple[str, Units]]) -> str:

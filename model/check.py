@@ -205,6 +205,11 @@ def reads_marks(model: ModelConfig) -> bool:
     return ends_at_marks(model) or any(stage.supervision == "marks" for stage in model.stages)
 
 
+def reads_unit_marks(model: ModelConfig) -> bool:
+    """Whether units end at marks among the ids."""
+    return bool(model.stages) and segmenter(model.stages[0].segmenter).reads_unit_marks
+
+
 def ends_at_marks(model: ModelConfig) -> bool:
     """Whether units end at marks stored in the corpus."""
     return any(segmenter(stage.segmenter).reads_marks for stage in model.stages)

@@ -24,10 +24,9 @@ from octavo.data.manifest import read_manifest
 from octavo.data.pipeline import folders_of
 from octavo.data.shards import Corpus
 from octavo.files import read_json, write_json
-from octavo.model.check import check_vocabulary, ends_at_marks, reads_marks
+from octavo.model.check import check_vocabulary, ends_at_marks, reads_marks, reads_unit_marks
 from octavo.model.entropy import entropy
 from octavo.model.layers import take
-from octavo.model.units.segmenters import segmenter
 from octavo.run.checkpoint import saved_steps
 from octavo.run.directory import CONFIG, MARKER, THRESHOLD, TOKENIZER
 from octavo.run.errors import CheckpointError
@@ -248,7 +247,7 @@ def commands_for(model: ModelConfig, folder: Path | str = "DIR") -> str:
         )
     if reads_marks(model):
         return f"{make} --marks unigram:5000{_OWN}"
-    if model.stages and segmenter(model.stages[0].segmenter).reads_unit_marks:
+    if reads_unit_marks(model):
         return f"{make} --tokenizer words{_OWN}"
     return f"{make}{_OWN}"
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from octavo import process, storage
+from octavo.locks import Lock
 from octavo.run.directory import LOCK
 from octavo.run.directory import MARKER as MARKER_FOLDER
-from octavo.storage import Lock, Mirror
+from octavo.storage import Mirror
 
 _GROUP = re.compile(rf"(checkpoints/[^/]+|{MARKER_FOLDER})/")
 """What is whole or absent."""

@@ -13,8 +13,8 @@ from octavo.data.errors import DataError
 from octavo.data.manifest import read_manifest, tokenizer_of
 from octavo.data.pipeline import folders_of
 from octavo.data.stdlib import VARIANTS
+from octavo.model.check import reads_unit_marks
 from octavo.model.units.pools import pool
-from octavo.model.units.segmenters import segmenter
 from octavo.model.units.unpools import unpool
 from octavo.run.definition import define
 from octavo.tokenizers.bytes import ByteTokenizer
@@ -54,7 +54,7 @@ def vocabulary_of(source: str, model: ModelConfig) -> Vocabulary:
         if not any(part.partition(":")[0] in VARIANTS for part in source.split(",")):
             folder = folders_of(source)[0]
             return tokenizer_of(folder, read_manifest(folder)).vocabulary
-    of_words = model.stages and segmenter(model.stages[0].segmenter).reads_unit_marks
+    of_words = reads_unit_marks(model)
     return (WordTokenizer() if of_words else ByteTokenizer()).vocabulary
 
 

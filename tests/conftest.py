@@ -31,6 +31,7 @@ from octavo.configs.schema import Config, DataConfig, OptimizerConfig, TrainConf
 from octavo.data.prepare import prepare
 from octavo.data.sources import find_units
 from octavo.tokenizers.bytes import ByteTokenizer
+from studies import ARMS, SHAPE, write_study
 
 # Processes that tests start compile the same programs again and again; tests themselves do not.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), "octavo-tests-jax")
@@ -128,6 +129,20 @@ def small_disk(tmp_path):
         pytest.skip("mounting a small file system needs root")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory) -> Path:
+    """A finished study, by its files alone; not to be changed."""
+    out = tmp_path_factory.mktemp("studies") / "whole"
+    write_study(out, ARMS, **SHAPE)
+    return out
+
+
+@pytest.fixture
+def study(whole, tmp_path) -> Path:
+    """A copy, to be spoilt."""
+    return Path(shutil.copytree(whole, tmp_path / "study"))
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,9 @@ NOISES = ("drop", "insert", "swap", "repeat", "case")
 BANDS = ("all", "0", "1-9", "10-99", "100-999", "1000+")
 EFFECTS = {"flat": 0.0, "spacebyte": -0.08, "hnet": -0.12, "hat": -0.03, "bpe": -0.05}
 STEPS = 60
+SHAPE = {"budgets": (2e12, 5e12), "documents": 40}
+ARMS = ("flat", "spacebyte", "hnet")
+"""Of the study that several tests read."""
 HEAVY = {"flat": 1.0, "spacebyte": 0.45, "hnet": 0.6, "hat": 0.5, "bpe": 0.4}
 """FLOPs a byte, relative to the first."""
 

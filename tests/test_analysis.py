@@ -21,24 +21,7 @@ from octavo.ablation.results import (
     training_bits,
     tries_of,
 )
-from studies import cell, edit, point, told, warned, write_study
-
-SHAPE = {"budgets": (2e12, 5e12), "documents": 40}
-ARMS = ("flat", "spacebyte", "hnet")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """A finished study; not to be changed."""
-    out = tmp_path_factory.mktemp("studies") / "whole"
-    write_study(out, ARMS, **SHAPE)
-    return out
-
-
-@pytest.fixture
-def study(whole, tmp_path) -> Path:
-    """A copy, to be spoilt."""
-    return Path(shutil.copytree(whole, tmp_path / "study"))
+from studies import ARMS, SHAPE, cell, edit, point, told, warned, write_study
 
 
 def written(tmp_path: Path, *arms: str, **how) -> dict:

@@ -13,7 +13,7 @@ from packaging.version import Version
 
 from helpers import ROOT
 
-_PLAIN = {"batch", "brief", "configs", "tokenizers", "files", "process", "storage"}
+_PLAIN = {"batch", "brief", "configs", "tokenizers", "files", "process", "storage", "locks"}
 ROOMS = {
     # What each room may import, besides itself.
     "brief": set(),
@@ -21,6 +21,7 @@ ROOMS = {
     "batch": set(),
     "process": set(),
     "storage": {"files", "process", "configs"},
+    "locks": {"files", "process", "configs", "storage"},
     "arguments": {"files", "configs", "storage"},
     "configs": {"files"},
     "tokenizers": {"files"},

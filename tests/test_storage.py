@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from helpers import arguments_of, metrics_of, saved_params, start
-from octavo import storage
+from octavo import locks, storage
 from octavo.configs.checks import ConfigError
 from octavo.data.errors import DataError
 from octavo.data.remote import corpus_folder, verify
@@ -138,7 +138,7 @@ def test_any_protocol_of_fsspec(store, tiny, cache, monkeypatch, capsys):
         train=dataclasses.replace(tiny.train, steps=15, checkpoint_every=5),
     )  # fmt: skip
     with (
-        storage.Lock(f"{store}/run/lock"),
+        locks.Lock(f"{store}/run/lock"),
         pytest.raises(ConfigError, match="One training owns a run at a time"),
     ):
         train(config)
@@ -195,9 +195,9 @@ def test_a_shard_damaged_there_is_made_anew(store, corpus, cache):
 
 @pytest.mark.parametrize("change", ["stays", "goes", "beats"])
 def test_a_lock_of_another_machine(change, store, monkeypatch, capfd):
-    monkeypatch.setattr(storage.Lock, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(locks.Lock, "BEAT_SECONDS", 0.2)
     url = f"{store}/run/lock"
-    holder = dataclasses.asdict(storage.Lock(url).mine) | {"host": "elsewhere", "process": 1}
+    holder = dataclasses.asdict(locks.Lock(url).mine) | {"host": "elsewhere", "process": 1}
     storage.write_json(url, holder)
     changes = {
         "beats": lambda: storage.write_json(url, holder | {"seen": 1.0}),
@@ -207,9 +207,9 @@ def test_a_lock_of_another_machine(change, store, monkeypatch, capfd):
     threading.Timer(0.3, changes[change]).start()
     if change == "beats":
         with pytest.raises(ConfigError, match="in use: process 1 on elsewhere"):
-            storage.Lock(url).__enter__()
+            locks.Lock(url).__enter__()
         return
-    with storage.Lock(url) as lock:
+    with locks.Lock(url) as lock:
         lock.check()
         assert json.loads(storage.read(url))["process"] == os.getpid()
     assert storage.listed(f"{store}/run") == {}
@@ -218,14 +218,14 @@ def test_a_lock_of_another_machine(change, store, monkeypatch, capfd):
 
 def test_a_lock_of_this_machine(store):
     url = f"{store}/run/lock"
-    with storage.Lock(url) as lock:
+    with locks.Lock(url) as lock:
         with pytest.raises(ConfigError, match=f"run is in use: process {os.getpid()}"):
-            storage.Lock(url).__enter__()
+            locks.Lock(url).__enter__()
         gone = dataclasses.asdict(lock.mine) | {"process": 2**22 + 1, "token": "another"}
         storage.write_json(url, gone)
         with pytest.raises(OSError, match="not this process's any more"):
             lock.check()
-        with storage.Lock(url):  # of a process that was killed
+        with locks.Lock(url):  # of a process that was killed
             pass
 
 

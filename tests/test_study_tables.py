@@ -13,25 +13,7 @@ import pytest
 
 from octavo.ablation import tables
 from octavo.ablation.analysis import summary
-from studies import point, write_study
-
-SHAPE = {"budgets": (2e12, 5e12), "documents": 40}
-ARMS = ("flat", "spacebyte", "hnet")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """A finished study; not to be changed."""
-    out = tmp_path_factory.mktemp("studies") / "whole"
-    write_study(out, ARMS, **SHAPE)
-    return out
-
-
-@pytest.fixture
-def study(whole, tmp_path) -> Path:
-    """A copy, to be spoilt."""
-    return Path(shutil.copytree(whole, tmp_path / "study"))
-
+from studies import ARMS, point
 
 # What the page shows besides.
 

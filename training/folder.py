@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from octavo import storage
+from octavo import locks, storage
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, to_json
 from octavo.data.manifest import MANIFEST
@@ -101,7 +101,7 @@ def owned(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
-            raise storage.in_use(folder, _holder(path)) from None
+            raise locks.in_use(folder, _holder(path)) from None
         except OSError as error:  # a file system without locks
             print(
                 f"warning: {path} cannot be locked ({error.strerror}); see to it that no other "
@@ -134,7 +134,7 @@ def owned(folder: Path) -> Iterator[None]:
 def _holder(path: Path) -> str:
     try:
         about = json.loads(path.read_bytes())
-        return storage.told(about["process"], about["host"], about["since"])
+        return locks.told(about["process"], about["host"], about["since"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # it is just being written
         return "another process trains there"
 

@@ -24,6 +24,7 @@ from octavo.arguments import check_output
 from octavo.configs.checks import ConfigError
 from octavo.data.heldout import Held, shortened
 from octavo.run import codec
+from octavo.run.directory import CERTIFICATE
 from octavo.run.errors import CodecError
 from octavo.run.versions import versions
 from octavo.storage import is_url
@@ -32,7 +33,7 @@ HELD = True
 PIECES = 4
 MOST_BYTES = 2048
 """Of all pieces: an id takes a millisecond, to compress and to restore each."""
-FOLDER, CERTIFICATE = "certificate", "certificate.json"
+FILE = "certificate.json"
 FORMAT = 1
 _SHARE, _BYTES = 0.01, 5
 """By how much a file may differ from its score: coders round, and write whole words."""
@@ -53,13 +54,13 @@ def check(arguments, inputs: tuple) -> None:
         raise ConfigError(f"--certificate {folder} is a file; name a folder.")
     names = [f"{i}{suffix}" for i in range(PIECES) for suffix in (".txt", ".oct")]
     there = os.path.isdir(folder)
-    written = [folder / name for name in (*names, CERTIFICATE)] if there else [folder]
+    written = [folder / name for name in (*names, FILE)] if there else [folder]
     for path in written:
         check_output(str(path), "--certificate", *inputs, arguments.json)
 
 
 def _folder(arguments) -> Path:
-    return Path(arguments.certificate or Path(arguments.run) / FOLDER)
+    return Path(arguments.certificate or Path(arguments.run) / CERTIFICATE)
 
 
 def choose(held: list[Held], most_bytes: int) -> list[Held]:
@@ -139,7 +140,7 @@ def certify(
     """
     folder.mkdir(parents=True, exist_ok=True)
     # What is there of an earlier one never stands beside what is new.
-    for old in (folder / CERTIFICATE, *folder.glob("[0-9].txt"), *folder.glob("[0-9].oct")):
+    for old in (folder / FILE, *folder.glob("[0-9].txt"), *folder.glob("[0-9].oct")):
         old.unlink(missing_ok=True)
     ids = [len(run.tokenizer.encode(one.text)) + 1 for one in pieces]
     total, done = 2 * sum(ids), 0
@@ -177,7 +178,7 @@ def certify(
         "devices": run.mesh.size,
         "versions": versions("constriction"),
     }
-    files.write_json(folder / CERTIFICATE, values)
+    files.write_json(folder / FILE, values)
     return values
 
 
@@ -244,6 +245,6 @@ def _difference(pieces: list[dict[str, Any]]) -> str | None:
 def read_certificate(folder: Path) -> dict[str, Any] | None:
     """What a certificate says; None if there is none that is whole."""
     with contextlib.suppress(OSError, files.FileError):
-        found = files.read_json(folder / CERTIFICATE, dict[str, Any])
+        found = files.read_json(folder / FILE, dict[str, Any])
         return found if found.get("format") == FORMAT else None
     return None
