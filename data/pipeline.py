@@ -63,7 +63,7 @@ class BatchSource(grain.sources.RandomAccessDataSource):
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         plan, shape = self.plan, (len(self.rows), self.plan.length)
         kinds = Batch.dtypes(plan.corpora[0].dtype)
-        batch = {name: np.zeros(shape, kind) for name, kind in kinds.items()}
+        batch = {name: np.empty(shape, kind) for name, kind in kinds.items()}
         corpora, draws = plan.draws(step * plan.batch_size + self.rows)
         for c in np.unique(corpora).tolist():
             mine = np.flatnonzero(corpora == c)
@@ -73,8 +73,8 @@ class BatchSource(grain.sources.RandomAccessDataSource):
                 _fill(
                     loaded.ids, loaded.marks,
                     loaded.rows.first, loaded.rows.start, loaded.rows.stop,
-                    places, mine[which], tokenizer.bos_id, tokenizer.eos_id,
-                    *batch.values(),
+                    places, mine[which], tokenizer.bos_id, tokenizer.eos_id, plan.length,
+                    *(field.reshape(-1) for field in batch.values()),
                 )  # fmt: skip
         return batch
 
@@ -125,26 +125,42 @@ class BatchSource(grain.sources.RandomAccessDataSource):
 
 @numba.njit(cache=True, nogil=True)
 def _fill(
-    ids, marks, first, start, stop, places, rows, bos, eos,
+    ids, marks, first, start, stop, places, rows, bos, eos, length,
     tokens, targets, segment_ids, positions, loss_weights, marked,
 ):  # fmt: skip
+    """Rows of a batch whose fields ``[rows * length]`` hold anything yet.
+
+    Each field in a loop of its own, by indices that are never negative: only so the compiler makes
+    copies of whole vectors of them."""
     for i in range(len(places)):
-        row, column, segment = rows[i], 0, 0
+        at, segment = np.uint64(rows[i] * length), 0
+        end = at + np.uint64(length)
         for piece in range(first[places[i]], first[places[i] + 1]):
-            low = start[piece]
-            n = stop[piece] - low
-            segment += 1
-            tokens[row, column : column + n] = ids[low - 1 : low - 1 + n]
-            targets[row, column : column + n] = ids[low : low + n]
-            if len(marks):
-                marked[row, column : column + n] = marks[low - 1 : low - 1 + n]
-            if tokens[row, column] == eos:
-                tokens[row, column] = bos
+            low, segment = np.uint64(start[piece]), segment + 1
+            n = np.uint64(stop[piece]) - low
+            before = low - np.uint64(1)
             for k in range(n):
-                segment_ids[row, column + k] = segment
-                positions[row, column + k] = k
-                loss_weights[row, column + k] = 1
-            column += n
+                tokens[at + k] = ids[before + k]
+            for k in range(n):
+                targets[at + k] = ids[low + k]
+            for k in range(n):
+                segment_ids[at + k] = segment
+            for k in range(n):
+                positions[at + k] = k
+            for k in range(n):
+                loss_weights[at + k] = 1
+            if len(marks):
+                for k in range(n):
+                    marked[at + k] = marks[before + k]
+            else:
+                for k in range(n):
+                    marked[at + k] = 0
+            if tokens[at] == eos:
+                tokens[at] = bos
+            at += n
+        for k in range(at, end):
+            tokens[k] = targets[k] = segment_ids[k] = positions[k] = loss_weights[k] = 0
+            marked[k] = 0
 
 
 def _weighted(part: str) -> tuple[str, float]:
