@@ -74,8 +74,7 @@ def ablate(arguments: Arguments) -> None:
 
     failed = Workers(place, planned, arguments.jobs, Path(sys.argv[0]), page, console.print)()
     if not failed:
-        console.print("timing the arms side by side ...")
-        time_arms(place, planned)
+        time_arms(place, planned, console.print)
     for line in showing.write_page(place):
         console.print(line)
     check_failed(failed)

@@ -321,9 +321,9 @@ class Workers:
         self._running.clear()
 
 
-def time_arms(place: Place, planned: Planned) -> None:
+def time_arms(place: Place, planned: Planned, say: Callable[[str], None]) -> None:
     """Measure how fast every arm trains and decodes, side by side, once for the arms that there
-    are. Nothing if another process does it."""
+    are. Nothing if another process does it. say: is told how far it is."""
     from octavo.ablation.speed import measure_speed
 
     chosen, now = {}, progress(place, planned)
@@ -340,7 +340,7 @@ def time_arms(place: Place, planned: Planned) -> None:
     with claims.of("speed"):
         folders = planned.about.get("folders", {})
         runs = [(a, s, folders.get(n) or place.run(n)) for (a, s), n in chosen.items()]
-        place.write(SPEED, measure_speed(runs))
+        place.write(SPEED, measure_speed(runs, say=say))
 
 
 def check_failed(failed: dict[str, str]) -> None:

@@ -29,20 +29,29 @@ _WARM = 2
 
 
 def measure_speed(
-    runs: list[tuple[str, str | None, str | Path]], rounds: int = 3, seconds: float = 2.0
+    runs: list[tuple[str, str | None, str | Path]],
+    rounds: int = 3,
+    seconds: float = 2.0,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """What speed.json says: bytes per second of each arm in training and in decoding, one of each
     per round.
 
     runs: name and size of each arm, and one of its runs. In each round every arm trains for about
-    so many seconds, and decodes for as many. Raises as ``open_run`` and ``Trainer.of``.
+    so many seconds, and decodes for as many. say: is told how far it is. Raises as ``open_run`` and
+    ``Trainer.of``.
     """
-    arms = [(arm, size, *_ready(str(folder))) for arm, size, folder in runs]
+    arms = []
+    for i, (arm, size, folder) in enumerate(runs, 1):
+        name = arm if size is None else f"{arm} {size}"
+        say(f"timing {i} of {len(runs)} arms: {name} is compiled, to train and to decode")
+        arms.append((arm, size, *_ready(str(folder))))
     found = [
         {"arm": arm, "size": size, "train_bytes_per_second": [], "decode_bytes_per_second": []}
         for arm, size, _, _ in arms
     ]
     for i in range(rounds):
+        say(f"timing round {i + 1} of {rounds}: all arms, in turn")
         order = range(len(arms)) if i % 2 == 0 else reversed(range(len(arms)))
         for k in order:
             _, _, train, decode = arms[k]
