@@ -47,7 +47,15 @@ def ablate(arguments: Arguments) -> None:
     else:
         study, out = asked_of(arguments)
         place = Place(out)
-        planned, text = plan(study, place)
+        try:
+            planned, text = plan(study, place)
+        except ConfigError as error:
+            if place.read(STUDY) is None:
+                raise
+            raise ConfigError(
+                f"{error} (What {place} holds goes on, as it was asked for, with python ablate.py "
+                f"--out {place}.)"
+            ) from error
         planned = continued(planned, place)
     if arguments.cell is not None and place.read(STUDY):
         do(place, planned, arguments.cell, train)

@@ -188,16 +188,21 @@ def _clear(best: dict[str, Point], noise: Noise | None) -> dict[frozenset, bool]
 def _ranks(
     budget: int, best: dict[str, Point], clear: dict[frozenset, bool]
 ) -> dict[str, Any]:  # fmt: skip
-    """The order at a budget; ties: neighbours in it that are not told apart from the first of
-    them."""
-    order, ties = list(best), []
-    while order:
-        first, *rest = order
-        apart = [clear[frozenset((first, arm))] for arm in rest]
-        tied = rest[: apart.index(True) if True in apart else len(rest)]
-        if tied:
-            ties.append([first, *tied])
-        order = rest[len(tied) :]
+    """The order at a budget; ties: the largest groups in which no two are told apart, which may
+    have arms in common."""
+    ties: list[list[str]] = []
+
+    def grow(group: list[str], more: list[str], left: list[str]) -> None:
+        """By Bron and Kerbosch. left: what would go with the group, and is in larger ones."""
+        if not more and not left and len(group) > 1:
+            ties.append(group)
+        while more:
+            arm, *more = more
+            tied = [[o for o in of if not clear[frozenset((arm, o))]] for of in (more, left)]
+            grow([*group, arm], *tied)
+            left = [*left, arm]
+
+    grow([], list(best), [])
     return {"budget": budget, "order": list(best), "ties": ties}
 
 

@@ -108,7 +108,7 @@ def made(sources: list[str], folder: str, wanted: Wanted) -> str:
         if (before := _noted(note)) not in (None, of):
             raise ConfigError(
                 f"{folder} was made of other text: of {_listed(before)}, and now it is "
-                f"{_listed(of)}. Name another --out, or remove it to make it anew."
+                f"{_listed(of)}. Name another --out, or remove {folder} to make it anew."
             )
         return folder
     command = [*sources, "--out", folder, "--tokenizer", wanted.tokenizer]
@@ -220,13 +220,14 @@ def check_equal(sources: dict[str, str], baseline: str, study: Study) -> None:
                 f"{arm} holds out other text ({source}) than {baseline} ({sources[baseline]}): "
                 f"{differ} of {max(len(text.held), len(first.held))} documents differ. Make both "
                 "of one corpus (prepare.py CORPUS --tokenizer ...), or score all on the text of "
-                f"{baseline} with --allow heldout."
+                f"{baseline} with --allow {','.join((*study.allow, 'heldout'))}."
             )
         if text.train != first.train and "text" not in study.allow:
             raise ConfigError(
                 f"{arm} is trained on other text ({source}: {_told(text)}) than {baseline} "
                 f"({sources[baseline]}: {_told(first)}). Make both of one corpus (prepare.py "
-                "CORPUS --tokenizer ...), or compare them anyway with --allow text."
+                "CORPUS --tokenizer ...), or compare them anyway with --allow "
+                f"{','.join((*study.allow, 'text'))}."
             )
 
 

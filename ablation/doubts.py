@@ -149,7 +149,12 @@ def _order(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
             at = budget_value(budget, place["budget"])
             groups = "; ".join(listed(group) for group in place["ties"])
             start = f"At {at}, these" if at else "These"
-            text = f"{start} are not told apart, whatever their order: {groups}."
+            how = "are not told apart, whatever their order"
+            if len(place["ties"]) > 1:
+                how = (
+                    "are not told apart from others of their group, of which one may be in several"
+                )
+            text = f"{start} {how}: {groups}."
             yield _say("loud", "tie", text, (arm for group in place["ties"] for arm in group))
 
 
@@ -187,7 +192,8 @@ def _unsteady(summary: dict[str, Any], points: list[dict]) -> Iterator[dict[str,
         if usual and mine**2 / usual > fdtri(df, total, UNSTEADY):
             text = (
                 f"{_named(summary, point)} moves with the seed {mine / usual**0.5:.0f} times as "
-                "much as the other arms, so its differences are less sure than is said."
+                "much as the other arms, so its differences are less sure than is said, and those "
+                "of the others surer."
             )
             yield _of_points("loud", "seeds", text, [point])
 
@@ -213,7 +219,8 @@ def _text(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
         ]
         text = (
             "The scored text is too small: its choice alone moves differences to "
-            f"{summary['baseline']} by more than they are, for {listed(names, MOST)}."
+            f"{summary['baseline']} by more than they are (± of the documents alone), for "
+            f"{listed(names, MOST)}."
         )
         yield _of_points("loud", "text", text, (point for point, _ in blurred))
 
@@ -222,15 +229,43 @@ def _text(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _tuning(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    grid = summary["tuning"]["grid"]
+    grid, close = summary["tuning"]["grid"], _close_tries(summary)
     for each in summary["tries"]:
         if each["edge"]:
             side = "lowest" if each["rate"] == min(grid) else "highest"
             text = (
                 f"{each['arm']} has the {side} learning rate that was tried, {short(each['rate'])} "
-                "times its preset's, so a better one may lie beyond."
+                "times its preset's, so a better one may lie beyond (wider --rates, in another "
+                "--out)"
             )
-            yield _say("loud", "edge", text, [each["arm"]], [each["cell"]])
+            if each["arm"] in close:
+                text += "; or it is no better than the next one, which did as well within the noise"
+            yield _say("loud", "edge", f"{text}.", [each["arm"]], [each["cell"]])
+    if close:
+        text = (
+            f"Which learning rate is best is within the noise for {listed(list(close), 2 * MOST)}: "
+            "their best two tries differ by less than two seeds do."
+        )
+        yield _say("note", "tuning", text, close)
+
+
+def _close_tries(summary: dict[str, Any]) -> dict[str, float]:
+    """Arms whose best two tries differ by less than the standard deviation over seeds at the
+    smallest budget, and by how much."""
+    spreads = [
+        point["spread"] for point in summary["points"]
+        if point["budget"] == 0 and point["spread"] is not None
+    ]  # fmt: skip
+    usual = (sum(spread**2 for spread in spreads) / len(spreads)) ** 0.5 if spreads else 0.0
+    found: dict[str, float] = {}
+    for arm in dict.fromkeys(each["arm"] for each in summary["tries"]):
+        bits = sorted(
+            each["bits_per_byte"] for each in summary["tries"]
+            if each["arm"] == arm and each["bits_per_byte"] is not None
+        )  # fmt: skip
+        if len(bits) > 1 and bits[1] - bits[0] < usual:
+            found[arm] = bits[1] - bits[0]
+    return found
 
 
 def _budgets(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ from octavo import files, storage
 from octavo.ablation import corpora
 from octavo.ablation.place import MEASURED, RUNS, STUDY, Place
 from octavo.ablation.plan import Cell, Planned
-from octavo.ablation.study import BUDGETS, Arguments, check_allowed
+from octavo.ablation.study import BUDGETS, Arguments, allowed
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import identity
 from octavo.data.errors import DataError
@@ -41,6 +41,7 @@ def plan(arguments: Arguments) -> tuple[Place, Planned, dict[str, Any]]:
     """A study of runs that are there, and its text.json. Raises ConfigError for runs that cannot be
     compared."""
     _check(arguments)
+    arguments = dataclasses.replace(arguments, allow=allowed(arguments.allow))
     assert arguments.out
     place = Place(arguments.out)
     before = place.read(STUDY)
@@ -106,7 +107,7 @@ def plan(arguments: Arguments) -> tuple[Place, Planned, dict[str, Any]]:
 
 
 def _check(arguments: Arguments) -> None:
-    check_allowed(arguments.allow)
+    allowed(arguments.allow)
     if not arguments.out:
         raise ConfigError("name a folder for what comes of it: --out DIR.")
     named = [*BUDGETS, "counted", "inference_flops", "seeds", "rates", "common"]

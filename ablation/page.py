@@ -160,10 +160,12 @@ def _tables(summary: dict[str, Any]) -> list[dict[str, Any]]:
     table("By script", "Bits per byte of held-out text.",
           lambda point: (point.get("by_script") or {}).items())  # fmt: skip
     table("The same sentences in each language",
-          "Units of a sentence, over those of the language with fewest. No difference is taken.",
+          "Units of a sentence, over those of English (without it: of the first language). 1 is "
+          "fair; no difference is taken.",
           each("languages", lambda one: one["language"], "premium"), values=True,
           digits=2)  # fmt: skip
-    table("Under noise", "Bits per byte of text in which so many characters are changed.",
+    table("Under noise", "Bits per byte of a part of the held-out text in which so many characters "
+          "are changed; none: of that part as it is.",
           each("noise", _noise, "bits_per_byte"))  # fmt: skip
     table("What noise adds", "Bits per byte above those of the text as it was.",
           lambda point: [(_noise(one), one.get("more")) for one in point.get("noise") or []

@@ -155,10 +155,22 @@ def rungs_of(study: Study, out: str) -> list[Rung]:
     found: list[Rung] = []
     for arm, config in arms:
         first = None
-        for size in _sizes(arm, config, sources[arm.name], study):
-            found.append(_rung(arm, size, sources[arm.name], study, first))
-            first = first or found[-1]
+        with _named(arm):
+            for size in _sizes(arm, config, sources[arm.name], study):
+                found.append(_rung(arm, size, sources[arm.name], study, first))
+                first = first or found[-1]
     return found
+
+
+@contextlib.contextmanager
+def _named(arm: Arm):
+    """Errors name the arm."""
+    try:
+        yield
+    except ConfigError as error:
+        if arm.name in str(error):
+            raise
+        raise ConfigError(f"the arm {arm.name}: {error}") from error
 
 
 def _config(arm: Arm, size: str | None, study: Study, source: str | None = None) -> Config:
@@ -166,7 +178,8 @@ def _config(arm: Arm, size: str | None, study: Study, source: str | None = None)
     words = [preset, *shlex.split(study.common), *own]
     words += ["--data.source", source] if source else []
     words += ["--model.size", size] if size else []
-    config = parse_config(f"the arm {arm.name}:", "", words)
+    with _named(arm):
+        config = parse_config(f"the arm {arm.name}:", "", words)
     if config.train.init_from is not None:  # of a file of settings: the flag was refused
         raise ConfigError(
             f"the arm {arm.name} begins with parameters of {config.train.init_from}, which were "

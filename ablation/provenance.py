@@ -144,6 +144,16 @@ def _data(data: Any) -> str:
     return "; ".join(found)
 
 
+def _of_files(certificate: dict[str, Any]) -> float | None:
+    """Bits per byte that the files have beside their headers."""
+    size, packed, headers = (
+        number(certificate.get(name)) for name in ("bytes", "compressed_bytes", "overhead_bytes")
+    )
+    if not size or packed is None:
+        return None
+    return 8 * (packed - (headers or 0)) / size
+
+
 def _certificate(certificate: dict[str, Any], why: str | None) -> str:
     """Its size, hashes, and the command that gets the text back."""
     said = (
@@ -151,7 +161,7 @@ def _certificate(certificate: dict[str, Any], why: str | None) -> str:
         f"{parts.code(str(certificate.get('checkpoint')))}: "
         f"{parts.whole(certificate.get('bytes'))} bytes of text as "
         f"{parts.whole(certificate.get('compressed_bytes'))}, "
-        f"{bits(certificate.get('bits_per_byte_file'))} bits per byte in the file, "
+        f"{bits(_of_files(certificate))} bits per byte in the files (less their headers), "
         f"{bits(certificate.get('bits_per_byte_score'))} by the score"
     )
     if why:

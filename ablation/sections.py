@@ -107,7 +107,7 @@ def _facts(summary: dict[str, Any]) -> str:
     if len(grid) > 1:
         tried = f"the best of {len(grid)} an arm"
         if share := number(cost.get("share")):
-            tried += f"; {share:.0%} of all FLOPs"
+            tried += f"; {share:.0%} of all FLOPs that were paid"
     certified = [point.get("certified") for point in summary["points"]]
     told = {
         "matched by": "nothing: runs that were there"
@@ -154,7 +154,7 @@ def rates(summary: dict[str, Any]) -> str:
     told = [tuning.get("rule"), tuning.get("transfer")]
     cost = summary.get("tuning_cost") or {}
     if number(cost.get("flops")):
-        spent = f"This took {human(cost['flops'])}FLOPs"
+        spent = f"This took {human(cost['flops'])}FLOPs, paid"
         spent += f", {share:.0%} of the study's" if (share := number(cost.get("share"))) else ""
         spent += f", and {clock(cost['seconds'])}" if number(cost.get("seconds")) else ""
         told.append(spent)

@@ -1,5 +1,6 @@
 """What a study is asked to compare: on the command line, or in a file that is committed."""
 
+import difflib
 import re
 import shlex
 import tomllib
@@ -88,11 +89,12 @@ class Arguments:
     parallel: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Parallel text, a file LANGUAGE.txt each, for the fairness premium."""
     common: Annotated[str | None, tyro.conf.arg(metavar="FLAGS")] = None
-    """Settings of all arms, as "--data.length 1024"; an arm's own go before them."""
+    """Settings of all arms, as "--data.length 1024"; where an arm says otherwise, it wins."""
     heldout_bytes: Annotated[int | None, Range(1, 2**40)] = None
     """Held-out text that is scored, spread over its labels. None: 200,000."""
     allow: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WHAT")] = ()
-    """Compare what is unequal: text (that was trained on), heldout (that is scored), budget."""
+    """Compare what is unequal: text (that was trained on), heldout (that is scored), budget; of
+    several, with commas."""
     title: str | None = None
     """Of the page."""
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
@@ -163,7 +165,7 @@ def asked_of(arguments: Arguments) -> tuple[Study, str]:
     baseline = names[0] if arguments.baseline is None else arguments.baseline
     if baseline not in names:
         raise ConfigError(f"--baseline {baseline} is no arm; there are {', '.join(names)}.")
-    check_allowed(arguments.allow)
+    allow = allowed(arguments.allow)
     if arguments.inference_flops and (several := [a.name for a in arms if a.sizes != (None,)]):
         raise ConfigError(
             f"{several[0]} names sizes, but --inference-flops decides them; leave one out."
@@ -173,7 +175,7 @@ def asked_of(arguments: Arguments) -> tuple[Study, str]:
         arguments.seeds or Study.seeds,
         Study.rates if arguments.rates is None else _numbers(arguments.rates, "--rates"),
         baseline, arguments.data, arguments.parallel, arguments.common or "",
-        arguments.heldout_bytes or Study.heldout_bytes, arguments.allow, arguments.title,
+        arguments.heldout_bytes or Study.heldout_bytes, allow, arguments.title,
     )  # fmt: skip
     return study, arguments.out
 
@@ -199,12 +201,16 @@ def check_together(arguments: Arguments) -> None:
         raise ConfigError(f"{two} are asked for at once; which?")
 
 
-def check_allowed(allow: tuple[str, ...]) -> None:
-    """Raise ConfigError for what cannot be unequal."""
-    if strange := set(allow) - set(UNEQUAL):
+def allowed(allow: tuple[str, ...]) -> tuple[str, ...]:
+    """What may be unequal, of words with spaces or commas between. Raises ConfigError for what
+    cannot be."""
+    names = tuple(name for word in allow for name in word.split(",") if name)
+    if strange := set(names) - set(UNEQUAL):
         raise ConfigError(
-            f"--allow {' '.join(sorted(strange))}: what can be unequal is {', '.join(UNEQUAL)}."
+            f"--allow {','.join(sorted(strange))}: what can be unequal is {', '.join(UNEQUAL)}; "
+            "of several, with commas."
         )
+    return names
 
 
 def is_file(arms: tuple[str, ...]) -> bool:
@@ -321,10 +327,13 @@ def _arm(asked: str, name: str | None = None) -> Arm:
     words = _split(asked)
     if not words or words[0] not in presets():
         first = words[0] if words else "nothing"
-        hint = " (of runs that are there, all that is named must be runs)" * Path(first).is_dir()
+        near = difflib.get_close_matches(first, presets(), 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        if Path(first).is_dir():
+            hint = " (Of runs that are there, all that is named must be runs.)"
         raise ConfigError(
-            f"the arm {asked!r:.80} begins with no preset but {first!r:.40}{hint}; "
-            "python train.py --list shows them."
+            f"the arm {asked!r:.80} begins with {first!r:.40}, which is no preset; "
+            f"python train.py --list shows them.{hint}"
         )
     _check_words(words, f"the arm {asked!r:.80}")
     tokenizer = taken(words, "--tokenizer")

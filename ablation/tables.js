@@ -82,6 +82,7 @@ function heats() {
     const sizes = rows.flatMap(i => about.columns.map((_, k) => Math.abs(off(i, k) || 0))).filter(v => v).sort((a, b) => a - b);
     const full = sizes[Math.floor(.9 * (sizes.length - 1))] || 1;
     const best = about.columns.map((_, k) => {  /* the only one */
+      if (about.values) return null;  /* none is best */
       const values = rows.map(i => about.rows[i][k]).filter(finite).map(v => better * v).sort((a, b) => a - b);
       return values[0] === values[1] ? null : values[0];
     });
@@ -115,7 +116,7 @@ if (byId("pareto")) addChart(byId("pareto"), "Bits per byte and cost", "lower le
 if (byId("curves")) {
   const figure = () => make("figure", byId("curves"), { class: "chart" });
   addChart(figure(), "Training", "bits per byte", { small: true, build: curveLines(c => [c.x[state.curvex], c.train], { clip: .9 }) });
-  if (D.curves.some(c => c.heldout.bits.length)) addChart(figure(), "Held-out text", "bits per byte", { small: true, build: curveLines(c => [c.heldout.x[state.curvex], c.heldout.bits], { clip: .9, dots: 2.2 }) });
+  if (D.curves.some(c => c.heldout.bits.length)) addChart(figure(), "Held-out text, while training", "bits per byte of a part of its own for each arm: follow a line, do not compare lines; for that, see the numbers", { small: true, build: curveLines(c => [c.heldout.x[state.curvex], c.heldout.bits], { clip: .9, dots: 2.2 }) });
   if (D.curves.some(c => c.units.length)) addChart(figure(), "Units", "per byte or id, at the first level", { small: true, build: curveLines(c => [c.x[state.curvex], c.units], { clip: 1 }) });
 }
 function ofBudget() {

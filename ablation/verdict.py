@@ -20,6 +20,8 @@ from octavo.brief import human
 
 PUBLISHED = 1e19
 """FLOPs from which on ways of cutting text have been compared in print (BLT, H-Net)."""
+ALIKE = 1.2
+"""Times as many parameters as another arm, from which on that is said."""
 FEW_EACH = 20
 """Documents of a label, for an interval of it."""
 
@@ -189,7 +191,7 @@ def _trend(summary: dict[str, Any], at: int, ranked: list[dict[str, Any]]) -> st
     (first, margin), (last, other) = gaps[0], gaps[-1]
     still = ""
     if margin is not None and other is not None and abs(last - first) <= math.hypot(margin, other):
-        still = ", which is within the noise"
+        still = ", a change that is within the noise"
     return (
         f"; the lead of {winner} over {partner} goes from {signed(first)} to {signed(last)}{still}"
     )
@@ -285,10 +287,10 @@ def _limits(summary: dict[str, Any]) -> Iterator[str]:
         parameters = max((p["parameters"] for p in points if p["parameters"]), default=0)
         size = max((p["bytes"] for p in points if p["bytes"]), default=0)
         yield (
-            f"What holds at larger scale: the largest run spends {short(flops)} useful FLOPs on "
-            f"{human(size)}B of text, with {human(parameters).rstrip()} parameters; "
-            f"published comparisons begin at about {short(PUBLISHED)}, "
-            f"{_times(PUBLISHED / flops)} times as much"
+            f"What holds at larger scale: no run spends more than {short(flops)} useful FLOPs, "
+            f"reads more than {human(size)}B of text or has more than "
+            f"{human(parameters).rstrip()} parameters; published comparisons begin at about "
+            f"{short(PUBLISHED)} FLOPs, {_times(PUBLISHED / flops)} times as many"
         )
     labels = list(dict.fromkeys(label for point in points for label in point["by_label"]))
     script = list(dict.fromkeys(script for point in points for script in point["by_script"]))
@@ -314,6 +316,10 @@ def _limits(summary: dict[str, Any]) -> Iterator[str]:
             "flops": "the same time or the same text", "bytes": "the same FLOPs or the same time",
             "steps": "the same FLOPs, the same time or the same text",
         }[budget["by"]]  # fmt: skip
+        sizes = [point["parameters"] for point in points if point["parameters"]]
+        if sizes and max(sizes) > ALIKE * min(sizes):
+            least, most = (human(size(sizes)).rstrip() for size in (min, max))
+            others += f", or the same parameters (they have {least} to {most})"
         yield f"Which arm is best for {others}: they were matched by {matched(budget)}"
         if len(tuning["grid"]) > 1:
             rates = listed([short(rate) for rate in tuning["grid"]])

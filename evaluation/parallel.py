@@ -11,7 +11,10 @@ def read_parallel(folder: str | Path, most: int = 0) -> dict[str, list[bytes]]:
     files (0: all). Raises ConfigError if the folder holds no parallel text."""
     files = sorted(Path(folder).glob("*.txt"))
     if not Path(folder).is_dir() or len(files) < 2:
-        raise ConfigError(f"{folder} needs a file LANGUAGE.txt for each of two or more languages.")
+        there = "" if Path(folder).is_dir() else ", and there is no such folder"
+        raise ConfigError(
+            f"{folder} needs a file LANGUAGE.txt for each of two or more languages{there}."
+        )
     lines = {file.stem: _lines(file) for file in files}
     counts = {language: len(found) for language, found in lines.items()}
     if len(set(counts.values())) > 1:

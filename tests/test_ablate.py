@@ -536,7 +536,7 @@ def test_runs_that_are_there(study, trained, corpus, tmp_path):
     longer = (runs[0], str(trained[0]))
     with pytest.raises(ConfigError, match="no fair comparison"):
         existing.plan(Arguments(arms=longer, out="x"))
-    existing.plan(Arguments(arms=longer, out="x", allow=("budget",)))
+    existing.plan(Arguments(arms=longer, out="x", allow=("budget,text",)))
     with pytest.raises(ConfigError, match="is for runs that are to be trained"):
         existing.plan(Arguments(arms=longer, out="x", steps="20"))
     done = run("ablate.py", *runs, "--data", corpus, "--out", str(tmp_path / "mine"))

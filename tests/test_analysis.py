@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from octavo.ablation.analysis import summary
+from octavo.ablation.analysis import _ranks, summary
 from octavo.ablation.bootstrap import Noise, Sample, difference, pooled, resampled
 from octavo.ablation.results import (
     chosen_rate,
@@ -186,6 +186,13 @@ def test_the_runner_up_is_not_told_apart(tmp_path):
     assert f"less than the runner-up {other} (within the noise)" in found["answer"][0]
     belief = f"believe that {best} is better than flat, but not that it is better than {other}"
     assert belief in found["answer"][2]
+
+
+def test_ties_are_groups_that_may_overlap():
+    tied = [{"a", "b"}, {"b", "c"}, {"c", "d"}, {"b", "d"}]
+    clear = {frozenset(pair): set(pair) not in tied for pair in itertools.combinations("abcde", 2)}
+    found = _ranks(0, dict.fromkeys("abcde"), clear)
+    assert found["ties"] == [["a", "b"], ["b", "c", "d"]]
 
 
 def test_the_baseline_wins(tmp_path):
