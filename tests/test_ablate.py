@@ -71,7 +71,7 @@ def test_arms_are_named_after_what_is_changed():
     ("arms", "more", "said"),
     [
         ((), {}, "needs arms"),
-        (("flt",), {}, "begins with no preset but 'flt'"),
+        (("flt",), {}, "begins with 'flt', which is no preset; .* Did you mean flat?"),
         (("flat", "flat"), {}, "two arms are called flat"),
         (("flat",), {"steps": None}, "name the budgets by one of --flops"),
         (("flat",), {"flops": "1e12"}, "name the budgets by one of --flops"),
@@ -88,7 +88,7 @@ def test_arms_are_named_after_what_is_changed():
         (("flat --workdir=x",), {}, "which the study decides"),
         (("flat --tokenizer bpe:300 --data.source x",), {}, "a corpus has its own"),
         (("flat 'x",), {}, "cannot be read"),
-        (("a/b=flat",), {}, "begins with no preset"),
+        (("a/b=flat",), {}, "which is no preset"),
         (("flat --model.size 1m,2m",), {"inference_flops": 1e6}, "names sizes"),
         (("flat --model.size 500k,500000",), {}, "names a size twice"),
         (("flat --model.size 500k,",), {}, "is a number of parameters"),
