@@ -148,13 +148,14 @@ def _order(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if place["ties"] and summary["seeds"] > 1:  # of one seed, nothing is told apart
             at = budget_value(budget, place["budget"])
             groups = "; ".join(listed(group) for group in place["ties"])
-            start = f"At {at}, these" if at else "These"
-            how = "are not told apart, whatever their order"
+            start, told = (
+                f"At {at}, " if at else "",
+                "these are not told apart, whatever their order",
+            )
             if len(place["ties"]) > 1:
-                how = (
-                    "are not told apart from others of their group, of which one may be in several"
-                )
-            text = f"{start} {how}: {groups}."
+                told = "arms of one group are not told apart (some are in several)"
+            text = f"{start}{told}: {groups}."
+            text = text[:1].upper() + text[1:]
             yield _say("loud", "tie", text, (arm for group in place["ties"] for arm in group))
 
 
