@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from octavo import process
+from octavo import machine, process
 
 _STARTED = process.is_script(__file__)
 if _STARTED:  # what is imported from here on takes a while, and a signal may come
@@ -110,6 +110,7 @@ def run(main: Callable[[], None], prints: bool = False) -> None:
     if not _STARTED:
         process.catch_signals()
     process.end_with_starter()
+    machine.keep_memory()
     try:
         print(version()) if "--version" in sys.argv[1:] else main()
         process.check_output()

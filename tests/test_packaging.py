@@ -20,6 +20,7 @@ ROOMS = {
     "files": set(),
     "batch": set(),
     "process": set(),
+    "machine": set(),
     "storage": {"files", "process", "configs"},
     "locks": {"files", "process", "configs", "storage"},
     "arguments": {"files", "configs", "storage"},
