@@ -153,8 +153,8 @@ def _order(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 "these are not told apart, whatever their order",
             )
             if len(place["ties"]) > 1:
-                told = "arms of one group are not told apart (some are in several)"
-            text = f"{start}{told}: {groups}."
+                said = "arms of one group are not told apart (some are in several)"
+            text = f"{start}{said}: {groups}."
             text = text[:1].upper() + text[1:]
             yield _say("loud", "tie", text, (arm for group in place["ties"] for arm in group))
 
