@@ -148,10 +148,8 @@ def _order(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if place["ties"] and summary["seeds"] > 1:  # of one seed, nothing is told apart
             at = budget_value(budget, place["budget"])
             groups = "; ".join(listed(group) for group in place["ties"])
-            start, told = (
-                f"At {at}, " if at else "",
-                "these are not told apart, whatever their order",
-            )
+            start = f"At {at}, " if at else ""
+            said = "these are not told apart, whatever their order"
             if len(place["ties"]) > 1:
                 said = "arms of one group are not told apart (some are in several)"
             text = f"{start}{said}: {groups}."
