@@ -85,12 +85,11 @@ def _preset(arguments: list[str], known: dict[str, Config]) -> str | None:
 
 def _check_preset(name: str, known: dict[str, Config]) -> None:
     if name not in known:
-        raise ConfigError(
-            f"no preset {name!r}.{_nearest(name, known)} Presets: {', '.join(known)}."
-        )
+        raise ConfigError(f"no preset {name!r}.{nearest(name, known)} Presets: {', '.join(known)}.")
 
 
-def _nearest(name: str, known) -> str:
+def nearest(name: str, known) -> str:
+    """The hint for a name that is not known; nothing if none is near."""
     near = difflib.get_close_matches(name, known, 1)
     return f" Did you mean {near[0]}?" if near else ""
 
@@ -249,7 +248,7 @@ def _near_setting(name: str, whole: Config) -> str:
         names += [f"{section}.{field}" for field in value] if isinstance(value, dict) else [section]
     own = name.rpartition(".")[2]
     elsewhere = [each for each in names if each.rpartition(".")[2] == own]
-    return f" Did you mean {elsewhere[0]}?" if elsewhere else _nearest(name, names)
+    return f" Did you mean {elsewhere[0]}?" if elsewhere else nearest(name, names)
 
 
 def _sized(base: Config, size: str, arguments: list[str], preset: Config) -> Config:

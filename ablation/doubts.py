@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy.special import fdtri
 
-from octavo.ablation.verdict import decisive, sentence
+from octavo.ablation.verdict import decisive, sentence, usual_spread
 from octavo.ablation.words import budget_value, counted, listed, point_name, short, verb, within
 from octavo.evaluation.curves import HELDOUT, number
 
@@ -242,28 +242,24 @@ def _tuning(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield _say("loud", "edge", f"{text}.", [each["arm"]], [each["cell"]])
     if close:
         text = (
-            f"Which learning rate is best is within the noise for {listed(list(close), 2 * MOST)}: "
+            f"Which learning rate is best is within the noise for {listed(close, 2 * MOST)}: "
             "their best two tries differ by less than two seeds do."
         )
         yield _say("note", "tuning", text, close)
 
 
-def _close_tries(summary: dict[str, Any]) -> dict[str, float]:
+def _close_tries(summary: dict[str, Any]) -> list[str]:
     """Arms whose best two tries differ by less than the standard deviation over seeds at the
-    smallest budget, and by how much."""
-    spreads = [
-        point["spread"] for point in summary["points"]
-        if point["budget"] == 0 and point["spread"] is not None
-    ]  # fmt: skip
-    usual = (sum(spread**2 for spread in spreads) / len(spreads)) ** 0.5 if spreads else 0.0
-    found: dict[str, float] = {}
+    smallest budget."""
+    usual = usual_spread(point for point in summary["points"] if point["budget"] == 0) or 0.0
+    found = []
     for arm in dict.fromkeys(each["arm"] for each in summary["tries"]):
         bits = sorted(
             each["bits_per_byte"] for each in summary["tries"]
             if each["arm"] == arm and each["bits_per_byte"] is not None
         )  # fmt: skip
         if len(bits) > 1 and bits[1] - bits[0] < usual:
-            found[arm] = bits[1] - bits[0]
+            found.append(arm)
     return found
 
 

@@ -40,8 +40,8 @@ class _Run:
 def plan(arguments: Arguments) -> tuple[Place, Planned, dict[str, Any]]:
     """A study of runs that are there, and its text.json. Raises ConfigError for runs that cannot be
     compared."""
-    _check(arguments)
     arguments = dataclasses.replace(arguments, allow=allowed(arguments.allow))
+    _check(arguments)
     assert arguments.out
     place = Place(arguments.out)
     before = place.read(STUDY)
@@ -107,7 +107,6 @@ def plan(arguments: Arguments) -> tuple[Place, Planned, dict[str, Any]]:
 
 
 def _check(arguments: Arguments) -> None:
-    allowed(arguments.allow)
     if not arguments.out:
         raise ConfigError("name a folder for what comes of it: --out DIR.")
     named = [*BUDGETS, "counted", "inference_flops", "seeds", "rates", "common"]

@@ -1,6 +1,5 @@
 """What a study is asked to compare: on the command line, or in a file that is committed."""
 
-import difflib
 import re
 import shlex
 import tomllib
@@ -13,7 +12,7 @@ import tyro
 from octavo.arguments import Range, check_numbers, read_file
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
-from octavo.settings import taken
+from octavo.settings import nearest, taken
 
 BUDGETS = ("flops", "bytes", "steps")
 """By what arms are matched; of training."""
@@ -327,8 +326,7 @@ def _arm(asked: str, name: str | None = None) -> Arm:
     words = _split(asked)
     if not words or words[0] not in presets():
         first = words[0] if words else "nothing"
-        near = difflib.get_close_matches(first, presets(), 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = nearest(first, presets())
         if Path(first).is_dir():
             hint = " (Of runs that are there, all that is named must be runs.)"
         raise ConfigError(

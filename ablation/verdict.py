@@ -1,7 +1,7 @@
 """The answer of a study in three sentences made of its numbers, and what it cannot tell."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from octavo.ablation.words import (
@@ -197,13 +197,17 @@ def _trend(summary: dict[str, Any], at: int, ranked: list[dict[str, Any]]) -> st
     )
 
 
+def usual_spread(points: Iterable[dict[str, Any]]) -> float | None:
+    """The standard deviation over seeds, pooled over points; None if none has several seeds."""
+    spreads = [point["spread"] for point in points if point["spread"] is not None]
+    return math.sqrt(sum(each**2 for each in spreads) / len(spreads)) if spreads else None
+
+
 def _basis(summary: dict[str, Any], at: int | None) -> str:
     text, points = summary["text"], summary["points"]
     mine = [point for point in points if point["budget"] == at] or points
-    spreads = [point["spread"] for point in mine if point["spread"] is not None]
     differ = ""
-    if spreads:
-        usual = math.sqrt(sum(each**2 for each in spreads) / len(spreads))
+    if (usual := usual_spread(mine)) is not None:
         differ = f" (standard deviation {usual:.{digits(usual)}f} bits per byte)"
     unproven = list(dict.fromkeys(point["arm"] for point in points if not point["certified"]))
     if not points:

@@ -10,7 +10,7 @@ def read_parallel(folder: str | Path, most: int = 0) -> dict[str, list[bytes]]:
     """Languages and their lines, those that no language lacks; ``most``: of them, spread over the
     files (0: all). Raises ConfigError if the folder holds no parallel text."""
     files = sorted(Path(folder).glob("*.txt"))
-    if not Path(folder).is_dir() or len(files) < 2:
+    if len(files) < 2:
         there = "" if Path(folder).is_dir() else ", and there is no such folder"
         raise ConfigError(
             f"{folder} needs a file LANGUAGE.txt for each of two or more languages{there}."
