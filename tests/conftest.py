@@ -25,13 +25,16 @@ import jax
 import pytest
 
 from helpers import arguments_of, of_preset, run, shrink, words
+from octavo.ablation.place import Place
+from octavo.ablation.plan import Planned, plan
+from octavo.ablation.study import Study
 from octavo.configs import presets
 from octavo.configs.model import ModelConfig
 from octavo.configs.schema import Config, DataConfig, OptimizerConfig, TrainConfig
 from octavo.data.prepare import prepare
 from octavo.data.sources import find_units
 from octavo.tokenizers.bytes import ByteTokenizer
-from studies import ARMS, SHAPE, write_study
+from studies import ARMS, SHAPE, TINY, asked, write_study
 
 # Processes that tests start compile the same programs again and again; tests themselves do not.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), "octavo-tests-jax")
@@ -129,6 +132,18 @@ def small_disk(tmp_path):
         pytest.skip("mounting a small file system needs root")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def planned(corpus, tmp_path_factory) -> tuple[Study, Place, Planned]:
+    """What was asked, of two arms, and its plan."""
+    study = asked(
+        f"flat=flat {TINY}", f"stride=megabyte {TINY} --model.stages.0.width 32 "
+        "--model.stages.0.heads 2", steps=None, flops="4e9,12e9", seeds=2, data=(corpus,),
+        heldout_bytes=3000,
+    )  # fmt: skip
+    place = Place(str(tmp_path_factory.mktemp("study")))
+    return study, place, plan(study, place)[0]
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
-"""A study as its files alone have it: numbers that look like those of real runs, with the effects
-and the noise that a test asks for. No model is trained: there are no checkpoints."""
+"""Studies for tests. What a small one asks for; and one as its files alone have it: numbers that
+look like those of real runs, with the effects and the noise that a test asks for. No model is
+trained for that: there are no checkpoints."""
 
 import dataclasses
 import hashlib
@@ -15,9 +16,34 @@ import numpy as np
 
 from octavo.ablation import tables
 from octavo.ablation.analysis import summary
+from octavo.ablation.study import Arguments, Study, asked_of
 from octavo.configs import presets
 from octavo.configs.schema import to_json
+from octavo.data.prepare import prepare
+from octavo.data.sources import find_units
 from octavo.files import write_json
+from octavo.tokenizers.bytes import ByteTokenizer
+
+TINY = (
+    "--model.width 32 --model.layers 2 --model.heads 2 --data.length 64 --data.batch-size 8 "
+    "--optimizer.warmup-steps 4"
+)
+TINY_FLAT = f"flat {TINY} --train.log-every 5"
+
+
+def asked(*arms: str, **more) -> Study:
+    given = {"steps": "20,40", "out": "x"} | more
+    return asked_of(Arguments(arms=arms, **given))[0]
+
+
+def corpus_of(folder, texts, heldout=0.2) -> str:
+    (folder / "text").mkdir(parents=True)
+    for i, text in enumerate(texts):
+        (folder / "text" / f"{i:03}.txt").write_text(text)
+    units = find_units([str(folder / "text")], "text", None)
+    prepare(units, folder / "shards", ByteTokenizer(), heldout=heldout, processes=1)
+    return str(folder / "shards")
+
 
 LABELS = {
     "en": ("Latin", "The cat sat on the mat, and then it went away to think about it."),
