@@ -20,7 +20,7 @@ from octavo import cli
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-KINDS = ("evaluate", "generate", "compress", "view", "rates", "prepare", "train")
+KINDS = ("evaluate", "generate", "compress", "view", "rates", "schemes", "prepare", "train")
 MUTILATIONS = ("run", "corpus", "packed")
 
 

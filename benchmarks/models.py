@@ -40,9 +40,8 @@ def contender(name: str):
             state, metrics = trainer.step(state, trainer.place(next(stream)))
             return float(metrics["bytes"])
 
-    per_byte = trainer.flops_per_id / trainer.bytes_per_id
-    useful = cost_of(trainer.config, trainer.plan).train_useful
-    return step, trainer.definition.parameters, per_byte, useful
+    cost = cost_of(trainer.config, trainer.plan)
+    return step, cost.parameters, cost.train_paid, cost.train_useful
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ def main() -> None:
                 run.definition.bind, run.marker, drafter, Sampling(given.temperature), -1,
                 run.length, given.bytes, slots,
             ),
-            (run.params, run.marker.params, drafter.params),
+            (run.apart, run.marker.params, drafter.params),
         )  # fmt: skip
 
     def decode(loop, params, prompt):
@@ -75,7 +75,7 @@ def main() -> None:
             state = jax.block_until_ready(loop.proceed(params, state, given.bytes))
             seconds = time.perf_counter() - began
         ids = np.asarray(state["ids"][0])[PROMPT + 1 : PROMPT + 1 + given.bytes]
-        return seconds, int(state["told"][0]), ids
+        return seconds, int(state["counts"][0]), ids
 
     found = {name: [] for name in loops}
     for loop, params in loops.values():

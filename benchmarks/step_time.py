@@ -17,12 +17,14 @@ from octavo import cli
 from octavo.batch import Batch
 from octavo.configs.model import ModelConfig
 from octavo.configs.schema import Config, DataConfig
+from octavo.model.layers import Filled
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.training.trainer import Trainer
 
 
-def ours(config: Config, batch: dict):
-    trainer = Trainer.of(config, ByteTokenizer())
+def ours(config: Config, batch: dict, filled: tuple[Filled, ...] | None = None):
+    """filled: what a plan would tell of the slots of units."""
+    trainer = Trainer.of(config, ByteTokenizer(), filled=filled)
     with jax.set_mesh(trainer.mesh):
         state = trainer.fresh()
 
