@@ -110,6 +110,7 @@ def run(main: Callable[[], None], prints: bool = False) -> None:
     if not _STARTED:
         process.catch_signals()
     process.end_with_starter()
+    machine.keep_programs()
     machine.keep_memory()
     try:
         print(version()) if "--version" in sys.argv[1:] else main()

@@ -1,7 +1,7 @@
 """Compress a text with a checkpoint: python compress.py RUN FILE OUT
 
 and back: python compress.py --decompress RUN OUT FILE. The size is what the score in bits per byte
-promises; the coder is an exact one, so the bytes come back.
+promises; the coder loses nothing, so the bytes come back.
 """
 
 from dataclasses import dataclass
@@ -22,6 +22,9 @@ class Arguments:
     """File to read."""
     out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """File to write."""
+    exact: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Code bytes by all ids that spell them (evaluate.py --exact), not the tokenizer's ids. A file
+    says how it was written."""
     decompress: tyro.conf.FlagCreatePairsOff[bool] = False
     """Give the text back from what compress.py wrote."""
 
@@ -33,6 +36,8 @@ def main() -> None:
 def compress(arguments: Arguments) -> None:
     """Compress or decompress; prints what came of it."""
     out = check_output(arguments.out, "", arguments.source, arguments.run)
+    if arguments.exact and arguments.decompress:
+        raise ConfigError("--exact is for compressing.")
     data = read_file(arguments.source, "")
 
     from rich.progress import Progress
@@ -43,16 +48,20 @@ def compress(arguments: Arguments) -> None:
     run = open_run(arguments.run)
     errors = cli.console(stderr=True)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        total = None if arguments.decompress else len(run.tokenizer.encode(data)) + 1
-        task = bar.add_task("ids", total=total)
+        total = None
+        if not arguments.decompress:
+            total = len(data if arguments.exact else run.tokenizer.encode(data)) + 1
+        task = bar.add_task("bytes" if arguments.exact else "ids", total=total)
 
         def progress(done: int) -> None:
             if done % 64 == 0:
                 bar.update(task, completed=done)
 
-        work = run.decompress if arguments.decompress else run.compress
         try:
-            made = work(data, progress)
+            if arguments.decompress:
+                made = run.decompress(data, progress)
+            else:
+                made = run.compress(data, progress, exact=arguments.exact)
         except CodecError as error:
             verb = "decompressed" if arguments.decompress else "compressed"
             raise ConfigError(f"{arguments.source} cannot be {verb}: {error}.") from error

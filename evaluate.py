@@ -1,11 +1,11 @@
-"""Score a checkpoint: python evaluate.py RUN [bits|words|noise|certify|fairness] [--text FILE]
+"""Score a checkpoint: python evaluate.py RUN [MEASURE] [--text FILE]
 
 Without --text or --data, of the held-out documents of the corpus the run was trained on.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import tyro
 
@@ -45,11 +45,23 @@ class Arguments:
     """Where what certify compresses goes. None: certificate in the run."""
     sentences: Annotated[int, Range(0)] = 0
     """Sentences of each language, spread over the files. 0: all."""
+    ends: Literal["sum", "threshold", "sampled"] | None = None
+    """How a predictor that draws ends in training ends units (model.stages.evaluation). None: as
+    the run was configured."""
+    exact: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Of bits, also by all ids that spell the text, not only the tokenizer's own."""
+    heads: Annotated[int | None, Range(1, 4096)] = None
+    """Of --exact: beginnings of each document that are followed at a time; more miss less of the
+    sum. None: 16."""
+    other: Annotated[str | None, tyro.conf.arg(name="with", metavar="RUN")] = None
+    """Of --exact: score also this run, of any tokenizer, and the mean of the two distributions of
+    each byte."""
     overlap: Annotated[int | None, Range(0)] = None
     """A document longer than a row is scored in windows that repeat this many ids as context.
     None: half a row."""
     batch_size: Annotated[int, Range(1, 65_536)] = 16
-    """Rows at a time; never changes the score."""
+    """Rows at a time; never changes the score. Of --exact, documents side by side, each with
+    --heads rows."""
     most_bytes: Annotated[int, Range(0, 2**63 - 1)] = 0
     """Score so many bytes of each corpus's held-out documents, spread over its labels. 0: all. Of
     certify, bytes in all; 0: 2,048."""
@@ -57,14 +69,15 @@ class Arguments:
 
 def main() -> None:
     description = " ".join((measures.sentences(), *(__doc__ or "").split("\n\n")[1:]))
-    evaluate(cli.parse(Arguments, "evaluate.py", description))
+    evaluate(cli.parse(Arguments, "evaluate.py", description, flags=True))
 
 
 def evaluate(arguments: Arguments) -> dict:
     """Score, print a table, and return what ``--json`` writes."""
     measure = measures.load(arguments.what)
     parallel, choose = getattr(measure, "PARALLEL", False), getattr(measure, "choose", None)
-    _check(arguments, measure, parallel)
+    reads_text = getattr(measure, "TEXTS", True)
+    _check(arguments, measure, parallel, reads_text)
     documents = None
     if arguments.text is not None:
         documents = [read_file(arguments.text, "--text")]
@@ -79,7 +92,8 @@ def evaluate(arguments: Arguments) -> dict:
     from octavo.evaluation.parallel import read_parallel
     from octavo.run.opened import open_run
 
-    run = open_run(arguments.run)
+    asked_ends: dict[str, Any] = {} if arguments.ends is None else {"ends": arguments.ends}
+    run = open_run(arguments.run, **asked_ends)
     length = run.length
     overlap = length // 2 if arguments.overlap is None else arguments.overlap
     if not 0 <= overlap < length:
@@ -88,7 +102,7 @@ def evaluate(arguments: Arguments) -> dict:
     held, of = [Held(text, source, None) for text in documents or ()], None
     if arguments.parallel:
         documents = read_parallel(arguments.parallel, arguments.sentences)
-    elif documents is None:
+    elif documents is None and reads_text:
         if arguments.json is not None:
             check_output(arguments.json, "--json", *folders_of(source))
         corpora = [Corpus(part) for part, _ in parse_source(source)]
@@ -96,12 +110,12 @@ def evaluate(arguments: Arguments) -> dict:
         split = [c.of_split("heldout") for c in corpora if "heldout" in c.split_documents]
         of = sum(corpus.utf8_bytes for corpus in split)
 
-    if not arguments.parallel:
+    if not arguments.parallel and reads_text:
         held = choose(held, arguments.most_bytes) if choose else held
         if not held:
             raise ConfigError(f"{source} has no held-out documents; score a file with --text.")
         documents = [one.text for one in held]
-    asked = held if getattr(measure, "HELD", False) else documents
+    asked = held if getattr(measure, "HELD", False) else documents or []
     errors = cli.console(stderr=True)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("scoring")
@@ -115,12 +129,14 @@ def evaluate(arguments: Arguments) -> dict:
     about = {
         "run": str(arguments.run),
         "step": run.step,
-        "source": source,
+        **({"source": source} if reads_text else {}),
         "tokenizer": run.tokenizer.name,
         "length": length,
         "overlap": overlap,
-    }
-    title = f"{arguments.run} at step {run.step}: {source}"
+    } | asked_ends
+    title = f"{arguments.run} at step {run.step}: {source if reads_text else arguments.what}"
+    if arguments.ends is not None:
+        title += f", units ended by {arguments.ends}"
     if of is not None:
         title += f", {sum(len(one) for one in documents or ()):,} of the {of:,} bytes held out"
     _show(title, rows, cli.console())
@@ -148,7 +164,7 @@ def _show(title: str, rows: list[dict], console) -> None:
         )
 
 
-def _check(arguments: Arguments, measure, parallel: bool) -> None:
+def _check(arguments: Arguments, measure, parallel: bool, reads_text: bool) -> None:
     """Raise ConfigError for arguments that do not go together, or outputs that cannot be written,
     before anything is scored."""
     if parallel != (arguments.parallel is not None):
@@ -157,6 +173,10 @@ def _check(arguments: Arguments, measure, parallel: bool) -> None:
         storage.refuse(getattr(arguments, name) or "", f"--{name}")
     if sum(x is not None for x in (arguments.text, arguments.data, arguments.parallel)) > 1:
         raise ConfigError("give one of --text, --data and --parallel, not both.")
+    if not reads_text and (arguments.text, arguments.data, arguments.most_bytes) != (None, None, 0):
+        raise ConfigError(
+            f"{arguments.what} scores no text of yours; leave out --text, --data and --most-bytes."
+        )
     whole = arguments.text is not None and not hasattr(measure, "choose")
     if arguments.most_bytes and (whole or parallel):
         raise ConfigError("--most-bytes is of held-out documents; a file is scored whole.")
@@ -169,6 +189,11 @@ def _check(arguments: Arguments, measure, parallel: bool) -> None:
     inputs = (arguments.run, arguments.text, arguments.data, arguments.tokenizer, *texts)
     if arguments.json is not None:
         check_output(arguments.json, "--json", *inputs)
+    if arguments.exact and arguments.what != "bits":
+        raise ConfigError("--exact is for bits alone.")
+    for name, value in (("heads", arguments.heads), ("with", arguments.other)):
+        if value is not None and not arguments.exact:
+            raise ConfigError(f"--{name} is for --exact alone.")
     if hasattr(measure, "check"):
         measure.check(arguments, inputs)
 

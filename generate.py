@@ -45,6 +45,9 @@ class Arguments:
     """Draw among the most typical that hold this much probability (locally typical)."""
     seed: Annotated[int, Range(0, SEEDS - 1)] = 0
     """The same seed draws the same text."""
+    valid_utf8: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Draw only what goes on with valid UTF-8, and end the text only behind a whole character. Of a
+    prompt that is not valid, what follows its last damage counts."""
     samples: Annotated[int, Range(1, 4096)] = 1
     """How many continuations, drawn side by side; several are printed one after the other."""
     speculative: Annotated[str, tyro.conf.arg(metavar="WHO")] = "auto"
@@ -58,7 +61,7 @@ class Arguments:
 
 
 def main() -> None:
-    generate(cli.parse(Arguments, "generate.py", (__doc__ or "").split("\n\n")[1]))
+    generate(cli.parse(Arguments, "generate.py", (__doc__ or "").split("\n\n")[1], flags=True))
 
 
 def generate(arguments: Arguments) -> None:
@@ -85,7 +88,7 @@ def generate(arguments: Arguments) -> None:
         )
     texts = run.continuations(
         prompt, arguments.bytes, how, samples=arguments.samples, seed=arguments.seed,
-        drafter=drafter, acceptance=acceptance,
+        drafter=drafter, acceptance=acceptance, valid_utf8=arguments.valid_utf8,
     )  # fmt: skip
     for number, pieces in enumerate(texts, 1):
         if len(texts) > 1:
@@ -150,7 +153,7 @@ def drafter_for(arguments: Arguments, run):
         raise ConfigError(f"{arguments.speculative} and {arguments.run} have different tokenizers.")
     if not isinstance(small.marker, NoMarks):
         raise ConfigError(f"{arguments.speculative} needs marks of another model: it cannot draft.")
-    return drafting.Smaller(small.definition.bind, small.params, small.length, arguments.draft)
+    return drafting.Smaller(small.definition.bind, small.apart, small.length, arguments.draft)
 
 
 def cli_main() -> None:

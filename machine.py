@@ -1,10 +1,38 @@
-"""What the machine is asked before JAX starts."""
+"""What a machine is asked before JAX starts: to keep compiled programs, and freed memory."""
 
 import contextlib
 import ctypes
+import hashlib
+import os
+import platform
 import sys
+from pathlib import Path
+
+from octavo.files import cache_folder
 
 _MMAP_MAX, _TRIM_THRESHOLD, _ARENA_MAX = -4, -1, -8  # of glibc's malloc.h
+
+
+def keep_programs() -> None:
+    """Compiled programs are read by the next run that needs the same: in ``programs`` of the
+    user's cache, or where JAX_COMPILATION_CACHE_DIR says (empty: nowhere). What was compiled for
+    one kind of processor no other one finds."""
+    with contextlib.suppress(RuntimeError, OSError):  # no home, or none that can be written to
+        folder = cache_folder() / "programs" / _processor()
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                return
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+def _processor() -> str:
+    about = platform.machine() + platform.processor()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        about += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256(about.encode()).hexdigest()[:8]
 
 
 def keep_memory() -> None:

@@ -14,7 +14,6 @@ file, unless told otherwise. docs/data.md says more.
 import contextlib
 import dataclasses
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,14 @@ from octavo.storage import is_url
 from octavo.tokenizers import load
 
 _USAGES = load.usages()
-_TRAINED = " or ".join(usage for usage in _USAGES if usage.endswith(":SIZE"))
+_TRAINED = "bpe:SIZE or another scheme of subwords"
 _SCHEMES = "\n".join(f"{usage}: {line};" for usage, line in _USAGES.items())
+_OPTIONS = (
+    "splitter (cl100k, gpt2, o200k, llama3, whitespace, lines, none), digits (pattern, none, "
+    "single, left, right), segmenter (merges, greedy, fewest), stochastok (share of tokens that "
+    "training text splits), presegment (a command that cuts words), transition (of superbpe), "
+    "constraint (of bytespan: monotonic, combined)"
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class Arguments:
         str,
         tyro.conf.arg(
             help=f"How text becomes ids:\n{_SCHEMES}\n"
-            "or a tokenizer.json (of another corpus or a run).",
+            "or a FILE: tokenizer.json of a run or of Hugging Face, *.tiktoken, sentencepiece's "
+            f".model; it must keep text as it is. After SIZE may follow ,OPTION=VALUE: {_OPTIONS}.",
             metavar="SCHEME",
         ),
     ] = "bytes"
@@ -56,6 +62,12 @@ class Arguments:
     ] = None
     unit_bytes: float = 4.5
     """Mean bytes between the marks of a RUN: decides its threshold of entropy."""
+    entropy_rise: bool = False
+    """A RUN marks where entropy rises by more than a threshold, not where it is above one (BLT's
+    monotonic constraint)."""
+    entropy_reset: bool = False
+    """A RUN marks each line as if nothing stood before it (as BLT's largest run does): entropy
+    falls where text repeats."""
     text_field: str = "text"
     """Field of JSON records, column of Parquet or Arrow files, or feature of a TFDS dataset, that
     holds the text; meta.text is the field text of the object or struct meta."""
@@ -264,9 +276,14 @@ def _check(arguments: Arguments) -> None:
         raise ConfigError(
             f"--training-bytes must be above 0 and at most 2^50, not {arguments.training_bytes}."
         )
-    marked_by_run = arguments.marks and (Path(arguments.marks) / "config.json").is_file()
+    marks = Path(arguments.marks or "")
+    marker = (marks / "threshold.json").is_file()  # of another corpus, which marks as there
+    marked_by_run = bool(arguments.marks) and (marks / "config.json").is_file() and not marker
     if arguments.unit_bytes != Arguments.unit_bytes and not marked_by_run:
         raise ConfigError("--unit-bytes is for --marks RUN alone.")
+    for flag in ("entropy_rise", "entropy_reset"):
+        if getattr(arguments, flag) and not marked_by_run:
+            raise ConfigError(f"--{flag.replace('_', '-')} is for --marks RUN alone.")
     check_name("--out", arguments.out)
     if Path(arguments.out).exists() and not Path(arguments.out).is_dir():
         raise ConfigError(f"--out {arguments.out} is no folder.")
@@ -275,9 +292,10 @@ def _check(arguments: Arguments) -> None:
 
 
 def _training_text(splitting, most_bytes: int):
-    """Documents of the training split, up to ``most_bytes``."""
+    """Documents of the training split, with their labels, up to ``most_bytes``."""
     from octavo.data.records import Skipped
     from octavo.data.sources import documents
+    from octavo.tokenizers.parts.text import Labelled
 
     read = 0
     for unit in splitting.units:
@@ -286,7 +304,7 @@ def _training_text(splitting, most_bytes: int):
                 continue
             text, _ = splitting.rule.split(unit, document)
             if text:
-                yield text
+                yield Labelled.of(text, document.label)
                 read += len(text)
                 if read >= most_bytes:
                     return
@@ -294,25 +312,26 @@ def _training_text(splitting, most_bytes: int):
 
 def _tokenizer(arguments: Arguments, name: str, kept_as: str, splitting, console):
     """The tokenizer that the command line names: SCHEME, SCHEME:ARGUMENT or a file."""
-    from octavo.tokenizers.interface import SubwordTokenizer
+    from octavo.tokenizers.interface import TrainedTokenizer
 
     if scheme := _scheme(name):
         _, colon, argument = name.partition(":")
-        if issubclass(scheme, SubwordTokenizer):
+        if issubclass(scheme, TrainedTokenizer):
             kept = Path(arguments.out) / kept_as
             return _trained(arguments, scheme, argument, kept, splitting, console)
         try:
             return scheme.from_argument(argument if colon else None)
         except ValueError as error:
             raise ConfigError(f"{name} names no tokenizer: {error}.") from error
+    if not Path(name).is_file():  # a pipe would be waited for
+        known = ", ".join(_USAGES)
+        raise ConfigError(
+            f"{name} is neither {known}, nor a tokenizer file: there is no such file."
+        )
     try:
-        if not Path(name).is_file():  # a pipe would be waited for
-            raise ValueError("there is no such file")
         return load.load(Path(name))
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{name} is neither {', '.join(_USAGES)}, nor a tokenizer file: {error}."
-        ) from error
+        raise ConfigError(f"{error}.") from error
 
 
 def _check_tokenizer(tokenizer, units: list) -> None:
@@ -338,43 +357,76 @@ def _scheme(name: str):
         raise ConfigError(f"{error}.") from error
 
 
-def _trained(arguments: Arguments, scheme, digits: str, kept: Path, splitting, console):
-    """A subword tokenizer of a scheme, trained on the sources; or the one that an earlier call
-    kept."""
+def _trained(arguments: Arguments, scheme, argument: str, kept: Path, splitting, console):
+    """A tokenizer of a scheme, trained on the sources; or the one that an earlier call kept."""
     from octavo.data.manifest import MANIFEST, RECIPE
+    from octavo.tokenizers.interface import TrainedTokenizer
 
-    size = int(digits) if re.fullmatch("[0-9]{1,9}", digits) else 0
-    if not 257 <= size <= _MOST_IDS:
-        raise ConfigError(
-            f"{scheme.scheme}:SIZE takes a size of at least 257 and at most {_MOST_IDS:,}, not "
-            f"{digits!r:.40}."
-        )
+    try:
+        number, options = scheme.read_argument(argument)
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from error
+    asked = argument if options else ""
     before = None
     if kept.exists():  # a run that was stopped trained it already
         try:
             before = load.load(kept)
         except ValueError as error:
             raise ConfigError(f"{error}. Delete it: the same command trains it again.") from error
-        if isinstance(before, scheme) and before.vocab_size == size:
-            return before
-    console.print(f"training {scheme.scheme} of {size} ids ...")
-    text = _training_text(splitting, arguments.training_bytes)
+        if isinstance(before, TrainedTokenizer) and before.scheme == scheme.scheme:
+            if before.asked == asked and (options or before.number == number):
+                return before
+    console.print(f"training {scheme.scheme} of {argument.partition(',')[0]} ...")
+    if "model" in options:
+        options["model"] = _surprisal(options["model"])
     try:
-        tokenizer = scheme.train(text, size)
+        with _reported(scheme) as told:
+            text = _training_text(splitting, arguments.training_bytes)
+            tokenizer = scheme.train(text, number, **options, **told)
     except ValueError as error:
         raise ConfigError(f"{error}.") from error
+    tokenizer.asked = asked
     if before and before.fingerprint != tokenizer.fingerprint:
         if any((kept.parent / file).exists() for file in (MANIFEST, RECIPE)):
             raise ConfigError(
                 f"{kept.parent} holds a corpus of {before.name} of {before.vocab_size} ids, not of "
-                f"{scheme.scheme}:{size}. Choose another --out."
+                f"{scheme.scheme}:{argument}. Choose another --out."
             )
     kept.parent.mkdir(parents=True, exist_ok=True)
     load.save(tokenizer, kept)
     return tokenizer
 
 
-_MOST_IDS = 1 << 24
+@contextlib.contextmanager
+def _reported(scheme):
+    """Arguments of ``train`` that show how far it is, if it tells."""
+    import inspect
+
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    errors = cli.console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("training")
+
+        def progress(what: str, done: int, of: int) -> None:
+            said = f"{what} {done:,}" + (f" of {of:,}" if of else " bytes")
+            bar.update(task, description=said, completed=done, total=of or None)
+
+        tells = "progress" in inspect.signature(scheme.train).parameters
+        yield {"progress": progress} if tells else {}
+
+
+def _surprisal(name: str):
+    """What gives the surprisal of each byte of a document: a run of bytes."""
+    import numpy as np
+
+    from octavo.run.opened import open_run
+
+    run = open_run(name)
+    if not run.tokenizer.vocabulary.are_bytes:
+        raise ConfigError(f"{name} reads {run.tokenizer.name}; a span of bytes needs a byte model.")
+    return lambda document: run.score([document]).surprisal[0] if document else np.zeros(0)
 
 
 def _marks(arguments: Arguments, name: str, tokenizer, splitting, console):
@@ -391,9 +443,8 @@ def _marks(arguments: Arguments, name: str, tokenizer, splitting, console):
             )
         subwords = _tokenizer(arguments, name, "subwords.json", splitting, console)
         return SubwordMarks(subwords, tokenizer)
-    from octavo.files import read_json
     from octavo.run.directory import THRESHOLD
-    from octavo.run.marks import EntropyMarks, keep_marker
+    from octavo.run.marks import EntropyMarks, keep_marker, read_rule
     from octavo.run.opened import open_run
 
     run = open_run(name)
@@ -402,15 +453,20 @@ def _marks(arguments: Arguments, name: str, tokenizer, splitting, console):
             f"{name} reads {run.tokenizer.name}, the corpus is of {tokenizer.name}; "
             "give both the same tokenizer."
         )
-    chosen = Path(name) / THRESHOLD
-    if chosen.is_file():  # the marker of another corpus: marks as there
-        mark = EntropyMarks.of_run(run, read_json(chosen, float, error=ConfigError))
+    if (Path(name) / THRESHOLD).is_file():  # the marker of another corpus: marks as there
+        mark = EntropyMarks.of_run(run, read_rule(Path(name)))
     else:
         console.print("choosing the threshold of entropy ...")
-        sample = list(_training_text(splitting, 500_000))
-        mark = EntropyMarks.with_rate(run, sample, 1 / arguments.unit_bytes)
-    console.print(f"a unit ends where the entropy of the next byte is above {mark.threshold:.3f}")
-    keep_marker(Path(name), mark.threshold, Path(arguments.out))
+        sample: list[bytes] = [*_training_text(splitting, 500_000)]
+        rise, reset = arguments.entropy_rise, arguments.entropy_reset
+        mark = EntropyMarks.with_rate(run, sample, 1 / arguments.unit_bytes, rise, reset)
+    rule = mark.rule
+    how = "rises by more than" if rule.rise else "is above"
+    lines = ", each line by itself" if rule.reset else ""
+    console.print(
+        f"a unit ends where the entropy of the next byte {how} {rule.threshold:.3f}{lines}"
+    )
+    keep_marker(Path(name), mark, Path(arguments.out))
     return mark
 
 

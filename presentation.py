@@ -44,7 +44,7 @@ _FIELDS = (
     Option("--optimizer.learning-rate FLOAT", "its peak"),
     Option("--optimizer.name STR", "adamw, muon, or a file of training/optimizers/"),
     Option("--execution.compute-dtype STR", "float32 or bfloat16"),
-    Option("--mesh.fsdp INT", "devices that share one copy of the parameters; -1: all"),
+    Option("--mesh.fsdp INT", "devices that share one copy of the parameters; -1: by the widths"),
     Option("--train.distributed True", "several hosts: the same command on each"),
 )
 """The settings that are changed most."""

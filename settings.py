@@ -140,7 +140,23 @@ def _base(name: str | None, over: dict, workdir: str | None, known: dict[str, Co
     if not isinstance(workdir, str | None):  # refused with the file's other values
         return fresh
     run = _run_in(workdir, damaged_too=name is not None)
-    return run if run is not None and name in (None, run.preset) else fresh
+    return run if run is not None and _is_of(run, name, fresh) else fresh
+
+
+def _is_of(run: Config, name: str | None, preset: Config) -> bool:
+    """Whether a run is of the preset that is named, if one is. Runs of earlier revisions do not say
+    which they are of: then, of the same parts."""
+    if run.preset is not None or name is None:
+        return name in (None, run.preset)
+
+    def parts(model):
+        stages = [
+            (s.segmenter, s.supervision, s.scripts, s.pool, s.unpool, s.slots, s.mixers)
+            for s in model.stages
+        ]
+        return model.embedding, model.gated_mlp, model.mixers, model.mtp.kind, stages
+
+    return parts(run.model) == parts(preset.model)
 
 
 def _fresh(name: str | None, base: Config, known: dict[str, Config]) -> Config:

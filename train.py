@@ -52,6 +52,7 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
     from octavo.run.checkpoint import Checkpoints, all_finite, check_settings, record_of
     from octavo.run.directory import DIVERGED, SAMPLE
     from octavo.run.identity import changes
+    from octavo.run.sharding import narrow
     from octavo.training import folder, initial
     from octavo.training.evaluation import Evaluator
     from octavo.training.hosts import start_hosts
@@ -117,6 +118,8 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
     screen.log(f"run        {workdir}{told}")
     for line in (*decided(trainer), *scored(evaluator)):
         screen.log(line)
+    if sentence := narrow(trainer.mesh, config.model):
+        screen.warn(sentence)
 
     # The loop. Metrics of a step are read while the next one runs.
     about = provenance(trainer)

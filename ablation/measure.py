@@ -19,8 +19,7 @@ from octavo.configs.schema import Config
 from octavo.data.errors import DataError
 from octavo.data.heldout import Held, shortened
 from octavo.evaluation.curves import number, read_rows
-from octavo.evaluation.measures import certify, fairness, noise, words
-from octavo.model import flops
+from octavo.evaluation.measures import capacity, certify, fairness, noise, words
 from octavo.run.directory import CERTIFICATE, METRICS
 from octavo.run.opened import Run
 from octavo.run.score import Predictions, Score, by_label, score_of
@@ -85,7 +84,7 @@ def measure(
 
     scripts = [told["script"] for told in about]
     low, high = score.interval or (None, None)
-    units = _units(found, len(config.model.stages))
+    units = capacity.units_per_id(found, len(config.model.stages))
     values = {
         "format": FORMAT,
         "step": run.step,
@@ -164,13 +163,6 @@ def _units_by_script(
     return {script: size / units[script] for script, size in sizes.items() if size}
 
 
-def _units(found: list[Predictions], levels: int) -> tuple[float, ...]:
-    """Units of each level per id, ends of documents among the ids, and their begin among the
-    units: as training logs them."""
-    every = np.concatenate([one.levels for one in found])
-    return tuple(float((every > level).mean()) for level in range(levels))
-
-
 def _noise(
     run: Run, held: list[Held], most: int, pieces: list[Held], rows: int
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
@@ -212,11 +204,10 @@ def _fairness(run: Run, parallel: dict[str, list[bytes]], rows: int) -> dict[str
 def _inference(run: Run, score: Score, units: tuple[float, ...]) -> dict[str, Any]:
     """What a byte of the text costs to predict: FLOPs of a pass forward over the units that there
     are, and over as many as rows have room for; and bytes of the parameters."""
-    about = run.config.model, run.tokenizer.vocab_size, run.length
-    each = score.ids / score.bytes
+    sizes = run, score.ids, score.bytes
     return {
-        "flops_per_byte_useful": each * flops.forward_flops(*about, units=units),
-        "flops_per_byte_paid": each * flops.forward_flops(*about),
+        "flops_per_byte_useful": capacity.flops_per_byte(*sizes, units),
+        "flops_per_byte_paid": capacity.flops_per_byte(*sizes),
         "parameter_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(run.params)),
     }
 

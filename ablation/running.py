@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from octavo import files, process
+from octavo import process
 from octavo.ablation import corpora, measure, results
 from octavo.ablation.claims import Claims
 from octavo.ablation.place import MEASURED, SPEED, TEXT, Place
@@ -155,15 +155,6 @@ def _measure(place: Place, planned: Planned, cell: Cell, run: str) -> None:
         measure.measure(open_run(run), text, held, folder, parallel, path=run)
 
 
-def _environment() -> dict[str, str]:
-    """Of a cell. What cells of an arm score, compress and decode with is compiled once."""
-    programs = {
-        "JAX_COMPILATION_CACHE_DIR": str(files.cache_folder() / "programs"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-    }
-    return programs | process.with_starter()
-
-
 @dataclass
 class Job:
     """A cell that a process does."""
@@ -272,7 +263,7 @@ class Workers:
         job = subprocess.Popen(
             [*command, "--cell", str(cell.number)], stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, start_new_session=True,
-            env=_environment(),
+            env=process.with_starter(),
         )  # fmt: skip
         self._running.append(Job(cell, job, log))
         self._say(f"cell {cell.number:<4} {cell.name}: {cell.steps} steps")

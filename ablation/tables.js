@@ -1,22 +1,4 @@
-/* The tables of a study: sorted, coloured, reckoned with other prices; then all of the page begins. */
-function sortable(table) {
-  table.addEventListener("click", event => {
-    const head = event.target.closest("thead th");
-    if (!head) return;
-    const heads = [...head.parentNode.children], column = heads.indexOf(head);
-    const down = head.getAttribute("aria-sort") === "ascending";
-    heads.forEach(each => each.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const body = table.tBodies[0];
-    const rows = [...body.rows].map(row => [row, row.children[column].dataset.key]);
-    rows.sort(([, a], [, b]) => {
-      if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);  /* what is not there is last */
-      const order = isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
-      return down ? -order : order;
-    });
-    body.append(...rows.map(([row]) => row));
-  });
-}
+/* The tables of a study: coloured, reckoned with other prices; then all of the page begins. */
 
 /* Costs. */
 const PRICES = ["flops", "memory", "unit"];

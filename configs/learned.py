@@ -2,17 +2,21 @@
 
 pooling-gumbel: dynamic token pooling (Nawrot et al. 2023, 2211.09761) with relaxed Bernoulli
 boundaries under a binomial prior.
+flexitokens: FLEXITOKENS (Owodunni et al. 2025, 2507.12720): a rate that may fall short.
+pooling-policy: ends drawn, and learned by policy gradient with a learned baseline.
+byteflow: ByteFlow (Deng et al. 2026, 2603.03583), made causal: equal shares of the coding rate.
 magnet: MAGNET (Ahia et al. 2024, 2407.08818): a predictor and a prior for each writing system.
 manta: MANTa (Godey et al. 2022, 2212.07284), made causal: soft frontiers, hard closes.
-hnet: H-Net (Hwang et al. 2025, 2507.07955), attention in place of Mamba.
+hnet: H-Net (Hwang et al. 2025, 2507.07955), local attention in place of Mamba-2.
 hnet-2stage: H-Net of two stages.
 mrt5: the delete gate of MrT5 (Kallini et al. 2024, 2410.20771) before a causal trunk.
 toucan: Toucan (Fleshman & Van Durme 2023, 2311.08620): units decoded whole, ends foreseen.
 
     python train.py pooling-gumbel
 
-Each comes in three sizes of equal training FLOPs per byte with the flat model of that size: as it
-is, for a laptop, and as ``NAME-100m`` and ``NAME-1b``, for pods (docs/models.md has the table).
+Each but flexitokens, pooling-policy and byteflow comes in three sizes of equal training FLOPs per
+byte with the flat model of that size: as it is, for a laptop, and as ``NAME-100m`` and ``NAME-1b``,
+for pods (docs/models.md has the table).
 
 magnet wants text in many scripts; its rates come from parallel text (docs/models.md):
 
@@ -22,6 +26,7 @@ magnet wants text in many scripts; its rates come from parallel text (docs/model
 
 from dataclasses import replace
 
+from octavo.configs.flat import around
 from octavo.configs.flat import presets as flat_presets
 from octavo.configs.model import ModelConfig, StageConfig
 from octavo.configs.schema import Config, DataConfig
@@ -41,14 +46,14 @@ fitted to parallel text (rates.py); the others by bytes per word."""
 
 ROUTING = replace(
     GUMBEL, segmenter="routing", supervision="ratio", supervision_weight=0.5, pool="last",
-    unpool="smooth", projection="learned_pad",
+    unpool="smooth", projection="learned_pad", window=64, end_norms=True,
 )  # fmt: skip
 ROUTING_THIRD = replace(ROUTING, rates=(1 / 3,), capacity=0.6)
 
 STAGES = {
     "pooling-gumbel": (GUMBEL,),
     "magnet": (replace(GUMBEL, scripts=SCRIPTS, rates=RATES, predictor_width=64),),
-    "manta": (replace(GUMBEL, segmenter="frontier", pool="soft", window=64),),
+    "manta": (replace(GUMBEL, segmenter="frontier", spread="unit", pool="soft", window=64),),
     "hnet": (ROUTING,),
     "hnet-2stage": (replace(ROUTING_THIRD, width=96), ROUTING_THIRD),
     "mrt5": (
@@ -65,10 +70,18 @@ STAGES = {
     ),
 }  # fmt: skip
 
+LAPTOP_STAGES = {
+    "flexitokens": (replace(GUMBEL, supervision="hinge"),),
+    "pooling-policy": (replace(GUMBEL, supervision="policy"),),
+    "byteflow": (replace(GUMBEL, segmenter="coding_rate", supervision="kept", pool="last"),),
+}
+"""Other ways to learn where to cut, on the trunk of pooling-gumbel."""
+
 # Inner layers (and, for a laptop, the inner width) that give a system the FLOPs of the flat model.
 LAPTOP = {
     "pooling-gumbel": (128, 3), "magnet": (128, 3), "manta": (160, 3), "hnet": (160, 2),
-    "hnet-2stage": (160, 2), "mrt5": (128, 2), "toucan": (128, 3),
+    "hnet-2stage": (160, 2), "mrt5": (128, 2), "toucan": (128, 3), "flexitokens": (128, 3),
+    "pooling-policy": (128, 3), "byteflow": (128, 3),
 }  # fmt: skip
 LAYERS = {
     "100m": {
@@ -86,33 +99,33 @@ ROOM = {0.4: 0.25, 0.6: 0.4, 0.75: 0.55}
 """Capacity of long rows for that of short ones: rates of long rows vary less."""
 
 
-def _laptop(name: str) -> Config:
+def _laptop(name: str, stages: tuple[StageConfig, ...]) -> Config:
     width, layers = LAPTOP[name]
     source = "corpora/multilingual" if name == "magnet" else "stdlib"
-    model = ModelConfig(width=width, layers=layers, heads=width // 32, stages=STAGES[name])
+    model = ModelConfig(width=width, layers=layers, heads=width // 32, stages=stages)
     return Config(model=model, data=DataConfig(source=source, length=512, batch_size=8))
 
 
 def _big(name: str, size: str) -> Config:
-    flat, stages = flat_presets()[f"flat-{size}"], STAGES[name]
-    outer, middle, inner = WIDTHS[size]
+    stages, (outer, middle, inner) = STAGES[name], WIDTHS[size]
+    widths = (outer, inner) if len(stages) == 1 else (outer, middle, inner)
     layers = 2 if len(stages) == 1 else 1
+    # Kernels of GPUs have no windows: only what is decided within one keeps it.
+    window = 512 if name == "manta" else None
     stages = tuple(
         replace(
-            stage, width=width, heads=width // 128, capacity=ROOM[stage.capacity],
-            encoder_layers=layers, decoder_layers=layers, window=stage.window and 512,
+            stage, capacity=ROOM[stage.capacity], encoder_layers=layers, decoder_layers=layers,
+            window=window,
         )
-        for stage, width in zip(stages, (outer, middle), strict=False)
+        for stage in stages
     )  # fmt: skip
-    model = replace(
-        flat.model, width=inner, heads=inner // 128, layers=LAYERS[size][name], stages=stages
-    )
-    source = "corpora/multilingual" if name == "magnet" else flat.data.source
-    data = replace(flat.data, source=source)
-    return replace(flat, model=model, data=data, workdir=f"runs/{name}-{size}")
+    source = "corpora/multilingual" if name == "magnet" else None
+    flat = flat_presets()[f"flat-{size}"]
+    return around(flat, f"{name}-{size}", stages, widths, LAYERS[size][name], source)
 
 
 def presets() -> dict[str, Config]:
-    return {name: _laptop(name) for name in STAGES} | {
+    laptop = STAGES | LAPTOP_STAGES
+    return {name: _laptop(name, stages) for name, stages in laptop.items()} | {
         f"{name}-{size}": _big(name, size) for size in LAYERS for name in STAGES
     }

@@ -44,21 +44,35 @@ class StageConfig:
     segmenter: Annotated[SegmenterKind, Doc(help_of("units/segmenters", "What ends a unit."))] = (
         "whitespace"
     )
-    supervision: Literal["none", "marks", "entropy", "binomial", "ratio", "controller"] = "none"
+    supervision: Literal[
+        "none", "marks", "entropy", "binomial", "hinge", "policy", "ratio", "controller", "kept"
+    ] = "none"
     """What a learned segmenter is held to. marks: ends stored in the corpus (of subwords). entropy:
     the places where the model's own next-id entropy rises. Or a share of positions, ``rates``:
-    binomial: by a binomial prior on their number. ratio: by H-Net's ratio loss. controller: by a
-    weight on deletion that a controller steers."""
+    binomial: by a binomial prior on their number. hinge: only where more than ``rates`` end, or
+    fewer by ``margin`` (FLEXITOKENS). policy: what is drawn is rewarded by the bits that follow,
+    under the binomial prior. ratio: by H-Net's ratio loss. controller: by a weight on deletion that
+    a controller steers. kept: by how the segmenter decides."""
     supervision_weight: float = 1.0
     """Weight of that loss."""
     rates: tuple[float, ...] = (0.2,)
     """Share of positions that end a unit: for all, or for other scripts and then for each of
     ``scripts``."""
+    margin: float = 0.2
+    """hinge: by what part of its rate the share of ends may fall short of it."""
+    evaluation: Literal["sum", "threshold", "sampled"] = "sum"
+    """Where a predictor that draws ends in training ends units otherwise. sum: where the sum of its
+    probabilities passes another whole unit, which keeps the rate. threshold: where the probability
+    is above a half. sampled: drawn, by noise that is the same at each scoring (the official code of
+    dynamic pooling and MAGNET draws)."""
     scripts: tuple[str, ...] = ()
-    """Writing systems with a predictor and a rate of their own (predicted, binomial), by Unicode
-    names such as latin or cyrillic; han+hiragana+katakana share one."""
+    """Writing systems with a predictor and a rate of their own (predicted, where ends are drawn),
+    by Unicode names such as latin or cyrillic; han+hiragana+katakana share one."""
     predictor_width: int | None = None
     """Hidden size of the MLP of predicted. None: 4 x width."""
+    predictor_released: bool = False
+    """The MLP of predicted as in the code of dynamic pooling and MAGNET: its hidden units have a
+    bias, and GELU itself, not its tanh form."""
     max_unit: int = 32
     """Longest unit in positions; longer ones are cut."""
     capacity: float = 0.25
@@ -91,6 +105,12 @@ class StageConfig:
     """Blocks after unpooling."""
     decoder_scope: Literal["causal", "unit"] = "causal"
     """unit: causal, inside the unit only, from embeddings."""
+    spread: Literal["document", "unit"] = "document"
+    """Over what the variance of a position's place is summed (frontier): all of the document before
+    it, as MANTa's equation has it, or the unit that is open."""
+    end_norms: bool = False
+    """Encoder, decoder and the trunk inside each end in a norm, so that all that cuts, pools and
+    unpools reads normed states; residual branches start the smaller, the further in (H-Net)."""
     predict_ends: bool = False
     """Learn to foresee a unit's end from the decoder's states, so that a whole unit can be drafted
     without the encoder (Toucan)."""
@@ -99,6 +119,8 @@ class StageConfig:
         check_values(self)
         check_positive(self, "max_unit", "capacity", "width", "heads", "slots")
         check_positive(self, "supervision_weight")
+        if not 0 <= self.margin <= 1:
+            raise ConfigError(f"stage.margin lies between 0 and 1, not {self.margin}.")
         check_heads("model.stages", self.width, self.heads)
         for name in ("window", "predictor_width"):
             if getattr(self, name) is not None:
@@ -159,6 +181,8 @@ class ModelConfig:
     rope_base: float = 10_000.0
     """Base of the rotary position frequencies."""
     embedding: Annotated[EmbeddingKind, Doc(help_of("embeddings", "Input embedding."))] = "table"
+    token_dropout: float = 0.0
+    """Share of ids whose embeddings training hides (Shaham & Levy 2021 have 0.2, of one_hot)."""
     hash_rows: int = 4096
     """Rows of each table of ngram_hash."""
     tied_embeddings: bool = False
@@ -183,6 +207,8 @@ class ModelConfig:
         for name in ("mlp_width", "window"):
             if getattr(self, name) is not None:
                 check_positive(self, name)
+        if not 0 <= self.token_dropout < 1:
+            raise ConfigError(f"model.token_dropout lies in [0, 1), not {self.token_dropout}.")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -197,6 +223,14 @@ class ModelConfig:
             self, width=stage.width, heads=stage.heads, layers=layers, window=window,
             mixers=stage.mixers, kv_heads=None, mlp_width=None, stages=(),
         )  # fmt: skip
+
+    def depth(self, level: int) -> int | None:
+        """As of how many layers residual branches of a level, or of the trunk, start: those of
+        encoders and decoders down to it, and its own; None where no ``end_norms`` ask for it."""
+        if not self.stages or not self.stages[min(level, len(self.stages) - 1)].end_norms:
+            return None
+        coders = sum(s.encoder_layers + s.decoder_layers for s in self.stages[: level + 1])
+        return coders + (self.layers if level == len(self.stages) else 0)
 
     def outermost(self, layers: int) -> "ModelConfig":
         """A flat stack of ``layers`` of attention beside the outermost level: over bytes, as

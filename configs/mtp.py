@@ -6,7 +6,7 @@ mtp-linear: eight linear heads (EvaByte 2025) on the flat model.
 mtp-modules: three sequential modules (DeepSeek-V3, 2412.19437).
 mtp-registers: a register after every eighth byte (MuToR, 2505.10518).
 mtp-lookahead: seven look-ahead tokens after every sixteenth byte (PaSS, 2311.13581).
-mtp-spacebyte: eight parallel heads on SpaceByte's decoder.
+mtp-spacebyte: eight parallel heads on SpaceByte, whose last decoder block the first head is.
 
     python train.py mtp-heads
     python generate.py RUN --prompt "def " --speculative auto
@@ -30,6 +30,8 @@ MINUTES = {
 def presets() -> dict[str, Config]:
     flat, spacebyte = Config(), patches()["spacebyte"]
     heads = MTPConfig("heads", count=8)
+    (stage,) = spacebyte.model.stages
+    decoded = replace(stage, decoder_layers=stage.decoder_layers - 1)
 
     def predicting(config: Config, mtp: MTPConfig, **changes) -> Config:
         return replace(config, model=replace(config.model, mtp=mtp, **changes))
@@ -41,5 +43,5 @@ def presets() -> dict[str, Config]:
         "mtp-modules": predicting(flat, MTPConfig("modules", count=4, weight=0.1)),
         "mtp-registers": predicting(flat, MTPConfig("registers", count=8, weight=0.43, every=8)),
         "mtp-lookahead": predicting(flat, MTPConfig("lookahead", count=8, weight=0.1, every=16)),
-        "mtp-spacebyte": predicting(spacebyte, heads),
+        "mtp-spacebyte": predicting(spacebyte, heads, stages=(decoded,)),
     }

@@ -21,7 +21,9 @@ PATTERN = ("gated_delta", "gated_delta", "attention")
 
 def presets() -> dict[str, Config]:
     hnet = learned()["hnet"]
-    stages = tuple(replace(stage, mixers=("gated_delta",)) for stage in hnet.model.stages)
+    stages = tuple(
+        replace(stage, mixers=("gated_delta",), window=None) for stage in hnet.model.stages
+    )
     return {
         "hybrid": Config(model=ModelConfig(layers=3, mixers=PATTERN)),
         "hnet-delta": replace(hnet, model=replace(hnet.model, stages=stages)),

@@ -6,6 +6,8 @@ What depends on the machine (devices, files) is checked where the machine is kno
 
 import dataclasses
 import json
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -33,12 +35,16 @@ class ExecutionConfig:
     """Type of matrix products; parameters, norms, softmax and the loss stay float32."""
     attention: Literal["auto", "reference", "splash", "cudnn"] = "auto"
     """Attention kernel. auto: for each stack splash on TPU or cudnn on NVIDIA, where they can serve
-    (cudnn: bfloat16, causal, no window), and reference elsewhere."""
-    scan_layers: bool = True
-    """Compile one block and scan over the stack, rather than unrolling every layer."""
-    remat: Literal["none", "dots", "full"] = "full"
-    """What the backward pass computes again: nothing, all but matrix products, or everything of a
-    block. full is also the fastest on CPU, where memory costs more than arithmetic."""
+    (cudnn: bfloat16, no window), and reference elsewhere."""
+    scan_layers: bool | None = None
+    """Compile one block and scan over the stack, rather than unrolling every layer. Not given:
+    scan, but for trunks of up to 8 layers on CPU and 12 on GPUs."""
+    remat: Literal["auto", "none", "dots", "inner", "full"] = "auto"
+    """What the backward pass computes again: nothing, all but matrix products and attention, or
+    everything of a block. inner: all but what attention gives and what enters the MLP's
+    nonlinearity. auto: nothing on CPU, where what is kept of a step takes less than 2 GiB, and on
+    GPUs whose memory holds it; inner on TPU, where that takes less than 4 GiB of a chip; full
+    elsewhere."""
 
     def __post_init__(self):
         check_values(self)
@@ -78,6 +84,11 @@ class DataConfig:
         check_not_negative(self, "workers")
 
 
+_MULTIPLIER = re.compile(
+    r"(embedding|head|mtp|segmenters|norms|level[0-9])=([0-9]*[.])?[0-9]+(e-?[0-9]+)?"
+)
+
+
 @dataclass(frozen=True)
 class OptimizerConfig:
     """How gradients become updates."""
@@ -102,10 +113,26 @@ class OptimizerConfig:
     """Decoupled weight decay of matrices; vectors (norms, biases) are never decayed."""
     clip_norm: float = 1.0
     """Gradients are scaled down to this global norm. 0: never."""
+    multipliers: tuple[str, ...] = ()
+    """Of the learning rate, by part, as embedding=0.5: embedding, head, mtp, segmenters, norms, or
+    level0 (what reads and writes ids), level1 and on (what is further in). Of two that fit, the
+    later one holds."""
+    base_width: int | None = None
+    """The width that learning_rate is meant for: a matrix inside the stacks of blocks with n
+    inputs has base_width / n of it, so that one rate serves every size (Yang et al. 2022, for
+    Adam; not for muon). None: all have the same."""
 
     def __post_init__(self):
         check_values(self)
         check_positive(self, "learning_rate")
+        if self.base_width is not None:
+            check_positive(self, "base_width")
+        for one in self.multipliers:
+            if not _MULTIPLIER.fullmatch(one) or not math.isfinite(float(one.partition("=")[2])):
+                raise ConfigError(
+                    f"optimizer.multipliers are as embedding=0.5, of embedding, head, mtp, "
+                    f"segmenters, norms or levelN; not {one!r}."
+                )
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"optimizer.{name} lies in [0, 1), not {getattr(self, name)}.")
@@ -120,8 +147,10 @@ class OptimizerConfig:
 class MeshConfig:
     """How devices are arranged. One axis may be -1: all the devices that are left."""
 
-    replica: int = 1
-    """Data-parallel copies of the parameters (across slices, for instance)."""
+    replica: int | None = None
+    """Data-parallel copies of the parameters (across slices, for instance). None: all the devices
+    that are left or, where mesh.fsdp is -1, as few as leave a device 16 rows of every width that
+    fsdp splits: a tile of the TPU, without which gathers and reductions wait for each other."""
     fsdp: int = -1
     """Data-parallel devices that share one copy of the parameters between them."""
     tensor: int = 1
@@ -129,7 +158,7 @@ class MeshConfig:
 
     def __post_init__(self):
         check_values(self)
-        sizes = dataclasses.astuple(self)
+        sizes = [1 if size is None else size for size in dataclasses.astuple(self)]
         if any(size == 0 or size < -1 for size in sizes) or sizes.count(-1) > 1:
             raise ConfigError(
                 f"mesh sizes are positive, and at most one is -1 (all that are left), not "

@@ -5,10 +5,14 @@ words: Learn Your Tokens (Thawani et al. 2023, 2310.11628), with words that end 
 
     python train.py words
 
+words-4: the same with the published depth and number of vectors: two layers around, four a word.
 hat: Hierarchical Autoregressive Transformer (Neitemeier et al. 2025, 2501.10322), the version with
 a word symbol, on Unicode words.
 
     python train.py hat
+
+hat-released: HAT as its models are released: cross-attention in and out, a word known by the first
+byte of the next.
 """
 
 from dataclasses import replace
@@ -32,6 +36,7 @@ def presets() -> dict[str, Config]:
         model=ModelConfig(width=136, layers=3, heads=4, stages=(WORD,)),
         data=DataConfig(length=512, batch_size=8),
     )
+    deep = replace(WORD, slots=4, encoder_layers=2, decoder_layers=2)
     hat = replace(
         words,
         model=replace(
@@ -40,4 +45,12 @@ def presets() -> dict[str, Config]:
         ),
         data=replace(words.data, source="stdlib-words"),
     )
-    return {"words": words, "hat": hat}
+    words_4 = replace(words, model=replace(words.model, stages=(deep,)))
+    released = StageConfig(
+        segmenter="word_start", max_unit=64, capacity=0.3, width=80, heads=4, window=256,
+        encoder_layers=1, pool="latent", unpool="cross", decoder_layers=2,
+    )  # fmt: skip
+    hat_released = replace(
+        words, model=ModelConfig(width=160, layers=3, heads=5, stages=(released,))
+    )
+    return {"words": words, "words-4": words_4, "hat": hat, "hat-released": hat_released}

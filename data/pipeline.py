@@ -65,9 +65,11 @@ class BatchSource(grain.sources.RandomAccessDataSource):
         kinds = Batch.dtypes(plan.corpora[0].dtype)
         batch = {name: np.empty(shape, kind) for name, kind in kinds.items()}
         corpora, draws = plan.draws(step * plan.batch_size + self.rows)
-        for c in np.unique(corpora).tolist():
+        for c, corpus in enumerate(plan.corpora):
             mine = np.flatnonzero(corpora == c)
-            tokenizer = plan.corpora[c].tokenizer
+            if not len(mine):
+                continue
+            tokenizer = corpus.tokenizer
             for epoch, window, which, places in plan.orders[c].locate(draws[mine]):
                 loaded = self._load(c, epoch, window)
                 _fill(

@@ -73,7 +73,9 @@ class Concat:
             edges = np.union1d(edges, breaks)
         inner = self.ends[np.searchsorted(self.ends, low, "right") :]
         inner = inner[: np.searchsorted(inner, high, "left")]
-        starts = np.union1d(edges, inner)
+        # Sorted already, so that this merges them.
+        starts = np.sort(np.concatenate([edges, inner]), kind="stable")
+        starts = starts[np.diff(starts, prepend=-1) > 0]
         first = np.append(np.searchsorted(starts, edges), len(starts))
         return Rows(first.astype(np.int64), starts, np.append(starts[1:], high))
 
@@ -238,13 +240,19 @@ def permutation(count: int, *key: int) -> np.ndarray:
         for part in key:
             state = _mix(state ^ np.uint64(part)) + np.uint64(0x9E3779B97F4A7C15)
         hashes = _mix(state + np.arange(count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    return np.argsort(hashes, kind="stable")
+    return np.argsort(hashes)  # no two are equal: any way of sorting gives the same
 
 
 def _mix(z):
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+def _values(x: np.ndarray) -> list[int]:
+    """Those in an array, in order. (Mostly there is one, and ``np.unique`` takes its time.)"""
+    low, high = int(x.min()), int(x.max())
+    return [low] if low == high else np.unique(x).tolist()
 
 
 class Order:
@@ -287,12 +295,12 @@ class Order:
         """Groups (epoch, window, which of the draws, their places in that window)."""
         groups = []
         epochs = draws // self.total
-        for epoch in np.unique(epochs).tolist():
+        for epoch in _values(epochs):
             ends = self._epoch(epoch)[1]
             mine = np.flatnonzero(epochs == epoch)
             at = draws[mine] - epoch * self.total
             windows = np.searchsorted(ends, at, side="right")
-            for window in np.unique(windows).tolist():
+            for window in _values(windows):
                 here = windows == window
                 origin = ends[window - 1] if window else 0
                 groups.append((epoch, window, mine[here], at[here] - origin))

@@ -374,7 +374,7 @@ def _prepare_unit(job) -> tuple[int, UnitReport]:
     result = UnitReport()
     writers = {
         split: _Split(ShardWriter(out, f"{split}-{index:05d}.array_record", tokenizer, bool(mark)),
-                      tokenizer, mark)
+                      tokenizer, mark, split == "train")
         for split in SPLITS
     }  # fmt: skip
     counts: Counter = Counter()
@@ -425,15 +425,18 @@ class _Split:
     """Documents of one split of a unit on their way to its shard; those that are marked wait until
     there are many, because a model marks them together."""
 
-    def __init__(self, shard: ShardWriter, tokenizer: Tokenizer, mark: Marks | None):
-        self.shard, self.tokenizer, self.mark = shard, tokenizer, mark
+    def __init__(
+        self, shard: ShardWriter, tokenizer: Tokenizer, mark: Marks | None, training: bool
+    ):
+        self.shard, self.mark = shard, mark
+        self.encode = tokenizer.encode_training if training else tokenizer.encode
         self.waiting: list[bytes] = []
         self.labels: list[str | None] = []
         self.size = 0
 
     def add(self, document: bytes, label: str | None) -> None:
         if not self.mark:
-            self.shard.add(self.tokenizer.encode(document), len(document), label=label)
+            self.shard.add(self.encode(document), len(document), label=label)
             return
         self.waiting.append(document)
         self.labels.append(label)
@@ -443,7 +446,7 @@ class _Split:
 
     def _flush(self) -> None:
         assert self.mark is not None, "only what is marked waits"
-        encoded = [self.tokenizer.encode(document) for document in self.waiting]
+        encoded = [self.encode(document) for document in self.waiting]
         marked = self.mark(self.waiting, encoded)
         columns = self.waiting, encoded, marked, self.labels
         for document, ids, marks, label in zip(*columns, strict=True):

@@ -265,7 +265,7 @@ class Corpus:
     def _lengths(self, i: int) -> np.ndarray:
         """Of a shard's documents; uint32."""
         shard = self.shards[i]
-        record = self._records(i, [_blocks(shard) * (2 if self.marks else 1)])[0]
+        (record,) = self._records(i, [_blocks(shard) * (2 if self.marks else 1)])
         lengths = np.frombuffer(record, np.uint32)
         found = len(lengths), int(lengths.sum(dtype=np.int64))
         if found != (shard.documents, shard.tokens):
@@ -293,7 +293,7 @@ class Corpus:
         shard = self.shards[i]
         if not shard.labels:
             return [None] * shard.documents
-        record = self._records(i, [_blocks(shard) * (2 if self.marks else 1) + 1])[0]
+        (record,) = self._records(i, [_blocks(shard) * (2 if self.marks else 1) + 1])
         numbers = np.frombuffer(record, np.uint16)
         counts = np.bincount(numbers, minlength=len(shard.labels)).tolist()
         if counts != [label.documents for label in shard.labels]:
@@ -342,7 +342,8 @@ class Corpus:
             if marks is not None:
                 parts.append((marks, _blocks(self.shards[i]), _bits))
             for target, behind, decoded in parts:
-                records = self._records(i, [block + behind for block in blocks])
+                # One after another, each copied while it lies in the processor's cache.
+                records = self._records(i, (block + behind for block in blocks))
                 for block, record in zip(blocks, records, strict=True):
                     values, at = decoded(record), base + block * BLOCK
                     a, b = max(low, at), min(high, at + len(values))
@@ -378,13 +379,15 @@ class Corpus:
         stamps = check(self.folder, [self.shards[i] for i in new])
         self._checked.update(zip(new, stamps, strict=True))
 
-    def _records(self, shard: int, indices: list[int]) -> list[bytes]:
+    def _records(self, shard: int, indices: Iterable[int]) -> Iterator[bytes]:
         self._check([shard])
         path = self.folder / self.shards[shard].file
         try:
             if shard not in self._readers:
                 self._readers[shard] = ArrayRecordReader(str(path))
-            return self._readers[shard].read(indices)
+            reader = self._readers[shard]
+            for index in indices:
+                yield reader.read([index])[0]
         except Exception as error:  # the reader raises RuntimeError, IndexError and others
             raise DataError(f"{path} is damaged: {error}. {_REPAIR}") from error
 

@@ -14,6 +14,7 @@ from octavo.configs.model import ModelConfig
 from octavo.model.drafter import DRAFT, Draft, Drafter, Now, embedded, put
 from octavo.model.layers import take
 from octavo.model.mtp import mtp
+from octavo.model.transformer import layer_of
 from octavo.model.trunk import Trunk, first_seen
 from octavo.model.units.end_predictor import WithinUnit
 
@@ -152,8 +153,7 @@ class EarlyExit(Drafter):
             first = first_seen(at, 1, now.context)
             ((extend, layers),) = trunk.stack.extended(at[:, None], at, first)
             for k in range(self.layers):
-                layer = jax.tree.map(lambda leaf, k=k: leaf[k], layers)
-                x, stack, _ = extend(k, layer, x, stack)
+                x, stack, _ = extend(k, layer_of(layers, k), x, stack)
             id_ = now.choose(i + 1, model.logits(x))[:, 0]
             return (put(ids, at + 1, id_), stack), id_
 

@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from octavo.decoding.drafting import Plain
+from octavo.decoding.utf8 import Automaton
 from octavo.model.drafter import Drafter, Now, Seen, put
 from octavo.model.layers import take
 
@@ -142,13 +143,15 @@ def generate(
     chunk: int = 32,
     drafter: Drafter | None = None,
     acceptance: Acceptance | None = None,
+    automaton: Automaton | None = None,
 ) -> Iterator[np.ndarray]:
     """Continue each prompt (1-d ids) by ``count`` ids, in pieces ``[rows, <= chunk]`` int32.
 
     bind: ``bind(params)`` is the model. A row that ended its document goes on with ``eos_id``;
     when all have, this stops early. marker: gives each id its stored mark (run/marks.py).
     context: see no further back than this many positions. drafter: guesses ids ahead; acceptance:
-    counts how that goes.
+    counts how that goes. automaton: what alone may be drawn, before temperature and filters, and
+    the state that each prompt ends in.
     """
     rows = len(prompts)
     lengths = np.array([len(p) + 1 for p in prompts], np.int32)
@@ -162,7 +165,7 @@ def generate(
         row[1 : len(prompt) + 1] = prompt
     loop = _loop(bind, marker, drafter, sampling, eos_id, context, count, slots)
     all_params = (params, marker.params, drafter.params)
-    state = loop.start(all_params, tokens, lengths, jax.random.key(seed))
+    state = loop.start(all_params, tokens, lengths, jax.random.key(seed), automaton)
     for begin in range(0, count, chunk):
         end = min(begin + chunk, count)
         state = loop.proceed(all_params, state, end)
@@ -184,8 +187,8 @@ class Loop:
     drafter, in a tuple. The state is a dict: among others ``ids [B, slots]``, the prompts' and
     those drawn, ``done [B]``, how many were drawn, and ``counts``: passes, guesses, accepted ones.
 
-    ``start(params, tokens [B, width], lengths [B], key)`` reads the prompts; ``proceed(params,
-    state, until)`` draws until every row has that many ids, or ended.
+    ``start(params, tokens [B, width], lengths [B], key, automaton)`` reads the prompts;
+    ``proceed(params, state, until)`` draws until every row has that many ids, or ended.
     """
 
     def __init__(self, bind, marker, drafter, sampling, eos_id, context, count, slots):
@@ -215,7 +218,7 @@ class Loop:
             "next": jnp.where((kept > 0)[:, None], log_p, state["next"]),
         }  # fmt: skip
 
-    def _start(self, params, tokens, lengths, key):
+    def _start(self, params, tokens, lengths, key, automaton=None):
         model, rows = self.bind(params[0]), len(tokens)
         none = jnp.zeros(rows, jnp.int32)
         state = {
@@ -229,10 +232,13 @@ class Loop:
             "ended": none > 0,
             "next": jnp.zeros((rows, model.vocabulary.size)),  # log-probabilities of the next id
             "counts": jnp.zeros(3, jnp.int32),  # passes, guesses, accepted ones
+            "automaton": automaton,
         }
 
         def verify(logits):
             newest = take(logits, lengths[:, None] - 1)[:, 0]
+            if automaton is not None:
+                newest = automaton.allowed(newest, automaton.state)
             return lengths, filtered(newest, self.sampling), {}
 
         return self._read(params, state, tokens, lengths, verify, guessed=False)
@@ -276,6 +282,10 @@ class Loop:
         at = done[:, None] + 1 + jnp.arange(D)
 
         def verify(logits):
+            automaton, states = state["automaton"], None
+            if automaton is not None:  # a guess that it refuses is never what is drawn
+                states = automaton.walk(tokens)
+                logits = automaton.allowed(logits, states[:, 1:])
             log_p = filtered(logits, self.sampling)
             if draft.log_q is None:
                 agree = self._draw(noise, log_p[:, :-1], at) == draft.ids
@@ -302,11 +312,13 @@ class Loop:
                 refused &= jnp.any(rest > 0, axis=1)  # rounding may leave nothing
                 rest = jax.nn.log_softmax(jnp.log(rest))
                 log_next = jnp.where(refused[:, None], rest, log_next)
+            if automaton is not None and states is not None:
+                automaton = automaton._replace(state=take(states, kept[:, None])[:, 0])
             counts = jnp.stack([jnp.sum(live), jnp.sum(guessed), jnp.sum(jnp.maximum(kept - 1, 0))])
             ended = state["ended"] | ((kept == end) & live)
             return kept, log_next, {
                 "done": done + kept, "ended": ended,
-                "counts": state["counts"] + counts,
+                "counts": state["counts"] + counts, "automaton": automaton,
             }  # fmt: skip
 
         valid = jnp.where(live, 1 + guessed, 0)

@@ -1,5 +1,6 @@
 "use strict";
-/* What the charts of all pages are made of: numbers as text, ticks, and a frame of two axes. */
+/* What pages share: of charts, numbers as text, ticks, and a frame of two axes; tables that are
+   sorted where their heads are clicked. */
 const COLOURS = 8, DASHES = ["", "7 3", "2 3", "9 3 2 3"];
 const colour = i => "var(--c" + i % COLOURS + ")";
 const byId = id => document.getElementById(id);
@@ -95,4 +96,24 @@ function frame(id, W, H, box, how) {
   }
   out += '<text class="axis" x="' + right + '" y="' + (H - 6) + '" text-anchor="end">' + how.title + "</text>";
   return { out, X, Y, left, right, top, low };
+}
+
+/* Tables. A cell has its key to sort by in data-key. */
+function sortable(table) {
+  table.addEventListener("click", event => {
+    const head = event.target.closest("thead th");
+    if (!head) return;
+    const heads = [...head.parentNode.children], column = heads.indexOf(head);
+    const down = head.getAttribute("aria-sort") === "ascending";
+    heads.forEach(each => each.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const body = table.tBodies[0];
+    const rows = [...body.rows].map(row => [row, row.children[column].dataset.key]);
+    rows.sort(([, a], [, b]) => {
+      if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);  /* what is not there is last */
+      const order = isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
+      return down ? -order : order;
+    });
+    body.append(...rows.map(([row]) => row));
+  });
 }

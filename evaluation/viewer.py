@@ -46,7 +46,7 @@ CONTROLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | 
 """Browsers drop or change control characters: by their code, the pictures that stand for them."""
 
 
-def _written(character: str) -> str:
+def written(character: str) -> str:
     """A character as the page writes it."""
     if character == "\n":
         return "\u21b5\n"
@@ -79,7 +79,7 @@ def columns(
         )
     data = {
         "bytes": list(text),
-        "characters": [[at, size, _written(character)] for character, at, size in pieces],
+        "characters": [[at, size, written(character)] for character, at, size in pieces],
         "models": [
             {
                 "bits": np.round(shown.surprisal, 2).tolist(),

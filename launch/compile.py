@@ -13,8 +13,9 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 
-from octavo import cli
+from octavo import cli, process
 from octavo.configs.checks import ConfigError
+from octavo.configs.model import ModelConfig
 from octavo.configs.schema import Config
 from octavo.presentation import Option
 from octavo.settings import parse_config, taken
@@ -38,7 +39,13 @@ class Compiled:
     """What the compiler says of one training step."""
 
     chips: int
+    mesh: dict[str, int]
+    warning: str | None
+    """Of a mesh whose shards are narrow (``sharding.narrow``)."""
     device_kind: str
+    useful_flops: float
+    """Of a step and chip: forward and backward over the units of ``expected_units``, or over as
+    many as rows have room for."""
     peak_bytes: int
     """Memory per chip at the worst moment."""
     argument_bytes: int
@@ -55,13 +62,8 @@ def check_topology(topology: str) -> None:
         raise ConfigError(f"no topology {topology!r}; known: {', '.join(TOPOLOGIES)}.")
 
 
-def compile_step(config: Config, topology: str) -> Compiled:
-    """Compile the real training step of ``config`` ahead of time for a TPU topology, for data of
-    bytes and marks of words.
-
-    Raises ConfigError if the topology is unknown, libtpu is missing, the mesh does not fit, or the
-    step needs more memory than a chip has, RunError if the compiler fails.
-    """
+def devices_of(topology: str) -> list:
+    """The chips of a topology, to compile for. Raises as ``compile_step``."""
     check_topology(topology)
     name, accelerator = TOPOLOGIES[topology]
     # Before libtpu is loaded: no metadata server is asked which TPU this is, and as there is none,
@@ -75,9 +77,6 @@ def compile_step(config: Config, topology: str) -> Compiled:
     import jax
     from jax.experimental import topologies
 
-    from octavo.tokenizers.words import WordTokenizer
-    from octavo.training.trainer import Trainer
-
     try:
         import libtpu  # noqa: F401
     except ImportError as error:
@@ -85,10 +84,31 @@ def compile_step(config: Config, topology: str) -> Compiled:
             "compiling for TPU needs libtpu: pip install -e '.[tpu-compile]'."
         ) from error
     try:
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
     except jax.errors.JaxRuntimeError as error:
         raise cli.RunError(f"libtpu does not describe {topology}: {_first_line(error)}") from error
-    trainer = Trainer.of(config, WordTokenizer(), devices=list(devices))
+
+
+def compile_step(config: Config, topology: str) -> Compiled:
+    """Compile the real training step of ``config`` ahead of time for a TPU topology, for data of
+    bytes and marks of words.
+
+    Raises ConfigError if the topology is unknown, libtpu is missing, the mesh does not fit, or the
+    step needs more memory than a chip has, RunError if the compiler fails.
+    """
+    devices = devices_of(topology)
+    import jax
+
+    from octavo.model import flops
+    from octavo.model.units.room import filled_at
+    from octavo.run.sharding import narrow
+    from octavo.tokenizers.words import WordTokenizer
+    from octavo.training.trainer import Trainer
+
+    model, length = config.model, config.data.length
+    units = expected_units(model)
+    filled = None if units is None else filled_at(model, length, units)
+    trainer = Trainer.of(config, WordTokenizer(), devices=devices, filled=filled)
     with jax.set_mesh(trainer.mesh):
         try:
             compiled = trainer.step.lower(trainer.abstract, trainer.abstract_batch()).compile()
@@ -109,14 +129,31 @@ def compile_step(config: Config, topology: str) -> Compiled:
             ) from error
     kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
     found = re.findall(rf" ({kinds})(?:-start)?\(", text)
+    positions = config.data.batch_size * length / len(devices)
+    size = trainer.tokenizer.vocab_size
     return Compiled(
         chips=len(devices),
+        mesh=dict(trainer.mesh.shape),
+        warning=narrow(trainer.mesh, model),
+        useful_flops=positions * flops.training_flops(model, size, length, units),
         device_kind=devices[0].device_kind,
         peak_bytes=memory.peak_memory_in_bytes,
         argument_bytes=memory.argument_size_in_bytes,
         collectives=dict(Counter(found)),
         text=text,
     )
+
+
+def expected_units(model: ModelConfig) -> tuple[float, ...] | None:
+    """Units per position of a row at each level, if all learn to end them at a rate (that of other
+    scripts, where there are several); None elsewhere: without text, nobody knows."""
+    found, share = [], 1.0
+    for stage in model.stages:
+        if stage.supervision not in ("binomial", "hinge", "policy", "ratio", "controller", "kept"):
+            return None
+        share *= stage.rates[0]
+        found.append(share)
+    return tuple(found)
 
 
 @contextlib.contextmanager
@@ -136,11 +173,11 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [repr(error)])[0][:300].rstrip(".") + "."
 
 
-def topology_of(arguments: list[str]) -> str:
+def topology_of(arguments: list[str], default: str = "v5e-16") -> str:
     """Take the topology that ``--topology NAME`` or ``--topology=NAME`` asks for out of the
     arguments. Raises ConfigError if it is unknown."""
     topology = taken(arguments, "--topology")
-    topology = "v5e-16" if topology is None else topology
+    topology = default if topology is None else topology
     check_topology(topology)
     return topology
 
@@ -159,6 +196,7 @@ def main() -> None:
     per_id = flops.training_flops(config.model, 256, config.data.length)
     step_flops = per_id * config.data.batch_size * config.data.length / compiled.chips
     print(f"preset       {config.preset} on {compiled.chips} x {compiled.device_kind}")
+    print(f"mesh         {'  '.join(f'{axis} {size}' for axis, size in compiled.mesh.items())}")
     print(f"memory       {compiled.peak_bytes / 2**30:.2f} GiB per chip at the peak")
     print(f"             {compiled.argument_bytes / 2**30:.2f} GiB of it state and batch")
     print(f"compute      {human(step_flops)}FLOPs per chip and step, {human(per_id)}FLOPs per id")
@@ -166,6 +204,8 @@ def main() -> None:
         print(f"roofline     {step_flops / peak * 1e3:.1f} ms per step at the chip's peak")
     for kind, count in sorted(compiled.collectives.items()):
         print(f"collective   {kind} x {count}")
+    if compiled.warning:
+        process.warn(compiled.warning)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from octavo.model.mtp import mtp, uses_extra
 from octavo.model.parts import unmet
 from octavo.model.units.pools import pool
 from octavo.model.units.segmenters import segmenter
+from octavo.model.units.segmenters.predicted import DRAWN
 from octavo.model.units.unpools import unpool
 from octavo.tokenizers.interface import Vocabulary
 
@@ -59,6 +60,8 @@ def _check_stage(model: ModelConfig, i: int) -> None:
             "stage.encoder_scope unit looks ahead inside a unit, so its states may not reach "
             "the decoder: set unpool prefix or split."
         )
+    if stage.end_norms and stage.encoder_scope == "unit":
+        raise ConfigError("stage.end_norms goes with encoder_scope causal.")
     if i and not cut.goes_inside:
         raise ConfigError(
             "only the first of model.stages reads bytes; set segmenter stride or routing "
@@ -147,6 +150,8 @@ def check_used(model: ModelConfig) -> None:
     for stage in model.stages:
         used = {name for part in _parts(stage).values() for name in part.uses}
         used |= _USED_BY.get(stage.supervision, {"supervision_weight", "rates"})
+        if stage.supervision not in DRAWN:
+            used -= {"evaluation"}
         said = f"segmenter {stage.segmenter}, pool {stage.pool}, unpool {stage.unpool}"
         where = f"{said} and supervision {stage.supervision}"
         _refuse_idle(stage, _OPTIONAL - used, "stage", where)
@@ -173,13 +178,15 @@ def check_used(model: ModelConfig) -> None:
 
 _OPTIONAL = {
     "capacity", "slots", "supervision_weight", "rates", "scripts", "predictor_width",
-    "predict_ends",
+    "predictor_released", "predict_ends", "spread", "evaluation", "margin",
 }  # fmt: skip
 """Settings of a stage that not every one has a use for."""
 _USED_BY: dict[str, set[str]] = {
     "none": set(),
     "marks": {"supervision_weight"},
     "entropy": {"supervision_weight"},
+    "hinge": {"supervision_weight", "rates", "margin"},
+    "kept": {"rates"},
 }
 """Of those by supervision; the others hold ends to ``rates``, too."""
 

@@ -18,28 +18,33 @@ from octavo.model.units.unpools import unpool
 
 
 def _stage_flops(
-    model: ModelConfig, level: int, length: float, training: bool, there: tuple[float, ...] | None
-) -> float:
+    model: ModelConfig, level: int, length: float, training: bool, there: tuple[float, ...] | None,
+    mixed: tuple[float, ...] | None = None, row: float | None = None,
+) -> float:  # fmt: skip
     """One row of ``length`` positions through the trunk from ``level`` inwards. there: units of the
-    row at each level; None: as many as it has room for. In training, a delete gate leaves none
-    out."""
+    row at each level; None: as many as it has room for. mixed: slots of the rows in which what
+    became of them is mixed; None: as many as there are. row: that of these positions. In training,
+    a delete gate leaves none out."""
     if not length:  # no unit
         return 0.0
     if level == len(model.stages):
-        return Transformer.flops(model, length)
+        return Transformer.flops(model, length, row=row)
     stage, inner_width = model.stages[level], model.widths[level + 1]
     cut, pooled = segmenter(stage.segmenter), pool(stage.pool)
     unpooled = unpool(stage.unpool)
     if cut.biases_keys and training:
-        units = length
+        units, inner_row = length, None
     else:
         units = row_units(stage, int(length)) if there is None else there[level]
+        inner_row = None if mixed is None else mixed[level]
     encoder = model.coder(stage, stage.encoder_layers, stage.encoder_scope)
     decoder = model.coder(stage, stage.decoder_layers, stage.decoder_scope)
     with_own = length + pooled.adds(stage) * units
-    total = Transformer.flops(encoder, with_own, causal=stage.encoder_scope != "unit")
-    total += Transformer.flops(decoder, length + unpooled.leading(stage) * units)
-    total += _stage_flops(model, level + 1, units * pooled.per_unit(stage), training, there)
+    total = Transformer.flops(encoder, with_own, causal=stage.encoder_scope != "unit", row=row)
+    total += Transformer.flops(decoder, length + unpooled.leading(stage) * units, row=row)
+    total += _stage_flops(
+        model, level + 1, units * pooled.per_unit(stage), training, there, mixed, inner_row
+    )
     total += cut.flops(stage, length)
     total += pooled.flops(stage, inner_width, length, units)
     total += unpooled.flops(stage, inner_width, length, units)
@@ -52,17 +57,21 @@ def forward_flops(
     length: int,
     training: bool = False,
     units: tuple[float, ...] | None = None,
+    mixed: tuple[float, ...] | None = None,
 ) -> float:
     """FLOPs of the forward pass per position, at rows of ``length`` positions.
 
     units: the units of each level that exist, per position of the row (a run logs them as
     ``units/L``, of inner levels too per position of the outermost); None: as many as rows have room
-    for. What of a unit's work is quadratic in its row counts at that mean.
+    for. mixed: slots of the rows in which they see each other, as in ``mixed/L``; None: as many as
+    there are. What of a unit's work is quadratic in its row counts at that mean.
     """
     embedded = embedding(model.embedding)
     head = embedded.head_flops(model, vocab_size)
-    there = None if units is None else tuple(each * length for each in units)
-    total = _stage_flops(model, 0, length, training, there) / length
+    there, rows = (
+        None if each is None else tuple(one * length for one in each) for each in (units, mixed)
+    )
+    total = _stage_flops(model, 0, length, training, there, rows) / length
     total += head + embedded.flops(model)
     if predicted := mtp(model.mtp.kind):
         total += predicted.next_flops(model, length)
@@ -72,10 +81,14 @@ def forward_flops(
 
 
 def training_flops(
-    model: ModelConfig, vocab_size: int, length: int, units: tuple[float, ...] | None = None
+    model: ModelConfig,
+    vocab_size: int,
+    length: int,
+    units: tuple[float, ...] | None = None,
+    mixed: tuple[float, ...] | None = None,
 ) -> float:
-    """Forward and backward, per position; units as in ``forward_flops``."""
-    return 3 * forward_flops(model, vocab_size, length, training=True, units=units)
+    """Forward and backward, per position; units and mixed as in ``forward_flops``."""
+    return 3 * forward_flops(model, vocab_size, length, True, units, mixed)
 
 
 _PEAKS = {  # dense bfloat16 FLOP/s of one device, from the vendors' sheets

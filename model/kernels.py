@@ -14,9 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from octavo.configs.checks import ConfigError
-from octavo.model.layers import BATCH_AXES
+from octavo.model import cudnn
+from octavo.model.layers import BATCH_AXES, KEPT_MIXED
 
 MASKED = -1e30
 """Score of a hidden key. Finite, so that a row that sees nothing gives no NaN."""
@@ -144,7 +146,10 @@ def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Ar
     if spec.window is not None:
         block = max(128, min(block, spec.window))
     outputs = []
-    for start in range(0, T, block):
+    starts = range(0, T, block)
+    # Cut at once: gradients of the blocks are joined, where those of slices would be added up.
+    queries = lax.split(q, [min(block, T - start) for start in starts], axis=1)
+    for start, some in zip(starts, queries, strict=True):
         stop = min(start + block, T)
         reach = T if spec.window is None else spec.window - 1
         if spec.extra is not None:
@@ -158,7 +163,7 @@ def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Ar
             visible &= ids[:, start:stop, None] == ids[:, None, low:high]
         bias = None if spec.key_bias is None else spec.key_bias[:, low:high]
         seen, values = (x[:, low:high].transpose(0, 2, 1, 3) for x in (k, v))
-        outputs.append(attend(q[:, start:stop], seen, values, visible, bias, spec.plus_one))
+        outputs.append(attend(some, seen, values, visible, bias, spec.plus_one))
     return jnp.concatenate(outputs, axis=1) if len(outputs) > 1 else outputs[0]
 
 
@@ -192,7 +197,10 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-    whole, D = q.shape[1], q.shape[3]
+    whole = q.shape[1]
+    q = q * jnp.asarray(1 / math.sqrt(q.shape[3]), q.dtype)
+    if spec.key_bias is not None:
+        q, k = _with_bias(q, k, spec.key_bias)
     q, k, v, segment_ids = _filled(q, k, v, spec.segment_ids, SPLASH_BLOCK)
     T = q.shape[1]
     if spec.window is not None:
@@ -204,6 +212,8 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
 
     def local(q, k, v, segment_ids):
         block = next(size for size in (512, 256, SPLASH_BLOCK) if T % size == 0)
+        # Not the kernel of all gradients: it makes 5 products with scores where two make 7, but
+        # adding up what each of its blocks gives to queries takes longer than that saves.
         run = kernel.make_splash_mha(
             mask=masks.MultiHeadMask([mask] * q.shape[2]),
             block_sizes=kernel.BlockSizes(
@@ -211,18 +221,34 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
                 block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block,
                 block_q_dq=block, block_kv_dq=block,
             ),
-            head_shards=1, q_seq_shards=1, interpret=interpret,
+            head_shards=1, q_seq_shards=1, residual_checkpoint_name=KEPT_MIXED,
+            interpret=interpret,
         )  # fmt: skip
-        scaled = q * jnp.asarray(1 / math.sqrt(D), q.dtype)
         # The kernel wants heads first, and as many key heads as query heads.
         repeat = q.shape[2] // k.shape[2]
-        heads_first = [scaled] + [jnp.repeat(x, repeat, axis=2) for x in (k, v)]
+        heads_first = [q] + [jnp.repeat(x, repeat, axis=2) for x in (k, v)]
         heads_first = [jnp.swapaxes(x, 1, 2) for x in heads_first]
         ids = kernel.SegmentIds(segment_ids, segment_ids)
-        mixed: Any = jax.vmap(run)(*heads_first, ids)
+        # A sink of score 0 is the 1 of softmax1.
+        sinks = jnp.zeros(q.shape[2]) if spec.plus_one else None
+        mixed: Any = jax.vmap(functools.partial(run, sinks=sinks))(*heads_first, ids)
         return jnp.swapaxes(mixed, 1, 2).astype(q.dtype)
 
     return _per_shard(local, q, k, v, segment_ids)[:, :whole]
+
+
+def _with_bias(q, k, bias):
+    """Queries and keys ``[B, T, H, D + 128]`` whose products have a bias of keys ``[B, T]`` added:
+    1 times it, in two parts, as bfloat16 has 8 bits; the rest of the lanes stays empty."""
+    coarse = bias.astype(q.dtype)
+    fine = jax.lax.stop_gradient(bias - coarse.astype(bias.dtype)).astype(q.dtype)
+    parts = jnp.stack([coarse, fine], axis=-1)[:, :, None]
+    parts = jnp.broadcast_to(parts, (*k.shape[:3], 2))
+    ones = jnp.ones((*q.shape[:3], 2), q.dtype)
+    empty = ((0, 0), (0, 0), (0, 0), (0, 126))
+    return tuple(
+        jnp.concatenate([x, jnp.pad(more, empty)], axis=-1) for x, more in ((q, ones), (k, parts))
+    )
 
 
 def _filled(q, k, v, segment_ids, block: int):
@@ -237,7 +263,7 @@ def _filled(q, k, v, segment_ids, block: int):
     return q, k, v, segment_ids
 
 
-def _per_shard(function, q, k, v, segment_ids):
+def _per_shard(function, q, k, v, segment_ids) -> Any:
     """Run a custom kernel on each device's own rows and heads; XLA cannot partition it itself."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -256,19 +282,31 @@ CUDNN_BLOCK = 64
 
 
 def _cudnn(q, k, v, spec: MaskSpec) -> jax.Array:
-    """cuDNN flash attention. It has no segment ids: they become a mask of T x T numbers, one for
-    all heads."""
+    """cuDNN flash attention (model/cudnn.py)."""
     whole = q.shape[1]
     q, k, v, segment_ids = _filled(q, k, v, spec.segment_ids, CUDNN_BLOCK)
-    masked = spec.segment_ids is not None or q.shape[1] > whole
+    one = spec.segment_ids is None and q.shape[1] == whole
+    # Packed sequences want as many key heads as query heads in jax below 0.11.
+    k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
 
     def local(q, k, v, ids):
-        mask = ids[:, None, :, None] == ids[:, None, None, :] if masked else None
-        return jax.nn.dot_product_attention(
-            q, k, v, mask=mask, is_causal=spec.causal, implementation="cudnn"
-        )
+        if one:
+            return cudnn.causal_or_full(q, k, v, spec.causal)
+        by = cudnn.packed if _generation() >= 9 and cudnn.fits(q) else cudnn.masked
+        return by(spec.causal, q, k, v, ids)
 
     return _per_shard(local, q, k, v, segment_ids)[:, :whole]
+
+
+def _card() -> str:
+    """The compute capability of the GPU. Where there is none, of what is compiled for."""
+    return getattr(jax.devices()[0], "compute_capability", "9.0")
+
+
+def _generation() -> int:
+    """0: not NVIDIA's."""
+    generation = _card().partition(".")[0]
+    return int(generation) if generation.isdigit() else 0
 
 
 BACKENDS = {
@@ -287,22 +325,20 @@ def why_not(backend: str, spec: MaskSpec, dtype, head_size: int) -> str | None:
     """Why a kernel cannot compute this, None if it can. Of the spec's arrays none is looked at."""
     if backend == "reference":
         return None
-    if spec.key_bias is not None or spec.plus_one:
-        return "it has no biases of keys and no softmax1, which a delete gate needs"
     if spec.extra is not None:
         return "it cannot hide the extra positions of registers and look-ahead tokens"
     if backend != "cudnn":
         return None
+    if spec.key_bias is not None or spec.plus_one:
+        return "it has no biases of keys and no softmax1, which a delete gate needs"
     if dtype not in (jnp.bfloat16, jnp.float16):
         return f"it computes in bfloat16, not {jnp.dtype(dtype).name}"
     if head_size % 8 or head_size > 128:
         return f"its head sizes are multiples of 8 up to 128, not {head_size}"
     if spec.window is not None:  # below 9.10, cuDNN has no window beside a mask
         return f"it has no window ({spec.window} here) beside the borders of documents"
-    card = getattr(jax.devices()[0], "compute_capability", "8.0")  # no card: what it is for has one
-    generation = card.partition(".")[0]
-    if not generation.isdigit() or int(generation) < 8:
-        return f"it needs an NVIDIA card of compute capability 8.0 or more, not {card}"
+    if _generation() < 8:
+        return f"it needs an NVIDIA card of compute capability 8.0 or more, not {_card()}"
     return None
 
 

@@ -4,12 +4,23 @@ Every parameter carries the logical names of its axes (``names``); ``ShardingRul
 mesh axes. A stacked parameter has one more leading axis, "layers".
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
+
+
+class Filled(NamedTuple):
+    """Shares of a row's slots that are expected to hold a unit."""
+
+    mean: float
+    most: float
+    """In the fullest of many rows."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,9 @@ class Execution:
     attention: str = "auto"
     scan_layers: bool = True
     remat: str = "full"
+    """What the backward pass computes again: "none", "dots", "inner", "full"."""
+    filled: tuple[Filled, ...] | None = None
+    """Of each stage's units; None: all slots are computed."""
 
 
 def parameter(value: jax.Array, *names: str | None) -> nnx.Param:
@@ -31,6 +45,10 @@ def parameter(value: jax.Array, *names: str | None) -> nnx.Param:
     # Never weakly typed: the first update would change that, and compile the step again.
     return nnx.Param(value.astype(jnp.float32), names=names)
 
+
+KEPT_MIXED, KEPT_HIDDEN = "mixed", "hidden"
+"""Names of what the backward pass may keep of a block: what attention gives, and what goes into the
+MLP's nonlinearity."""
 
 BATCH_AXES = ("replica", "fsdp")
 """The mesh axes that split the rows of a batch."""
@@ -47,8 +65,51 @@ def constrain(x: jax.Array, rows: bool = True) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, jax.P(BATCH_AXES) if rows else jax.P())
 
 
+def on_own_rows(function: Callable, *rows: jax.Array, shared: tuple = ()) -> Any:
+    """``function(*rows, *shared)`` by each device for the rows that it has, where the mesh splits
+    them; shared: trees of which every device has all. The result is of rows, too."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function(*rows, *shared)
+    split, whole = jax.P(BATCH_AXES), jax.tree.map(lambda leaf: jax.P(), shared)
+    return jax.shard_map(
+        function, in_specs=(*[split] * len(rows), *whole), out_specs=split,
+        axis_names=set(BATCH_AXES), check_vma=False,
+    )(*rows, *shared)  # fmt: skip
+
+
 EXACT = jax.lax.Precision.HIGHEST
 """Of products behind a decision. By default, TPUs multiply float32 numbers as bfloat16."""
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(x: jax.Array, weight: jax.Array, precision=None) -> jax.Array:
+    """``x @ weight`` of x ``[..., inputs]`` and weight ``[inputs, outputs]``.
+
+    The weight's gradient is one product over all leading axes, of whose factors the narrower is the
+    one to be turned: as it would come by itself, it takes twice the time on CPU.
+    """
+    return jnp.matmul(x, weight, precision=precision)
+
+
+def _product_forward(x, weight, precision):
+    return jnp.matmul(x, weight, precision=precision), (x, weight)
+
+
+def _product_backward(precision, kept, gradient):
+    x, weight = kept
+    leading = tuple(range(x.ndim - 1))
+    over = functools.partial(
+        lax.dot_general, dimension_numbers=((leading, leading), ((), ())), precision=precision
+    )
+    dx = lax.dot_general(gradient, weight, (((x.ndim - 1,), (1,)), ((), ())), precision=precision)
+    if weight.shape[0] <= weight.shape[1]:
+        return dx, over(x, gradient)
+    # The barrier keeps XLA from making the other product of it again.
+    return dx, lax.optimization_barrier(over(gradient, x)).T
+
+
+product.defvjp(_product_forward, _product_backward)
 
 
 class Linear(nnx.Module):
@@ -63,7 +124,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: jax.Array, precision=None) -> jax.Array:
         weight = self.weight[...].astype(self.dtype)
-        return jnp.matmul(x.astype(self.dtype), weight, precision=precision)
+        return product(x.astype(self.dtype), weight, precision)
 
 
 class ExactLinear(Linear):
@@ -89,18 +150,24 @@ class RMSNorm(nnx.Module):
 
 
 def rotary_angles(positions: jax.Array, head_size: int, base: float) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine for ``rotate``, each ``[B, T, 1, head_size / 2]`` float32."""
+    """Cosine, and sine with its sign, for ``rotate``: each ``[B, T, 1, head_size]`` float32."""
     frequencies = base ** (-jnp.arange(0, head_size, 2, dtype=jnp.float32) / head_size)
     angles = positions.astype(jnp.float32)[..., None, None] * frequencies
-    return jnp.cos(angles), jnp.sin(angles)
+    cosine, sine = jnp.cos(angles), jnp.sin(angles)
+    return jnp.concatenate([cosine, cosine], axis=-1), jnp.concatenate([-sine, sine], axis=-1)
 
 
 def rotate(x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotary positions (Su et al. 2021), halves convention. x ``[B, T, heads, head_size]``."""
+    """Rotary positions (Su et al. 2021), halves convention. x ``[B, T, heads, head_size]``.
+
+    The halves change places by a product with a permutation, which is exact: to cut heads in two
+    and join them again costs several times as much on CPU, and on a TPU, whose lanes are a head.
+    """
     cosine, sine = angles
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = (first * cosine - second * sine, second * cosine + first * sine)
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+    swap = jnp.roll(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape[-1] // 2, axis=0)
+    precision = EXACT if x.dtype == jnp.float32 else None
+    swapped = jnp.matmul(x, swap, precision=precision, preferred_element_type=jnp.float32)
+    return (x.astype(jnp.float32) * cosine + swapped * sine).astype(x.dtype)
 
 
 def take(x: jax.Array, index: jax.Array) -> jax.Array:

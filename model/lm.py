@@ -92,6 +92,12 @@ def _scripts(known: jax.Array, documents: jax.Array, before: jax.Array) -> jax.A
     return jnp.where((newest >= 0) & same, take(own, at), taken_up)
 
 
+def _kept(noise: jax.Array, dropped: float) -> jax.Array:
+    """Booleans like noise, standard logistic: all but the share ``dropped``. By digits that say
+    nothing of what a segmenter draws with the same noise."""
+    return jax.nn.sigmoid(noise) * 4096 % 1 >= dropped
+
+
 class ByteLM(nnx.Module):
     """Predicts the next id at every position. Raises ConfigError where the config does not fit the
     vocabulary or the platform."""
@@ -135,6 +141,8 @@ class ByteLM(nnx.Module):
         tokens, positions = batch.tokens, batch.positions
         layout = layout_of(batch, self.config, self.vocabulary)
         x = constrain(self.embedding(tokens, positions))
+        if self.config.token_dropout and noise is not None:
+            x = jnp.where(_kept(noise, self.config.token_dropout)[..., None], x, 0)
         extra = None if ahead is None else self.mtp.positions(ahead)
         x, statistics, levels = self.trunk(x, layout, noise, extra=extra)
         states, extra_states = jnp.split(x, [tokens.shape[1]], axis=1)

@@ -3,6 +3,7 @@
 Letters: B batch, T positions, N new ones, d width.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -10,10 +11,19 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from octavo.configs.model import ModelConfig
 from octavo.model.kernels import MaskSpec
-from octavo.model.layers import Execution, Linear, RMSNorm, constrain, take
+from octavo.model.layers import (
+    KEPT_HIDDEN,
+    KEPT_MIXED,
+    Execution,
+    Linear,
+    RMSNorm,
+    constrain,
+    take,
+)
 from octavo.model.mixers import Mixer, Rows, Step, angles_of, mixer
 
 ACTIVATIONS = {
@@ -67,9 +77,10 @@ class MLP(nnx.Module):
         self.down = Linear(hidden, d, ("mlp", "embed"), dtype, rngs, scale)
 
     def __call__(self, x):
+        up = checkpoint_name(self.up(x), KEPT_HIDDEN)
         if self.gate is None:
-            return self.down(self.activation(self.up(x)))
-        return self.down(self.activation(self.gate(x)) * self.up(x))
+            return self.down(self.activation(up))
+        return self.down(self.activation(checkpoint_name(self.gate(x), KEPT_HIDDEN)) * up)
 
 
 class Block(nnx.Module):
@@ -91,8 +102,13 @@ class Block(nnx.Module):
 
     def __call__(self, x, rows: Rows, memory):
         x = self._read(x, memory)
-        x = x + self.mixer(self.mixer_norm(x), rows)
+        x = x + self._mixed(self.mixer_norm(x), rows)
         return x + self.mlp(self.mlp_norm(x))
+
+    def _mixed(self, x, rows: Rows):
+        if rows.packing is None or self.mixer.packs:
+            return self.mixer(x, rows)
+        return rows.packed(self.mixer(rows.unpacked(x), rows.whole()))
 
     def extend(self, x, cache, layer, step: Step, memory):
         x = self._read(x, memory)
@@ -104,10 +120,36 @@ class Block(nnx.Module):
 REMAT = {
     "none": lambda function: function,
     "dots": functools.partial(
-        jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        jax.checkpoint,
+        policy=jax.checkpoint_policies.save_from_both_policies(
+            jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+            jax.checkpoint_policies.save_only_these_names(KEPT_MIXED),
+        ),
+    ),
+    "inner": functools.partial(
+        jax.checkpoint,
+        policy=jax.checkpoint_policies.save_only_these_names(KEPT_MIXED, KEPT_HIDDEN),
     ),
     "full": jax.checkpoint,
 }
+
+
+@jax.tree_util.register_pytree_node_class
+class Layers(tuple):
+    """A parameter of each layer, where a stack of all was taken apart."""
+
+    def tree_flatten(self):
+        return tuple(self), None
+
+    @classmethod
+    def tree_unflatten(cls, _, leaves):
+        return cls(leaves)
+
+
+def layer_of(layers, i: int):
+    """Those of layer i, of parameters that are stacked or were taken apart."""
+    is_apart = lambda leaf: isinstance(leaf, Layers)  # noqa: E731
+    return jax.tree.map(lambda leaf: leaf[i], layers, is_leaf=is_apart)
 
 
 class Transformer(nnx.Module):
@@ -115,7 +157,8 @@ class Transformer(nnx.Module):
     layers of a place in that pattern lie stacked on a leading axis, whether the stack is scanned or
     unrolled, so both read the same checkpoint.
 
-    causal: False for encoders that look at whole segments. cross_attends: the blocks attend to
+    depth: of how many layers residual branches start as small as; None: its own. causal: False for
+    encoders that look at whole segments. cross_attends: the blocks attend to
     units. plus_one: attention with softmax1, and scores of keys may be biased. extra: rows may hold
     extra positions (MaskSpec). Raises ConfigError if a mixer cannot serve.
     """
@@ -123,7 +166,7 @@ class Transformer(nnx.Module):
     def __init__(
         self, config: ModelConfig, execution: Execution, rngs: nnx.Rngs,
         causal: bool = True, cross_attends: bool = False, plus_one: bool = False,
-        extra: bool = False,
+        extra: bool = False, depth: int | None = None,
     ):  # fmt: skip
         self.config, self.dtype = config, execution.dtype
         self.causal, self.plus_one = causal, plus_one
@@ -139,9 +182,11 @@ class Transformer(nnx.Module):
             extra=(1, 1, True) if extra else None,
         )  # fmt: skip
 
+        deep = config if depth is None else dataclasses.replace(config, layers=depth)
+
         def stacked(kind: str, keys):
             make = lambda key: Block(  # noqa: E731
-                config, execution, mixer(kind), spec, cross_attends, nnx.Rngs(params=key)
+                deep, execution, mixer(kind), spec, cross_attends, nnx.Rngs(params=key)
             )
             return nnx.vmap(make)(keys)
 
@@ -150,12 +195,19 @@ class Transformer(nnx.Module):
         self.blocks = places[0] if P == 1 else nnx.List(places)
 
     @staticmethod
-    def flops(config: ModelConfig, length: float, causal: bool = True) -> float:
-        """Of a stack over one row of ``length`` positions, forward."""
+    def flops(
+        config: ModelConfig, length: float, causal: bool = True, row: float | None = None
+    ) -> float:
+        """Of a stack over one row of ``length`` positions, forward. row: positions of the row in
+        which they are mixed, if it has more (or, packed, fewer)."""
         mlp = 2 * length * config.width * config.hidden_width * (3 if config.gated_mlp else 2)
         P = len(config.mixers)
         kinds = (mixer(config.mixers[i % P]) for i in range(config.layers))
-        return sum(kind.flops(config, length, causal) + mlp for kind in kinds)
+        row = length if row is None else row
+        return mlp * config.layers + sum(
+            kind.flops(config, row, causal) + (length - row) * kind.flops_alone(config)
+            for kind in kinds
+        )
 
     def _places(self) -> list[tuple[Any, Any]]:
         """Definition and stacked parameters of the blocks at each place of the pattern."""
@@ -165,17 +217,20 @@ class Transformer(nnx.Module):
 
     def __call__(
         self, x: jax.Array, positions: jax.Array, segment_ids: jax.Array, memory=None,
-        key_bias=None, extra=None,
+        key_bias=None, extra=None, packing=None, rare: bool = False,
     ) -> jax.Array:  # fmt: skip
         """x ``[B, T, d]``, positions and segment_ids ``[B, T]`` integers; returns ``[B, T, d]``.
 
         memory: for blocks that attend to units, their slots ``[B, U, slots, d]`` and which unit
-        each position reads, ``[B, T]``. key_bias ``[B, T]``, extra: see MaskSpec.
+        each position reads, ``[B, T]``. key_bias ``[B, T]``, extra: see MaskSpec. packing: x and
+        positions are of packed rows, ``[G, L]``. rare: this seldom runs, so it is to be compiled
+        fast and to keep little.
         """
         if self.blocks is None:
             return x
-        blocks = self.applied(positions, segment_ids, memory, key_bias, extra)
-        applies = [REMAT[self.remat](apply) for apply, _ in blocks]
+        blocks = self.applied(positions, segment_ids, memory, key_bias, extra, packing)
+        remat = REMAT["full" if rare else self.remat]
+        applies = [remat(apply) for apply, _ in blocks]
         layers = [stacked for _, stacked in blocks]
 
         def period(x, layers):
@@ -184,21 +239,21 @@ class Transformer(nnx.Module):
             return x
 
         whole, rest = divmod(self.config.layers, len(self.kinds))
-        repeated = [jax.tree.map(lambda leaf: leaf[:whole], place) for place in layers]
-        if self.scan_layers:
+        if self.scan_layers or rare:
+            repeated = [jax.tree.map(lambda leaf: leaf[:whole], place) for place in layers]
             x = lax.scan(lambda x, at: (period(x, at), None), x, repeated)[0]
         else:
             for i in range(whole):
-                x = period(x, jax.tree.map(lambda leaf, i=i: leaf[i], repeated))
-        return period(x, [jax.tree.map(lambda leaf: leaf[whole], p) for p in layers[:rest]])
+                x = period(x, [layer_of(place, i) for place in layers])
+        return period(x, [layer_of(place, whole) for place in layers[:rest]])
 
-    def applied(self, positions, segment_ids, memory=None, key_bias=None, extra=None):
+    def applied(self, positions, segment_ids, memory=None, key_bias=None, extra=None, packing=None):
         """For each place of the pattern ``apply(layer, x)``, one block, and the layers to scan it
         over."""
         spec = MaskSpec(
             segment_ids, self.causal, self.config.window, key_bias, self.plus_one, extra
         )
-        rows = Rows(angles_of(self.config, positions), spec)
+        rows = Rows(angles_of(self.config, positions), spec, packing)
 
         def block(definition, layers):
             return lambda layer, x: constrain(nnx.merge(definition, layer)(x, rows, memory)), layers
@@ -243,12 +298,20 @@ class Transformer(nnx.Module):
             return (x, caches), found
 
         whole, rest = divmod(self.config.layers, len(self.kinds))
-        repeated = [jax.tree.map(lambda leaf: leaf[:whole], place) for place in layers]
-        carry, found = lax.scan(
-            lambda carry, at: period(carry, *at), (x, cache), (jnp.arange(whole), repeated)
-        )
+        carry = x, cache
+        if self.scan_layers:
+            repeated = [jax.tree.map(lambda leaf: leaf[:whole], place) for place in layers]
+            carry, found = lax.scan(
+                lambda carry, at: period(carry, *at), carry, (jnp.arange(whole), repeated)
+            )
+        else:
+            each = []
+            for i in range(whole):
+                carry, more = period(carry, i, [layer_of(place, i) for place in layers])
+                each.append(more)
+            found = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
         if rest:
-            last = [jax.tree.map(lambda leaf: leaf[whole], place) for place in layers[:rest]]
+            last = [layer_of(place, whole) for place in layers[:rest]]
             carry, more = period(carry, whole, last)
             found[:rest] = jax.tree.map(
                 lambda leaf, one: jnp.concatenate([leaf, one[None]]), found[:rest], more

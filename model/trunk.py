@@ -10,6 +10,7 @@ from jax import lax
 from octavo.configs.model import ModelConfig
 from octavo.model.extra import ExtraPositions
 from octavo.model.layers import Execution
+from octavo.model.need import ByNeed
 from octavo.model.transformer import Transformer
 from octavo.model.units.segmentation import Layout
 
@@ -32,19 +33,24 @@ class Trunk(nnx.Module):
     def __init__(
         self, config: ModelConfig, execution: Execution, biased: bool, extra: bool, rngs: nnx.Rngs
     ):
-        self.stack = Transformer(config, execution, rngs, plus_one=biased, extra=extra)
+        depth = config.depth(len(config.stages))
+        self.stack = Transformer(config, execution, rngs, plus_one=biased, extra=extra, depth=depth)
         self.biased = biased
+        self.by_need = ByNeed(len(config.stages), execution)
 
     def __call__(
         self, x: jax.Array, layout: Layout, noise=None, key_bias: jax.Array | None = None,
         extra: ExtraPositions | None = None,
     ) -> tuple[jax.Array, dict, tuple]:  # fmt: skip
-        """x ``[B, T, d]`` to ``[B, T, d]``; no statistics, and no levels. extra: their states
-        follow in the rows."""
+        """x ``[B, T, d]`` to ``[B, T, d]``; no levels. extra: their states follow in the rows. Of
+        units, also how many slots were computed, over the batch."""
         places = layout.positions, layout.segment_ids
         if extra is not None:
             return extra.through(self.stack, x, extra.inputs(x), *places), {}, ()
-        return self.stack(x, *places, key_bias=key_bias), {}, ()
+        if key_bias is not None:
+            return self.stack(x, *places, key_bias=key_bias), {}, ()
+        x, computed = self.by_need(self.stack, x, *places)
+        return x, computed, ()
 
     def init_cache(self, batch: int, slots: int) -> dict:
         """An empty cache with room for so many positions of each of ``batch`` rows."""

@@ -16,22 +16,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from octavo.configs.checks import ConfigError
+from octavo.decoding.by_bytes import END, ROWS, Heads, answer, readings
+from octavo.run.by_bytes import Reader
 from octavo.run.errors import CodecError
 
 if TYPE_CHECKING:
     from octavo.run.opened import Run
 
-MAGIC = b"OCT2"
 HEADER = 16
-"""Bytes before the coder's: magic, checksums of the parameters and of the text, number of ids."""
+"""Bytes before the coder's: magic, checksums of the parameters and of the text, number of ids, or
+of bytes and the end."""
 
 
 class Predictor:
     """Probabilities of each next id of one document, given the ids before it. Compiled once, for
     any number of documents."""
 
+    magic = b"OCT2"
+
     def __init__(self, run: "Run"):
         self.run, self.overlap = run, run.length // 2
+        self.end, self.encode, self.decode = (
+            run.tokenizer.eos_id, run.tokenizer.encode, run.tokenizer.decode,
+        )  # fmt: skip
         length, bind, marker = run.length, run.definition.bind, run.marker
 
         @functools.partial(jax.jit, donate_argnums=(1, 2))
@@ -52,7 +60,7 @@ class Predictor:
     def __call__(self) -> Generator[np.ndarray, int, None]:
         """A generator of probabilities, float32 ``[V]``; ``send`` it each id."""
         length, tokenizer = self.run.length, self.run.tokenizer
-        params = (self.run.params, self.run.marker.params)
+        params = (self.run.apart, self.run.marker.params)
         known, marks, marked = [tokenizer.bos_id], [], self._unmarked()
         while True:  # a window of the model; the marks are those of the document
             cache, context = self._empty(), min(len(known), self.overlap + 1)
@@ -65,6 +73,36 @@ class Predictor:
                 marks.append(int(mark))
                 known.append((yield np.asarray(p)))
                 given, valid = np.array([[[known[-1]]], [[0]]], np.int32), np.ones(1, np.int32)
+
+
+class BytePredictor:
+    """The same of each next byte, by all ids that spell the text (decoding/by_bytes.py)."""
+
+    magic = b"OCB1"
+    end = END
+
+    def __init__(self, run: "Run"):
+        self.run, self._ways, self._read = run, readings(run.tokenizer), Reader(run, ROWS)
+
+    @staticmethod
+    def encode(text: bytes) -> np.ndarray:
+        return np.frombuffer(text, np.uint8)
+
+    @staticmethod
+    def decode(symbols: np.ndarray) -> bytes:
+        return symbols.astype(np.uint8).tobytes()
+
+    def __call__(self) -> Generator[np.ndarray, int, None]:
+        """A generator of probabilities, float32 ``[257]``; ``send`` it each byte, or ``END``."""
+        heads = Heads(self._ways, range(ROWS))
+        work = heads.begin([self.run.tokenizer.bos_id])
+        while True:
+            try:
+                answer(self._read, work)
+            except ConfigError as error:
+                raise CodecError(str(error).rstrip(".")) from error
+            byte = yield heads.distribution().astype(np.float32)
+            work = heads.feed(byte)
 
 
 def checkpoint_checksum(params: dict) -> int:
@@ -80,12 +118,14 @@ _CATEGORICAL = _STREAM.model.Categorical(perfect=False)
 
 
 def compress(
-    model: Predictor, text: bytes, progress: Callable[[int], None] = lambda done: None
+    model: Predictor | BytePredictor,
+    text: bytes,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> bytes:
     """The text as a file that ``decompress`` reads. progress is called with ids done so far. Raises
     CodecError if the text is too long, or the model predicts what are no probabilities."""
     run = model.run
-    targets = np.append(run.tokenizer.encode(text).astype(np.int32), run.tokenizer.eos_id)
+    targets = np.append(model.encode(text).astype(np.int32), model.end)
     if len(targets) >= 1 << 32:
         raise CodecError("it is too long: its ids are counted with 32 bits")
     coder = _STREAM.queue.RangeEncoder()
@@ -93,19 +133,22 @@ def compress(
     p = next(predictor)
     for done, id_ in enumerate(targets.tolist(), 1):
         coder.encode(np.array([id_], np.int32), _CATEGORICAL, _checked(p))
-        p = predictor.send(id_)
         progress(done)
+        if done < len(targets):
+            p = predictor.send(id_)
     about = checkpoint_checksum(run.params), google_crc32c.value(text), len(targets)
-    header = MAGIC + b"".join(value.to_bytes(4, "big") for value in about)
+    header = model.magic + b"".join(value.to_bytes(4, "big") for value in about)
     return header + coder.get_compressed().astype("<u4").tobytes()
 
 
 def decompress(
-    model: Predictor, data: bytes, progress: Callable[[int], None] = lambda done: None
+    model: Predictor | BytePredictor,
+    data: bytes,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> bytes:
     """The text that ``compress`` was given. Raises CodecError if the file is none of its own, was
     made with other parameters, or does not decode to the text it was made from."""
-    if len(data) < HEADER or not data.startswith(MAGIC) or len(data) % 4:
+    if len(data) < HEADER or not data.startswith(model.magic) or len(data) % 4:
         raise CodecError("it was not made by compress.py, or was cut off")
     run = model.run
     made_with, text_sum, count = (int.from_bytes(data[at : at + 4], "big") for at in (4, 8, 12))
@@ -124,17 +167,17 @@ def decompress(
             id_ = int(coder.decode(_CATEGORICAL, _checked(p))[0])
         except (AssertionError, ValueError) as error:  # of words that no encoder writes
             raise CodecError(_DAMAGED) from error
-        if (id_ == run.tokenizer.eos_id) != (len(ids) + 1 == count):
+        if (id_ == model.end) != (len(ids) + 1 == count):
             raise CodecError(_DAMAGED)
         again.encode(np.array([id_], np.int32), _CATEGORICAL, p[None])
         if again.num_words() > len(words) + _SPARE:
             raise CodecError(_DAMAGED)
-        if id_ == run.tokenizer.eos_id:
+        if id_ == model.end:
             break
         ids.append(id_)
         p = predictor.send(id_)
         progress(len(ids))
-    text = run.tokenizer.decode(np.array(ids, np.int64))
+    text = model.decode(np.array(ids, np.int64))
     if google_crc32c.value(text) != text_sum:
         raise CodecError(
             "the text does not match its checksum: the file is damaged, or was made on a machine "

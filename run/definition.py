@@ -4,22 +4,24 @@ Flax's modules describe the parameters and run the forward pass; per-variable bo
 costs ten times a dict's.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding
 
 from octavo.configs.schema import Config
 from octavo.model.check import check, steered
-from octavo.model.layers import Execution
+from octavo.model.embeddings import Embedding, embedding
+from octavo.model.layers import Filled
 from octavo.model.lm import ByteLM
 from octavo.model.mixers.attention import Attention
+from octavo.model.packing import groups
 from octavo.model.stored import stored_name, to_stored
+from octavo.model.transformer import Layers
+from octavo.run.execution import execution_of, recomputation
 from octavo.run.sharding import ShardingRules
 from octavo.tokenizers.interface import Vocabulary
 
@@ -41,6 +43,28 @@ class Definition:
     """The attention kernels that were chosen, joined by "+"."""
     controlled: bool
     """Whether a controller steers a delete gate."""
+    recomputation: float
+    """What rematerialization makes of training's FLOPs."""
+    scan_layers: bool
+    """Whether layers are scanned, or compiled one by one."""
+    embedding: type[Embedding]
+
+    def apart(self, params: dict) -> dict:
+        """The same parameters for decoding, which ``bind`` takes too: the embedding's folded. Where
+        layers are compiled one by one, each layer's lie by themselves: a step would copy them out
+        of their stack."""
+        params = params | {"embedding": self.embedding.folded(params["embedding"])}
+        if self.scan_layers:
+            return params
+
+        def each(path: tuple, leaf):
+            # Further ids are predicted layer by layer of a scan.
+            stacked = "blocks" in path and path[0] != "mtp"
+            return Layers(leaf) if stacked else leaf
+
+        leaves = flatten_dict(params)
+        split = jax.jit(lambda: {path: each(path, leaf) for path, leaf in leaves.items()})
+        return unflatten_dict(split())
 
     def bind(self, params: dict) -> ByteLM:
         """The callable module with these parameters."""
@@ -59,12 +83,13 @@ class Definition:
         )
 
 
-def define(config: Config, vocabulary: Vocabulary, platform: str) -> Definition:
-    """Build the model abstractly, for a tokenizer's vocabulary: nothing is allocated. Raises
-    ConfigError if it cannot be."""
+def define(
+    config: Config, vocabulary: Vocabulary, platform: str, filled: tuple[Filled, ...] | None = None
+) -> Definition:
+    """Build the model abstractly, for a tokenizer's vocabulary: nothing is allocated. filled: see
+    ``Execution``. Raises ConfigError if it cannot be."""
     check(config.model, config.data.length, vocabulary)
-    how = dataclasses.asdict(config.execution)
-    execution = Execution(platform, jnp.dtype(how.pop("compute_dtype")), **how)
+    execution = execution_of(config, platform, filled, groups())
 
     def make(key):
         return ByteLM(config.model, vocabulary, execution, nnx.Rngs(params=key))
@@ -91,6 +116,9 @@ def define(config: Config, vocabulary: Vocabulary, platform: str) -> Definition:
         init=lambda key: stored(nnx.state(make(key))),
         backend="+".join(sorted(kernels, key=lambda name: (name == "reference", name))) or "no",
         controlled=steered(config.model) is not None,
+        recomputation=recomputation(execution.remat),
+        scan_layers=execution.scan_layers,
+        embedding=embedding(config.model.embedding),
     )
 
 

@@ -18,7 +18,7 @@ DIVERGED = "diverged.json"
 MARKER = "marker"
 """Folder, in a corpus or a run, of the small model whose entropy marks the ends of units."""
 THRESHOLD = "threshold.json"
-"""In a marker: the entropy above which a unit ends, in nats."""
+"""In a marker: by which rule units end (``run/marks.py``)."""
 
 _REWRITTEN = "Continue the run with its own command, which writes the file anew."
 

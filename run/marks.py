@@ -6,9 +6,11 @@ with a cache (``init_cache``, ``extend``), which goes on for as long as the docu
 are the same, whatever the rows of the model that reads them.
 """
 
+import dataclasses
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -30,7 +32,7 @@ from octavo.model.layers import take
 from octavo.run.checkpoint import saved_steps
 from octavo.run.directory import CONFIG, MARKER, THRESHOLD, TOKENIZER
 from octavo.run.errors import CheckpointError
-from octavo.run.rows import over_documents, packed_rows
+from octavo.run.rows import over_documents, packed_rows, row_axes
 from octavo.run.saved import Saved, load
 from octavo.tokenizers.interface import Tokenizer
 
@@ -50,12 +52,29 @@ class NoMarks:
         return jnp.zeros_like(tokens), cache
 
 
+@dataclass(frozen=True)
+class Rule:
+    """How a small model's entropy marks. In ``THRESHOLD``, a number alone is a threshold without
+    the rest."""
+
+    threshold: float
+    """Nats."""
+    rise: bool = False
+    """It is the rise of entropy that is held against the threshold."""
+    reset: bool = False
+    """Each line stands alone."""
+
+
 class EntropyMarks:
     """A unit ends with the ids after which a small model's next-id entropy is above a threshold
-    (BLT, 2412.09871, section 2.3, "global constraint"): decided by the ids up to there.
+    (BLT, 2412.09871, section 2.3, "global constraint"), or higher by more than that than after the
+    id before (rise; its "approximate monotonic constraint"): decided by the ids up to there. With
+    reset, each line is marked as a document of its own (section 4.4: "we reset the entropy context
+    with new lines", as entropy falls where text repeats); a line ends with an id that holds a line
+    feed.
 
-    bind, params: the small model. length: its rows in training. threshold: nats. room: of its rows
-    (see ``packed_rows``). mesh: over which the parameters lie.
+    bind, params: the small model. length: its rows in training. room: of its rows (see
+    ``packed_rows``). mesh: over which the parameters lie.
 
     In a document longer than ``length``, window k begins at id k * step and is asked for all ids
     from where window k - 1 ends; step is half of ``length``, rounded up, so that each id has at
@@ -72,19 +91,15 @@ class EntropyMarks:
         params: dict,
         tokenizer: Tokenizer,
         length: int,
-        threshold: float,
+        rule: Rule,
         room: Room | None = None,
         mesh: Mesh | None = None,
     ):
         self.bind, self.params, self.tokenizer = bind, params, tokenizer
-        self.length, self.threshold, self.room, self.mesh = length, threshold, room, mesh
+        self.length, self.rule, self.room, self.mesh = length, rule, room, mesh
         self.step = length - length // 2
-        of_two, of_three = (jax.eval_shape(lambda rows=rows: self._empty(rows)) for rows in (2, 3))
-        # Which axis of each part of a cache is that of rows.
-        self._axes = jax.tree.map(
-            lambda a, b: [x == y for x, y in zip(a.shape, b.shape, strict=True)].index(False),
-            of_two, of_three,
-        )  # fmt: skip
+        self._breaks = line_breaks(tokenizer) if rule.reset else None
+        self._axes = row_axes(lambda rows: self.init_cache(rows, 0))
 
         @jax.jit
         def entropies(params, rows):
@@ -94,35 +109,61 @@ class EntropyMarks:
         self._entropies = entropies
 
     @classmethod
-    def with_rate(cls, run: Saved, documents: list[bytes], rate: float) -> "EntropyMarks":
+    def with_rate(
+        cls,
+        run: Saved,
+        documents: list[bytes],
+        rate: float,
+        rise: bool = False,
+        reset: bool = False,
+    ) -> "EntropyMarks":
         """The marker of an opened run whose threshold marks this share of the ids."""
-        mark = cls.of_run(run, threshold=0.0)
-        found = mark.entropies([run.tokenizer.encode(document) for document in documents])
+        mark = cls.of_run(run, Rule(0.0, rise, reset))
+        found = mark.compared([run.tokenizer.encode(document) for document in documents])
         found = np.concatenate(found).astype(np.float64)
         below = found[found <= np.quantile(found, 1 - rate)]
         above = found[found > below.max()]
         # Between two entropies, not at one: rounding must not decide.
-        mark.threshold = float((below.max() + (above.min() if len(above) else below.max())) / 2)
+        threshold = float((below.max() + (above.min() if len(above) else below.max())) / 2)
+        mark.rule = dataclasses.replace(mark.rule, threshold=threshold)
         return mark
 
     @classmethod
-    def of_run(cls, run: Saved, threshold: float) -> "EntropyMarks":
+    def of_run(cls, run: Saved, rule: Rule) -> "EntropyMarks":
         """The marker of an opened run."""
         return cls(
-            run.definition.bind, run.params, run.tokenizer, run.length, threshold, run.room,
-            run.mesh,
-        )  # fmt: skip
+            run.definition.bind, run.params, run.tokenizer, run.length, rule, run.room, run.mesh
+        )
 
     @property
     def description(self) -> dict:
         """What a manifest says of the marks."""
-        return {"kind": "entropy", "threshold": self.threshold, "tokenizer": self.tokenizer.name}
+        rule = dataclasses.asdict(self.rule)
+        said = {name: value for name, value in rule.items() if value is not False}
+        return {"kind": "entropy", **said, "tokenizer": self.tokenizer.name}
 
     def __call__(self, documents: list[bytes], encoded: list[np.ndarray]) -> list[np.ndarray]:
         return self.of_documents(encoded)
 
     def entropies(self, encoded: list[np.ndarray]) -> list[np.ndarray]:
         """Entropy in nats after each id, float32, of documents without their ends."""
+        return self._by_line(encoded, lambda values: values[1:])
+
+    def compared(self, encoded: list[np.ndarray]) -> list[np.ndarray]:
+        """What is held against the threshold, of each id."""
+        return self._by_line(encoded, np.diff if self.rule.rise else lambda values: values[1:])
+
+    def _by_line(self, encoded: list[np.ndarray], of_each: Callable) -> list[np.ndarray]:
+        """``of_each`` of the entropies of each document; of each of its lines, if they stand
+        alone."""
+        if self._breaks is None:
+            return [of_each(values) for values in self._all(encoded)]
+        lines = [np.split(ids, np.flatnonzero(self._breaks[ids[:-1]]) + 1) for ids in encoded]
+        found = iter(map(of_each, self._all([line for each in lines for line in each])))
+        return [np.concatenate([next(found) for _ in each]) for each in lines]
+
+    def _all(self, encoded: list[np.ndarray]) -> list[np.ndarray]:
+        """Entropies after the begin-of-document id, and then after each id."""
         rows, places = packed_rows(
             encoded, self.tokenizer, self.length, self.length // 2, room=self.room
         )
@@ -132,26 +173,65 @@ class EntropyMarks:
 
         with jax.set_mesh(self.mesh):
             found = over_documents(evaluate, rows, places, len(encoded), self.BATCH)
-        return [values[1:] for (values,) in found]  # the first: after the begin-of-document id
+        return [values for (values,) in found]
 
     def of_documents(self, encoded: list[np.ndarray]) -> list[np.ndarray]:
         """Marks of each id, uint8."""
-        return [(values > self.threshold).astype(np.uint8) for values in self.entropies(encoded)]
+        return [
+            (values > self.rule.threshold).astype(np.uint8) for values in self.compared(encoded)
+        ]
 
     def init_cache(self, rows: int, slots: int) -> dict:
         """Two windows of each row: the one that is asked now, and the next. Documents may be of any
         length, whatever ``slots``."""
         windows = (self._empty(rows), self._empty(rows))
-        return {"read": jnp.zeros(rows, jnp.int32), "windows": windows}
+        cache = {"read": jnp.zeros(rows, jnp.int32), "windows": windows}
+        return cache | ({"newest": jnp.zeros(rows)} if self.rule.rise else {})
 
     def extend(self, params, tokens, cache, valid):
         """Marks ``[B, N]`` of tokens that continue the cache, of which ``valid [B]`` count, and the
         longer cache."""
-        found, cache = self.extend_entropies(params, tokens, cache, valid)
-        return (found > self.threshold).astype(jnp.int32), cache
+        if self._breaks is None:
+            return self._extend(params, tokens, cache, valid)
+        (B, N), breaks = tokens.shape, jnp.array(self._breaks)
+        t = jnp.arange(N)[None]
 
-    def extend_entropies(self, params, tokens, cache, valid):
-        """As ``extend``, entropies for marks."""
+        def begun():
+            begin = jnp.full((B, 1), self.tokenizer.bos_id, tokens.dtype)
+            return self._extend(params, begin, self.init_cache(B, N), jnp.ones_like(valid))[1]
+
+        def one(state):
+            """A line of each row, or what there is of it."""
+            at, marks, cache = state
+            own = take(tokens, jnp.minimum(at[:, None] + t, N - 1))
+            ends = breaks[own] & (at[:, None] + t < valid[:, None])
+            ended = jnp.any(ends, axis=1)
+            count = jnp.where(ended, 1 + jnp.argmax(ends, axis=1), valid - at)
+            found, cache = self._extend(params, own, cache, count)
+            place = t - at[:, None]
+            here = (place >= 0) & (place < count[:, None])
+            marks = jnp.where(here, take(found, jnp.maximum(place, 0)), marks)
+            cache = jax.lax.cond(
+                jnp.any(ended), lambda: _where(ended, begun(), cache, self._axes), lambda: cache
+            )
+            return at + count, marks, cache
+
+        state = jnp.zeros_like(valid), jnp.zeros((B, N), jnp.int32), cache
+        _, marks, cache = jax.lax.while_loop(lambda state: jnp.any(state[0] < valid), one, state)
+        return marks, cache
+
+    def _extend(self, params, tokens, cache, valid):
+        """``extend`` within a line."""
+        newest = cache.get("newest")
+        found, cache = self._extend_entropies(params, tokens, cache, valid)
+        if newest is None:
+            return (found > self.rule.threshold).astype(jnp.int32), cache
+        all_ = jnp.concatenate([newest[:, None], found], axis=1)
+        cache = cache | {"newest": take(all_, valid[:, None])[:, 0]}
+        return (found - all_[:, :-1] > self.rule.threshold).astype(jnp.int32), cache
+
+    def _extend_entropies(self, params, tokens, cache, valid):
+        """As ``_extend``, entropies for marks."""
         (B, N), step = tokens.shape, self.step
         if N <= step:
             return self._read(params, tokens, cache, valid)
@@ -176,7 +256,7 @@ class EntropyMarks:
         return jnp.where(at < self.length, 0, (at - self.length) // self.step + 1)
 
     def _read(self, params, tokens, cache, valid):
-        """``extend_entropies`` for at most ``step`` tokens: they lie in two windows or, if more
+        """``_extend_entropies`` for at most ``step`` tokens: they lie in two windows or, if more
         than one, begin a third."""
         model, (B, N) = self.bind(params), tokens.shape
         read, windows = cache["read"], list(cache["windows"])
@@ -196,18 +276,28 @@ class EntropyMarks:
         moves = self._window(read + valid) > asked
         windows = tuple(windows[:2]), tuple((*windows, self._empty(B))[1:3])
         windows = jax.lax.cond(
-            jnp.any(moves), lambda: self._where(moves, windows[1], windows[0]), lambda: windows[0]
+            jnp.any(moves),
+            lambda: _where(moves, windows[1], windows[0], self._axes["windows"]),
+            lambda: windows[0],
         )
-        return found, {"read": read + valid, "windows": windows}
+        return found, cache | {"read": read + valid, "windows": windows}
 
-    def _where(self, rows, those, these):
-        """Caches of ``those`` windows in the rows ``[B]`` that move on, of ``these`` in others."""
 
-        def one(moves, a, b):
-            return jax.tree.map(lambda a, b: jnp.where(moves, a, b), a, b)
+def _where(rows, those, these, axes):
+    """Caches ``those`` in the ``rows [B]``, ``these`` in others; axes: of rows, in each part."""
 
-        axes = (self._axes, self._axes)
-        return jax.vmap(one, (0, axes, axes), axes)(rows, those, these)
+    def one(row, a, b):
+        return jax.tree.map(lambda a, b: jnp.where(row, a, b), a, b)
+
+    return jax.vmap(one, (0, axes, axes), axes)(rows, those, these)
+
+
+def line_breaks(tokenizer: Tokenizer) -> np.ndarray:
+    """Which ids hold a line feed, ``[vocab_size]`` bool."""
+    holds = np.zeros(tokenizer.vocab_size, bool)
+    for id_ in np.flatnonzero(tokenizer.bytes_per_id()):
+        holds[id_] = b"\n" in tokenizer.decode(np.array([id_]))
+    return holds
 
 
 def marker_for(model: ModelConfig, tokenizer: Tokenizer, folder: Path) -> NoMarks | EntropyMarks:
@@ -229,9 +319,13 @@ def marker_for(model: ModelConfig, tokenizer: Tokenizer, folder: Path) -> NoMark
             f"it reads: make them with {commands_for(model)}, "
             "and name it: --data.source DIR."
         )
-    small = load(folder / MARKER)
-    threshold = read_json(folder / MARKER / THRESHOLD, float, error=CheckpointError)
-    return EntropyMarks.of_run(small, threshold)
+    return EntropyMarks.of_run(load(folder / MARKER), read_rule(folder / MARKER))
+
+
+def read_rule(folder: Path) -> Rule:
+    """How a marker marks."""
+    found = read_json(folder / THRESHOLD, float | Rule, error=CheckpointError)
+    return Rule(found) if isinstance(found, float) else found
 
 
 def commands_for(model: ModelConfig, folder: Path | str = "DIR") -> str:
@@ -306,8 +400,8 @@ def _made_by(corpus: Corpus) -> tuple:
     return marks, meta["checksums"]["params"], length
 
 
-def keep_marker(source: Path, threshold: float | None, folder: Path) -> None:
-    """Copy the small model of ``source`` (a run; or a marker, and no threshold) to ``folder``,
+def keep_marker(source: Path, mark: EntropyMarks | None, folder: Path) -> None:
+    """Copy the small model of ``source`` (a run; or a marker, and no ``mark``) to ``folder``,
     without its optimizer."""
     out = folder / MARKER
     if out.exists():
@@ -322,8 +416,8 @@ def keep_marker(source: Path, threshold: float | None, folder: Path) -> None:
     )
     for name in (CONFIG, TOKENIZER):
         shutil.copy(source / name, partial / name)
-    if threshold is None:
+    if mark is None:
         shutil.copy(source / THRESHOLD, partial / THRESHOLD)
     else:
-        write_json(partial / THRESHOLD, threshold)
+        write_json(partial / THRESHOLD, dataclasses.asdict(mark.rule))
     partial.rename(out)

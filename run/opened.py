@@ -9,17 +9,21 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from octavo.configs.checks import SEEDS
-from octavo.decoding import sampling
+from octavo.decoding import sampling, utf8
+from octavo.decoding.by_bytes import ROWS
 from octavo.model.drafter import Drafter
 from octavo.run import codec
+from octavo.run.by_bytes import Exact, continued, exact
 from octavo.run.marks import EntropyMarks, NoMarks, marker_for
 from octavo.run.mirror import fetched
 from octavo.run.saved import Saved, load
 from octavo.run.score import Predictions, Score, Units, logits, over_bytes, predictions, score
+from octavo.tokenizers.interface import SubwordTokenizer
 
 T = TypeVar("T")
 Text = str | bytes
@@ -72,6 +76,25 @@ class Run(Saved):
         how = {"overlap": overlap, "batch_size": batch_size, "progress": progress}
         return score(self, list(map(as_bytes, texts)), **how)
 
+    def exact(
+        self,
+        texts: Sequence[Text],
+        *,
+        heads: int = ROWS,
+        overlap: int | None = None,
+        batch_size: int = 16,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> Exact:
+        """What documents cost by all ids that spell each, with their ends.
+
+        heads: beginnings of each document that are followed at a time: more miss less of the sum.
+        overlap: as in ``score``. batch_size: documents side by side, each with a row of the cache
+        for each head. progress: is called with the bytes that are done, and how many there are.
+        Raises ConfigError if the tokenizer's ids do not each stand for bytes of their own.
+        """
+        how = {"rows": heads, "overlap": overlap, "batch_size": batch_size, "progress": progress}
+        return exact(self, list(map(as_bytes, texts)), **how)
+
     def units(self, text: Text) -> Units:
         """How the model cuts a text: spans of bytes, and for a learned segmenter the probability of
         an end behind each byte."""
@@ -92,12 +115,18 @@ class Run(Saved):
         typical: float = 1.0,
         seed: int = 0,
         drafter: Drafter | None = None,
+        valid_utf8: bool = False,
     ) -> str:
         """The prompt and up to so many bytes of what follows it; fewer if the model ends the
         document. The filters are those of ``decoding.sampling.Sampling``; a drafter changes nothing
-        but the speed. Raises ValueError for values out of range."""
+        but the speed. valid_utf8: draw only what goes on with valid UTF-8, and end the document
+        only behind a whole character (of a prompt that is no valid UTF-8, what follows its last
+        damage counts). Raises ValueError for values out of range; ConfigError if valid_utf8 is
+        asked of a tokenizer whose ids do not each stand for bytes of their own."""
         how = sampling.Sampling(temperature, top_k, top_p, min_p, typical)
-        [pieces] = self.continuations(prompt, bytes, how, seed=seed, drafter=drafter)
+        [pieces] = self.continuations(
+            prompt, bytes, how, seed=seed, drafter=drafter, valid_utf8=valid_utf8
+        )
         return "".join(pieces)
 
     def continuations(
@@ -110,6 +139,7 @@ class Run(Saved):
         seed: int = 0,
         drafter: Drafter | None = None,
         acceptance: sampling.Acceptance | None = None,
+        valid_utf8: bool = False,
     ) -> list[Iterator[str]]:
         """As ``generate``, several drawn side by side: of each the text, in pieces as they come."""
         if bytes < 0:
@@ -119,15 +149,49 @@ class Run(Saved):
         data, tokenizer = as_bytes(prompt), self.tokenizer
         # A mark may follow every byte.
         count = bytes * (1 if tokenizer.vocabulary.unit_mark is None else 2)
+        table = self._utf8_table if valid_utf8 else None
+        begun = self._begun(self._newest(data), how, samples, seed, valid_utf8)
+        automaton = None
+        if table is not None:
+            states = [utf8.state_after(data + (more or b"")) for _, more in begun]
+            automaton = utf8.Automaton(table, np.array(states, np.int32))
         pieces = sampling.generate(
-            self.definition.bind, self.params, [tokenizer.encode(self._newest(data))] * samples,
-            count, sampling=how, seed=seed, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id,
+            self.definition.bind, self.apart, [ids for ids, _ in begun], count,
+            sampling=how, seed=seed, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id,
             marker=self.marker, context=self.length, drafter=drafter, acceptance=acceptance,
+            automaton=automaton,
         )  # fmt: skip
-        return [
-            sampling.plain_text(each, tokenizer, row, bytes, data)
-            for row, each in enumerate(itertools.tee(_each_on(self.mesh, pieces), samples))
-        ]
+        texts = itertools.tee(_each_on(self.mesh, pieces), samples)
+        found = []
+        for row, (each, (_, more)) in enumerate(zip(texts, begun, strict=True)):
+            shown = b"" if more is None else more[:bytes]
+            left = 0 if more is None else bytes - len(shown)
+            found.append(sampling.plain_text(each, tokenizer, row, left, data + shown))
+        return found
+
+    def _begun(
+        self, prompt: bytes, how: sampling.Sampling, samples: int, seed: int, valid_utf8: bool
+    ) -> list[tuple[np.ndarray, bytes | None]]:
+        """Of each sample the ids to go on from, and what of their bytes follows the prompt (None:
+        nothing does, the document ends)."""
+        tokenizer = self.tokenizer
+        own = tokenizer.encode(prompt)
+        if not (prompt and isinstance(tokenizer, SubwordTokenizer)):
+            return [(own, b"")] * samples
+        ways = continued(self, prompt)
+        if valid_utf8:
+            ways = _valid(ways, utf8.state_after(prompt))
+        with jax.set_mesh(self.mesh):
+            log_p = sampling.filtered(jnp.log(jnp.array([p for _, _, p in ways])), how)
+            key = jax.random.fold_in(jax.random.key(seed), samples)
+            drawn = jax.random.categorical(key, log_p, shape=(samples,))
+        found = [ways[i] for i in np.asarray(drawn).tolist()]
+        ended = tokenizer.eos_id
+        return [(own, None) if ids[-1] == ended else (ids, more) for ids, more, _ in found]
+
+    @cached_property
+    def _utf8_table(self) -> np.ndarray:
+        return utf8.table_of(self.tokenizer)
 
     @property
     def most_prompt(self) -> int:
@@ -143,20 +207,34 @@ class Run(Saved):
         inside = next((i for i, byte in enumerate(newest[:4]) if byte & 0xC0 != 0x80), 0)
         return newest[inside:]
 
-    def compress(self, text: Text, progress: Callable[[int], None] = lambda done: None) -> bytes:
+    def compress(
+        self,
+        text: Text,
+        progress: Callable[[int], None] = lambda done: None,
+        *,
+        exact: bool = False,
+    ) -> bytes:
         """The text in as many bytes as its score says; only this checkpoint gives it back. progress
-        is called with the ids that are done. Raises CodecError as ``run.codec.compress``."""
+        is called with the ids that are done. exact: as ``exact`` says, byte by byte. Raises
+        CodecError as ``run.codec.compress``; ConfigError if there is no exact score."""
         with jax.set_mesh(self.mesh):
-            return codec.compress(self._predictor, as_bytes(text), progress)
+            model = self._byte_predictor if exact else self._predictor
+            return codec.compress(model, as_bytes(text), progress)
 
     def decompress(self, data: bytes, progress: Callable[[int], None] = lambda done: None) -> bytes:
         """What ``compress`` was given. Raises CodecError for anything that it did not make."""
+        exact = data.startswith(codec.BytePredictor.magic)
         with jax.set_mesh(self.mesh):
-            return codec.decompress(self._predictor, data, progress)
+            model = self._byte_predictor if exact else self._predictor
+            return codec.decompress(model, data, progress)
 
     @cached_property
     def _predictor(self) -> codec.Predictor:
         return codec.Predictor(self)
+
+    @cached_property
+    def _byte_predictor(self) -> codec.BytePredictor:
+        return codec.BytePredictor(self)
 
 
 def as_bytes(text: Text) -> bytes:
@@ -165,6 +243,19 @@ def as_bytes(text: Text) -> bytes:
     if not isinstance(text, _TEXTS):
         raise TypeError(f"a text is a string or bytes, not {text!r:.60}.")
     return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
+
+
+def _valid(
+    ways: list[tuple[np.ndarray, bytes, float]], state: int
+) -> list[tuple[np.ndarray, bytes, float]]:
+    """Of what a prompt may go on with, that which is valid UTF-8 behind its state; the end of the
+    document, where no character is begun. Their shares of the probability."""
+    left = [
+        way for way in ways
+        if utf8.follow(state, way[1]) >= 0 and (way[1] or state == utf8.WHOLE)
+    ]  # fmt: skip
+    total = sum(p for _, _, p in left)
+    return [(ids, more, p / total) for ids, more, p in left]
 
 
 def _each_on(mesh: Mesh | None, values: Iterator[T]) -> Iterator[T]:
@@ -177,16 +268,17 @@ def _each_on(mesh: Mesh | None, values: Iterator[T]) -> Iterator[T]:
         yield found[0]
 
 
-def open_run(path: str | os.PathLike, step: int | None = None) -> Run:
+def open_run(path: str | os.PathLike, step: int | None = None, ends: str | None = None) -> Run:
     """The run in a directory that train.py wrote, finished or not.
 
-    step: of an older checkpoint; None: the newest. Raises ConfigError if there is no run, or no
-    checkpoint of that step, or its settings are not those it was trained with; CheckpointError if
-    what is there cannot be read.
+    step: of an older checkpoint; None: the newest. ends: how a predictor that draws in training is
+    to end units ("sum", "threshold", "sampled"); None: as the run is configured. Raises ConfigError
+    if there is no run, or no checkpoint of that step, or its settings are not those it was trained
+    with; CheckpointError if what is there cannot be read.
     """
     step = None if step is None else operator.index(step)
     with fetched(os.fspath(path), step) as folder:
-        saved = load(folder, step)
+        saved = load(folder, step, ends)
         marker = marker_for(saved.config.model, saved.tokenizer, folder)
         name = os.path.basename(os.path.realpath(folder))
     about = {part.name: getattr(saved, part.name) for part in fields(saved)}

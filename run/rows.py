@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 import numpy as np
 
 from octavo.batch import FIELDS, Room
@@ -95,3 +97,12 @@ def over_documents(
         tuple(np.concatenate([values[p.row, p.columns] for p in mine]) for values in whole)
         for mine in pieces
     ]
+
+
+def row_axes(make: Callable[[int], Any]) -> Any:
+    """Which axis of each array that ``make(rows)`` makes, as of a cache, is that of rows."""
+    of_two, of_three = (jax.eval_shape(lambda rows=rows: make(rows)) for rows in (2, 3))
+    return jax.tree.map(
+        lambda a, b: [x == y for x, y in zip(a.shape, b.shape, strict=True)].index(False),
+        of_two, of_three,
+    )  # fmt: skip

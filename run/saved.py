@@ -1,6 +1,6 @@
 """What a run directory holds, read: settings, tokenizer, and the parameters of a checkpoint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from octavo.batch import Room
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, MeshConfig
 from octavo.model.units.room import room_of
+from octavo.model.units.segmenters.predicted import DRAWN
 from octavo.run.checkpoint import Record, load_params, record_of, saved_steps
 from octavo.run.definition import Definition, abstract_params, define
 from octavo.run.directory import CONFIG, TOKENIZER, read_config
@@ -39,13 +40,19 @@ class Saved:
         return self.config.data.length
 
     @cached_property
+    def apart(self) -> dict:
+        """The parameters for decoding (``Definition.apart``)."""
+        return self.definition.apart(self.params)
+
+    @cached_property
     def room(self) -> Room:
         """What documents that share a row may take of it."""
         return room_of(self.config.model, self.length)
 
 
-def load(folder: str | Path, step: int | None = None) -> Saved:
-    """The parameters of a run at a step (None: the newest), over all devices.
+def load(folder: str | Path, step: int | None = None, ends: str | None = None) -> Saved:
+    """The parameters of a run at a step (None: the newest), over all devices. ends: in place of
+    ``stage.evaluation`` of its predictors.
 
     Raises ConfigError if the folder is no run, has no checkpoint of that step, or its settings are
     not those that the checkpoint was trained with, CheckpointError if the checkpoint, or all there
@@ -53,11 +60,25 @@ def load(folder: str | Path, step: int | None = None) -> Saved:
     """
     folder = Path(folder)
     config, tokenizer, _ = read(folder, step)
-    mesh = make_mesh(MeshConfig())
+    if ends is not None:
+        config = _ending(config, ends, folder)
+    mesh = make_mesh(MeshConfig(), model=config.model)
     definition = define(config, tokenizer.vocabulary, jax.devices()[0].platform)
     with jax.set_mesh(mesh):
         params, step = load_params(folder, abstract_params(definition, mesh), step)
     return Saved(config, tokenizer, definition, params, step, mesh)
+
+
+def _ending(config: Config, ends: str, folder: Path) -> Config:
+    stages = config.model.stages
+    drawn = [stage.segmenter == "predicted" and stage.supervision in DRAWN for stage in stages]
+    if not any(drawn):
+        raise ConfigError(f"{folder} has no predictor that draws ends in training.")
+    changed = tuple(
+        replace(stage, evaluation=ends) if draws else stage
+        for stage, draws in zip(stages, drawn, strict=True)
+    )
+    return replace(config, model=replace(config.model, stages=changed))
 
 
 def read(folder: Path, step: int | None = None) -> tuple[Config, Tokenizer, Record | None]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from octavo.configs.checks import ConfigError, nearest_divisors
@@ -31,10 +32,21 @@ class ShardingRules:
         return jax.P(*(name and getattr(self, name) for name in names))
 
 
-def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
-    """A mesh of all devices. Raises ConfigError if the sizes do not multiply to their number."""
+TILE = 16
+"""Rows of a tile of bfloat16 numbers on a TPU. Of weights whose shards have fewer, the compiler
+makes gathers and reductions that all else waits for."""
+
+
+def make_mesh(
+    config: MeshConfig, devices: list | None = None, model: ModelConfig | None = None
+) -> Mesh:
+    """A mesh of all devices, for a model: where the config leaves it open, as many share a copy of
+    the parameters as keep ``TILE`` rows of every width each. Raises ConfigError if the sizes do
+    not multiply to the number of devices."""
     devices = jax.devices() if devices is None else devices
     sizes = dataclasses.asdict(config)
+    if config.replica is None:
+        sizes["replica"] = -1 if config.fsdp > 0 and config.tensor > 0 else 1
     fixed = math.prod(size for size in sizes.values() if size > 0)
     asked = ", ".join(f"mesh.{name} {size}" for name, size in sizes.items())
     if len(devices) % fixed:
@@ -48,7 +60,49 @@ def make_mesh(config: MeshConfig, devices: list | None = None) -> Mesh:
             f"{asked} make {math.prod(shape)} devices, but there are {len(devices)}; "
             "set one axis to -1 to take all that are left."
         )
-    return Mesh(np.array(devices).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    if config.replica is None and config.fsdp == -1 and model is not None:
+        fsdp = _sharing(shape[1] // _slices(devices) or 1, model.widths)
+        shape[:2] = shape[1] // fsdp, fsdp
+    return Mesh(_arranged(devices, shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _sharing(devices: int, widths: tuple[int, ...]) -> int:
+    """The most of these devices that ``TILE`` rows of every width are left to."""
+    fits = (
+        n for n in range(devices, 1, -1)
+        if devices % n == 0 and all(width % n == 0 and width // n >= TILE for width in widths)
+    )  # fmt: skip
+    return next(fits, 1)
+
+
+def _slices(devices: list) -> int:
+    """How many slices of TPUs, with a slower network between them, the devices are of."""
+    tpus = [device for device in devices if device.platform == "tpu"]
+    return len({getattr(device, "slice_index", 0) for device in tpus}) or 1
+
+
+def _arranged(devices: list, shape: list[int]) -> np.ndarray:
+    """The devices as neighbours along the axes of a mesh; slices apart, as replicas."""
+    slices, (replica, *rest) = _slices(devices), shape
+    if slices > 1 and replica % slices:
+        return np.array(devices).reshape(shape)
+    if slices > 1:
+        return mesh_utils.create_hybrid_device_mesh(
+            (replica // slices, *rest), (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
+    return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+
+
+def narrow(mesh: Mesh, model: ModelConfig) -> str | None:
+    """A sentence of warning where a TPU's shards are narrower than ``TILE``, None elsewhere."""
+    fsdp, least = mesh.shape["fsdp"], min(model.widths)
+    if mesh.devices.flat[0].platform != "tpu" or fsdp == 1 or least // fsdp >= TILE:
+        return None
+    return (
+        f"mesh.fsdp {fsdp} leaves a device {least // fsdp} rows of a width of {least}, less than a "
+        f"tile of {TILE}: gathers and reductions will hold up the step. Leave mesh.replica and "
+        "mesh.fsdp out, or take fewer for mesh.fsdp and more for mesh.replica."
+    )
 
 
 def check_fits(mesh: Mesh, model: ModelConfig, rows: int) -> None:

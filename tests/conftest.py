@@ -24,7 +24,7 @@ os.environ["TPU_SKIP_MDS_QUERY"] = "1"
 import jax
 import pytest
 
-from helpers import arguments_of, of_preset, run, shrink, words
+from helpers import POD_SIZES, arguments_of, of_preset, run, shrink, words
 from octavo.ablation.place import Place
 from octavo.ablation.plan import Planned, plan
 from octavo.ablation.study import Study
@@ -46,9 +46,7 @@ gc.set_threshold(100_000, 20, 100)
 
 # One of each system: its other sizes differ in what tests shrink.
 _PRESETS = [
-    of_preset(name)
-    for name in presets()
-    if name == "flat-100m" or not name.endswith(("-100m", "-1b"))
+    of_preset(name) for name in presets() if name == "flat-100m" or not name.endswith(POD_SIZES)
 ]
 
 

@@ -69,6 +69,10 @@ COMMANDS = {
         ["run", "--report", "--out", "out"],
     ),
     "rates": (["parallel"],),
+    "schemes": (
+        ["text.txt", "--of", "bytes", "corpus", "--out", "empty"],
+        ["--parallel", "parallel", "--of", "run", "words", "--morphemes", "gold.tsv"],
+    ),
     "prepare": (
         ["text.txt", "--out", "out", "--processes", "1"],
         ["corpus", "--out", "out", "--processes", "1", "--tokenizer", "words"],
@@ -82,7 +86,7 @@ COMMANDS = {
 }  # fmt: skip
 """Command lines that work, with which every case begins."""
 
-READERS = ("evaluate", "generate", "compress", "view", "rates")
+READERS = ("evaluate", "generate", "compress", "view", "rates", "schemes")
 """Commands that change nothing but what they are told to write."""
 
 DANGEROUS = ("--processes", "--data.workers", "--prepare.processes")
@@ -110,6 +114,7 @@ def workspace(folder: Path, trained: Path, corpus: Path) -> None:
     (folder / "parallel" / "eng.txt").write_text("one two\nthree\n")
     (folder / "parallel" / "ell.txt").write_text("\u03b1\u03b2 \u03b3\n\u03b4\n", encoding="utf-8")
     (folder / "text.txt").write_bytes("the quick tr\u00e8s fox".encode())
+    (folder / "gold.tsv").write_text("cats\tcat s\tcat\n")
     (folder / "latin1.txt").write_bytes(b"caf\xe9")
     (folder / "empty.txt").write_bytes(b"")
     (folder / "empty").mkdir()
@@ -347,12 +352,14 @@ OF_A_RUN = (
     (["view"], ["RUN", "--text", "text.txt", "--out", "out"]),
     (["view"], ["RUN", "--report", "--out", "out"]),
     (["compress"], ["RUN", "text.txt", "out"]),
+    (["schemes"], ["text.txt", "--of", "RUN"]),
 )
 OF_A_CORPUS = (
     (["evaluate"], ["run", "bits", "--data", "RUN", "--most-bytes", "100"]),
     (["prepare"], ["--verify", "--out", "RUN"]),
     (["prepare"], ["RUN", "--out", "out", "--processes", "1"]),
     (["train"], [*COMMANDS["train"][0], "--data.source", "RUN"]),
+    (["schemes"], ["RUN", "--of", "RUN"]),
 )
 
 

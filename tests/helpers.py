@@ -16,6 +16,7 @@ import pytest
 from octavo.batch import FIELDS, Batch
 from octavo.configs.schema import Config, MeshConfig
 from octavo.model.embeddings import embedding as kind_of
+from octavo.model.layers import Filled
 from octavo.run.definition import Definition, define
 from octavo.run.marks import NoMarks
 from octavo.run.opened import Run
@@ -33,6 +34,10 @@ SMALL = {
     "encoder_layers": 1, "decoder_layers": 2, "hash_rows": 64, "max_unit": 16, "window": 24,
 }  # fmt: skip
 """What a test cannot afford at its real size, by field name, in any nested config."""
+
+
+POD_SIZES = ("-100m", "-1b", "-7b")
+"""What the names of presets for pods end with."""
 
 
 def of_preset(name: str, *more):
@@ -58,7 +63,12 @@ def shrink(config):
     return dataclasses.replace(config, **changes)
 
 
-_define = functools.cache(define)
+@functools.cache
+def _define(config: Config, vocabulary: Vocabulary, platform: str) -> Definition:
+    """Trunks compute as many slots as the batch needs: of several numbers."""
+    return define(
+        config, vocabulary, platform, filled=(Filled(0.5, 0.7),) * len(config.model.stages)
+    )
 
 
 @functools.cache

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo as stablehlo
 
+from octavo.model.cudnn import documents
 from octavo.model.kernels import BACKENDS, MaskSpec, attention
 
 BATCH, LENGTH, HEADS, SIZE = 2, 256, 4, 128
@@ -86,6 +88,27 @@ def test_gradients(backend):
         np.testing.assert_allclose(a, b, atol=5e-4)
 
 
+def test_biases_of_keys_and_softmax1_in_splash():
+    """As in the reference, gradients too; a bias has more digits than bfloat16."""
+    (q, k, v), segments = inputs(2)
+    bias = 30 * jax.random.normal(jax.random.key(5), segments.shape)
+
+    def of(backend, dtype):
+        def summed(q, k, v, bias):
+            spec = MaskSpec(jnp.asarray(segments), key_bias=bias, plus_one=True)
+            q, k, v = (x.astype(dtype) for x in (q, k, v))
+            mixed = attention(q, k, v, spec, backend).astype(jnp.float32)
+            return jnp.sum(jnp.sin(mixed)), mixed
+
+        found, mixed = jax.jit(jax.grad(summed, (0, 1, 2, 3), has_aux=True))(q, k, v, bias)
+        return mixed, *found
+
+    for a, b in zip(of("splash_interpret", q.dtype), of("reference", q.dtype), strict=True):
+        np.testing.assert_allclose(a, b, atol=5e-4)
+    rough, exact = of("splash_interpret", jnp.bfloat16)[0], of("reference", q.dtype)[0]
+    np.testing.assert_allclose(rough, exact, atol=0.05)
+
+
 @pytest.mark.parametrize("length", [1, 5, 129, 300, 2200])
 def test_reference_takes_any_length(length):
     (q, k, v), segments = inputs(2, length)
@@ -108,27 +131,92 @@ def test_reference_skips_what_the_mask_hides():
     assert flops(window=128) < 0.2 * dense
 
 
+class CuDNN:
+    """What stands for cuDNN: the same functions by another implementation. ``packed`` counts calls
+    for packed sequences, ``masked`` those with masks or without either."""
+
+    def __init__(self, monkeypatch):
+        self.packed, self.masked = [], []
+        self.plainly = jax.nn.dot_product_attention
+        monkeypatch.setattr(jax.nn, "dot_product_attention", self.with_mask)
+        monkeypatch.setattr(stablehlo, "dot_product_attention", self.of_sequences)
+        monkeypatch.setattr(stablehlo, "_dot_product_attention_bwd_p_wrapper", self)
+
+    def with_mask(self, *args, implementation, **kwargs):
+        self.masked.append(implementation)
+        return self.plainly(*args, implementation="xla", **kwargs)
+
+    def _mixed(self, q, k, v, begin, length, scale, mask_type):
+        """Only what lies in a sequence sees, and is seen."""
+        mask, kinds = None, stablehlo.MaskType
+        if length is not None and length.ndim == 2:
+            assert mask_type in (kinds.PADDING, kinds.PADDING_CAUSAL)
+            t = jnp.arange(q.shape[1])
+            inside = (t >= begin[:, :-1, None]) & (t < (begin[:, :-1] + length)[..., None])
+            mask = jnp.einsum("bmt,bms->bts", *[inside.astype(int)] * 2)[:, None] > 0
+        causal = mask_type in (kinds.CAUSAL, kinds.PADDING_CAUSAL)
+        return self.plainly(q, k, v, mask=mask, scale=scale, is_causal=causal)
+
+    def of_sequences(
+        self, q, k, v, *, scale, mask_type, return_residual,
+        q_seqlen=None, kv_seqlen=None, q_offsets=None, kv_offsets=None,
+    ):  # fmt: skip
+        self.packed.append(q_seqlen)
+        assert (q_seqlen is kv_seqlen) and (q_offsets is kv_offsets) and return_residual
+        B, T, H, _ = q.shape
+        rows = B if q_seqlen is None else q_seqlen.size
+        mixed = self._mixed(q, k, v, q_offsets, q_seqlen, scale, mask_type)
+        return mixed, jnp.full((rows, H, T), 7.0)
+
+    def bind(
+        self, q, k, v, _, length, __, begin, *rest, scale, mask_type, variadic_args, layout, **more
+    ):  # fmt: skip
+        *_, normalizer, mixed, gradient = rest
+        assert variadic_args == (False, False) and layout == stablehlo.AttentionLayout.BTNH.value
+        assert len(normalizer) == (length.size or len(q)) and mixed.shape == q.shape
+        attend = lambda *x: self._mixed(*x, begin, length, scale, mask_type)  # noqa: E731
+        return list(jax.vjp(attend, q, k, v)[1](gradient))
+
+
 @pytest.mark.parametrize("length", [150, 192])
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("packed", [False, True], ids=["one", "packed"])
-def test_what_cudnn_is_asked_for(packed, causal, length, monkeypatch):
-    """The mask that it gets, and the rows that are filled, by another implementation of the same
-    function."""
-    asked = []
-
-    def plainly(*args, implementation, **kwargs):
-        asked.append(implementation)
-        return attend_plainly(*args, implementation="xla", **kwargs)
-
-    attend_plainly = jax.nn.dot_product_attention
-    monkeypatch.setattr(jax.nn, "dot_product_attention", plainly)
-    (q, k, v), segments = inputs(2, length)
-    segments = segments if packed else None
-    spec = MaskSpec(None if segments is None else jnp.asarray(segments), causal)
+@pytest.mark.parametrize("most", [None, 1, 5, 20, 60])
+@pytest.mark.parametrize("capability", ["8.0", "9.0"])
+def test_what_cudnn_is_asked_for(capability, most, causal, length, monkeypatch):
+    """The sequences or the mask that it gets, and the rows that are filled; its gradients."""
+    card = type("Card", (), {"compute_capability": capability})()
+    monkeypatch.setattr("octavo.model.kernels.jax.devices", lambda: [card])
+    asked = CuDNN(monkeypatch)
+    (q, k, v), _ = inputs(2, length)
+    ids = None
+    if most is not None:
+        draws = np.random.default_rng(0).integers(1, most + 1, (BATCH, length))
+        ids = np.sort(draws, axis=1)
+        if most > 1:
+            ids[0, -7:] = 0  # padding
+    spec = MaskSpec(None if ids is None else jnp.asarray(ids), causal)
     found = BACKENDS["cudnn"](q, k, v, spec)
-    expected = by_definition(q, k, v, causal, None, segments)
+    expected = by_definition(q, k, v, causal, None, ids)
     np.testing.assert_allclose(found, expected, atol=2e-4)
-    assert asked == ["cudnn"]
+    assert set(asked.masked) <= {"cudnn"}
+    whole = most is None and length % 64 == 0
+    assert bool(asked.packed) == (capability == "9.0" and not whole)
+    if whole or length % 64:
+        return
+
+    def pulled(backend):
+        return jax.grad(lambda *x: jnp.sum(jnp.sin(BACKENDS[backend](*x, spec))), (0, 1, 2))
+
+    for a, b in zip(pulled("cudnn")(q, k, v), pulled("reference")(q, k, v), strict=True):
+        np.testing.assert_allclose(a, b, atol=5e-4)
+
+
+def test_documents_of_rows():
+    ids = jnp.array([[3, 3, 3, 4, 0, 0], [1, 1, 1, 1, 1, 1]])
+    begin, length, count = (np.asarray(x).tolist() for x in documents(ids, 4))
+    assert begin == [[0, 3, 4, -1, -1], [0, -1, -1, -1, -1]]
+    assert length == [[3, 1, 2, -1], [6, -1, -1, -1]]
+    assert count == [3, 1]
 
 
 def test_what_cannot_be_honoured_raises():

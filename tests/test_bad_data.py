@@ -131,7 +131,7 @@ def test_damaged_manifest(copied, content):
         (["--tokenizer", "unigram:99999999"], "at most 16,777,216"),
         (
             ["--tokenizer", "nope"],
-            "neither bpe:SIZE, bytes, unigram:SIZE, words, words:unicode, nor",
+            "neither blocks:N, boundlessbpe:SIZE, bpe:SIZE, .* words, words:unicode, nor",
         ),
         (["--tokenizer", "words:nope"], "words are split by hat or unicode, not 'nope'"),
         (["--tokenizer", "bytes:"], "bytes takes no argument, found ''"),
@@ -139,7 +139,7 @@ def test_damaged_manifest(copied, content):
         (["--tokenizer", "/dev/zero"], "nor a tokenizer file: there is no such file"),
         (
             ["--marks", "nope"],
-            "--marks nope is neither a run directory .* nor bpe:SIZE or unigram:SIZE, n",
+            "--marks nope is neither a run directory .* nor bpe:SIZE or another scheme of .*, n",
         ),
         (["--marks", "words"], "--marks words is neither a run directory"),
         (["--marks", ""], "neither a run directory"),

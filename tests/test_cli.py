@@ -12,12 +12,13 @@ from types import SimpleNamespace
 import pytest
 
 from helpers import ROOT, arguments_of, metrics_of, run, words
-from octavo import cli, compress, evaluate, generate, rates, view
+from octavo import cli, compress, evaluate, generate, rates, schemes, view
 from octavo.arguments import check_output, read_file
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, to_json
 from octavo.data.errors import DataError
+from octavo.run.opened import Run
 
 pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
 
@@ -65,8 +66,9 @@ def test_wrong_use_of_train(arguments, said, tmp_path):
 
 @pytest.mark.parametrize(
     "script",
-    ["train.py", "evaluate.py", "generate.py", "prepare.py", "compress.py", "view.py", "rates.py"],
-)
+    ["train.py", "evaluate.py", "generate.py", "prepare.py", "compress.py", "view.py", "rates.py",
+     "schemes.py"],
+)  # fmt: skip
 def test_help(script):
     done = run(script, "--help")
     assert done.returncode == 0 and "usage:" in done.stdout
@@ -149,6 +151,24 @@ def test_evaluate_wrong_use(trained, tmp_path):
     assert "is no run directory: it has no config.json" in done.stderr
 
 
+def test_evaluate_with_another_run(trained, tmp_path, monkeypatch):
+    """Another run is opened before anything is scored; a run beside itself changes nothing."""
+    (tmp_path / "text").write_bytes(b"the quick fox")
+    asked = [str(trained[0]), "--exact", "--text", str(tmp_path / "text"), "--with"]
+    out = tmp_path / "scores.json"
+    done = run("evaluate.py", *asked, str(trained[0]), "--json", str(out))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    for name in ("other", "ensemble"):
+        assert abs(found[f"{name}_bits_per_byte"] - found["exact_bits_per_byte"]) < 1e-5
+    done = run("evaluate.py", *asked, str(tmp_path))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"{tmp_path} is no run directory" in done.stderr
+    monkeypatch.setattr(Run, "score", lambda *_, **how: pytest.fail("it scores before it looks"))
+    with pytest.raises(ConfigError, match="nowhere is no run directory"):
+        evaluate.evaluate(cli.parse(evaluate.Arguments, "", "", [*asked, "nowhere"], flags=True))
+
+
 def test_generate(trained):
     workdir, _ = trained
     arguments = [str(workdir), "--prompt", "the qu", "--bytes", "40"]
@@ -162,6 +182,10 @@ def test_generate(trained):
     several = run("generate.py", *arguments, "--samples", "3", "--temperature", "0")
     parts = several.stdout.split("--- ")[1:]
     assert len(parts) == 3 and len({part[2:] for part in parts}) == 1
+    hot = [str(workdir), "--prompt", "tr\udcc3", "--bytes", "40", "--temperature", "9"]
+    assert "\ufffd" in run("generate.py", *hot).stdout
+    valid = run("generate.py", *hot, "--valid-utf8").stdout
+    assert valid.startswith("tr") and len(valid) > 3 and "\ufffd" not in valid
     for arguments, said in (
         ([str(workdir), "--temperature", "-1"], "--temperature is 0 or more, not -1.0"),
         ([str(workdir), "--bytes", "0"], "--bytes lies in [1, 1000000], not 0"),
@@ -248,6 +272,7 @@ def test_presets_are_found_by_name():
         (generate, ["--min-p", "-inf"], "--min-p must be a finite number"),
         (view, ["--most-bytes", "0"], "--most-bytes lies in [1, "),
         (rates, ["--rate", "nan"], "--rate must be a finite number"),
+        (schemes, ["--most-bytes", "0"], "--most-bytes lies in [1, "),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else None,
 )

@@ -399,6 +399,7 @@ def test_a_start_is_the_same_on_any_mesh():
         (MeshConfig(1, 4, 2), {}),
         (MeshConfig(2, 2, 2), {}),
         (MeshConfig(1, 1, 1), {"remat": "dots"}),
+        (MeshConfig(1, 1, 1), {"remat": "inner"}),
         (MeshConfig(1, 1, 1), {"remat": "none"}),
         (MeshConfig(1, 1, 1), {"scan_layers": False}),
     ],

@@ -7,25 +7,27 @@ import jax
 import numpy as np
 import pytest
 
-from helpers import SomeMarks, of_preset, random_text, shrink, words
+from helpers import POD_SIZES, SomeMarks, of_preset, random_text, shrink, words
 from octavo.batch import Batch
 from octavo.configs import presets
 from octavo.configs.learned import RATES, SCRIPTS
 from octavo.configs.model import StageConfig
 from octavo.data.prepare import prepare
 from octavo.data.sources import find_units
-from octavo.model.flops import training_flops
+from octavo.model.flops import forward_flops, training_flops
+from octavo.model.need import sizes
+from octavo.model.units.room import slots
 from octavo.model.units.segmenters import segmenter
 from octavo.run.definition import define
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.unicode import scripts
 from octavo.tokenizers.words import WordTokenizer
 from octavo.training import expected
-from octavo.training.expected import cost_of, expected_units
+from octavo.training.expected import cost_of, expected_units, filled
 from octavo.training.metrics import of_parts
 from octavo.training.trainer import Trainer, plan_of
 
-LAPTOP = {n: c for n, c in presets().items() if not n.endswith(("-100m", "-1b"))}
+LAPTOP = {n: c for n, c in presets().items() if not n.endswith(POD_SIZES)}
 RULED = [
     name
     for name, config in LAPTOP.items()
@@ -110,7 +112,7 @@ def test_padding_has_no_units_and_is_no_text(corpora, tmp_path):
     assert np.mean([np.mean(batch.loss_weights) for batch in batches(plan, 6)]) < 0.6
     assert expected_units(config, plan) == pytest.approx(logged(config, plan, 6), rel=0.02)
     cost = cost_of(config, plan)
-    assert cost.train_paid > 512 / 302 * 4 * cost.infer_paid
+    assert cost.train_paid > 1.4 * cost.train_useful  # what works on bytes pays for padding
 
 
 @pytest.mark.parametrize("name", ["pooling-gumbel", "manta", "hnet", "hnet-2stage", "mrt5"])
@@ -177,16 +179,21 @@ def test_costs_are_those_that_a_run_counts(name, packing, remat, corpora):
     trainer = Trainer.of(config, devices=jax.devices()[:1])
     plan, cost = trainer.plan, cost_of(config, trainer.plan)
     steps, (corpus,) = plan.rows_per_epoch / plan.batch_size, plan.corpora
-    paid = steps * trainer.flops_per_step
+    (rows, length), computed = trainer.shape, {}
+    each = rows // jax.device_count()  # of a device
+    shares = zip(slots(config.model, length), filled(config, plan), strict=True)
+    for level, (room, share) in enumerate(shares):
+        (count, row), *_ = sizes("cpu", share, each, room, True)
+        computed |= {f"computed/{level}": rows / each * count, f"mixed/{level}": rows * row}
+    paid = steps * trainer.paid_flops(computed)
     assert cost.train_paid * corpus.utf8_bytes == pytest.approx(paid, rel=1e-9)
-    assert paid > trainer.flops_per_id * corpus.tokens  # rows are padded
     units = {f"units/{i}": each for i, each in enumerate(expected_units(config, plan))}
     useful = trainer.useful_flops(corpus.tokens, units)
     assert cost.train_useful * corpus.utf8_bytes == pytest.approx(useful, rel=1e-9)
     assert cost.infer_useful == pytest.approx(cost.train_useful / 3)
-    again = 4 if remat == "full" else 3
-    share = plan.rows_per_epoch * plan.length / corpus.tokens
-    assert cost.infer_paid == pytest.approx(cost.train_paid / again / share)
+    # What scores computes all slots.
+    forward = forward_flops(config.model, trainer.tokenizer.vocab_size, length)
+    assert cost.infer_paid == pytest.approx(forward * corpus.tokens / corpus.utf8_bytes)
     assert cost.parameters == trainer.definition.parameters
     assert (cost.infer_paid > 1.1 * cost.infer_useful) == (name != "flat")
 

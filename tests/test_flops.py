@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from helpers import batch_of, random_text
-from octavo.configs import presets
+from octavo.configs import pods, presets
 from octavo.configs.learned import STAGES
 from octavo.configs.model import ModelConfig, StageConfig
 from octavo.configs.schema import ExecutionConfig
@@ -34,7 +34,11 @@ def test_of_every_preset(preset):
     model = dataclasses.replace(
         preset.model,
         width=256,
-        stages=tuple(dataclasses.replace(s, width=128, max_unit=8) for s in preset.model.stages),
+        # Of so few positions, all routes are computed.
+        stages=tuple(
+            dataclasses.replace(s, width=128, max_unit=8, scripts=(), rates=s.rates[:1])
+            for s in preset.model.stages
+        ),
     )
     how = ExecutionConfig(scan_layers=False, remat="none")
     config = dataclasses.replace(preset, model=model, execution=how)
@@ -44,7 +48,13 @@ def test_of_every_preset(preset):
     forward = jax.jit(lambda params, batch: definition.bind(params)(batch).logits)
     counted = forward.lower(definition.abstract, batch).cost_analysis()["flops"]
     expected = forward_flops(model, 256, 64) * 128
-    assert 0.95 < counted / expected < 1.15
+    # Vectors of words are positions, too: more of attention is hidden.
+    most = 1.16 if any(stage.slots > 1 for stage in model.stages) else 1.15
+    assert 0.95 < counted / expected < most
+
+
+LEAST = {"hnet": 0.85, "mrt5-1b": 0.94}
+"""Of hnet a window takes some, and a layer of mrt5-1b is a tenth of it all."""
 
 
 @pytest.mark.parametrize("size", ["", "-100m", "-1b"], ids=["laptop", "100m", "1b"])
@@ -53,10 +63,11 @@ def test_sizes_match(size):
     known = presets()
     flat = known[f"flat{size}"]
     wanted = training_flops(flat.model, 256, flat.data.length)
-    for name in STAGES:
+    for name in (*STAGES, *(pods.LAYERS["100m"] if size else ())):
         config = known[name + size]
         found = training_flops(config.model, 256, config.data.length)
-        assert 0.9 < found / wanted < 1.2 if not size else 0.95 < found / wanted < 1.05, name
+        least = LEAST.get(name + size, 0.95 if size else 0.9)
+        assert least < found / wanted < (1.05 if size else 1.2), name
 
 
 def test_rows_that_are_full_of_units_waste_nothing(preset):
@@ -133,7 +144,8 @@ def reporter(trainer, workdir, step):
 def sums(targets, units, skipped=0.0):
     """What a step says."""
     found = {"nats": 2.0 * targets, "bytes": targets, "targets": targets, "loss": 2.0}
-    found |= {"units/0": units, "merged/0": 0.0, "grad_norm": 1.0, "skipped": skipped}
+    found |= {"units/0": units, "merged/0": 0.0, "computed/0": 300.0, "mixed/0": 400.0}
+    found |= {"grad_norm": 1.0, "skipped": skipped}
     return {name: np.float32(value) for name, value in found.items()}
 
 
@@ -152,7 +164,8 @@ def test_a_run_counts_the_units_it_had(pooled, tmp_path, monkeypatch):
     useful += [useful[0] + 512 * training_flops(model, size, 64, (30 / 512,))] * 2
     rows = logged(tmp_path)
     assert [row["train/flops_useful"] for row in rows] == pytest.approx(useful)
-    paid = 4 / 3 * 512 * training_flops(model, size, 64)  # the forward pass once more
+    paid = 512 * training_flops(model, size, 64, (300 / 512,), (400 / 512,))
+    assert pooled.paid_flops({}) == pytest.approx(512 * training_flops(model, size, 64))
     assert [row["train/flops"] for row in rows] == pytest.approx([paid, 2 * paid, 3 * paid])
     assert 0 < rows[0]["perf/mfu"] < rows[0]["perf/hfu"]  # the clock cancels
     assert rows[0]["perf/mfu"] / rows[0]["perf/hfu"] == pytest.approx(useful[0] / paid)

@@ -20,6 +20,7 @@ def folder(trained, corpus, tmp_path_factory):
     ("scripts", "mutilations", "count"),
     [
         (("evaluate", "compress", "view", "rates"), (), 120),
+        (("schemes",), (), 25),
         (("generate",), (), 40),
         (("prepare",), (), 40),
         (("train",), (), 60),

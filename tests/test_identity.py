@@ -409,7 +409,7 @@ def test_changed_settings_at_the_command_line(tiny, finished):
         "--execution.remat", "none",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "execution.remat: saved 'full', asked for 'none'" in done.stdout
+    assert "execution.remat: saved 'auto', asked for 'none'" in done.stdout
     assert "train.steps: saved 30, asked for 33" in done.stdout
     assert "learning rate laid out anew over 33 steps: from 0 at step 30" in done.stdout
     assert json.loads((finished / "results.json").read_text())["step"] == 33

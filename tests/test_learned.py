@@ -13,7 +13,7 @@ from helpers import batch_of, defined, forward, of_preset, random_text, shrink
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig, StageConfig
-from octavo.model.check import check
+from octavo.model.check import check, check_used
 from octavo.model.kernels import MaskSpec, attention
 from octavo.model.units.learning import UNIT, membership, passing
 from octavo.model.units.pools.soft import SoftSums
@@ -146,6 +146,51 @@ def test_evaluation_keeps_the_rate():
     np.testing.assert_array_equal(ends, sure > 0)
 
 
+@pytest.mark.parametrize("scripts", [(), ("latin",)])
+def test_the_predictor_as_released(scripts):
+    """w2 . GELU(W1 x + b1) + b2 of the normed state, by each script's own, in float64."""
+    stage = dataclasses.replace(
+        presets()["pooling-gumbel"].model.stages[0], width=8, heads=2, predictor_released=True,
+        scripts=scripts, rates=(0.2, 0.4)[: 1 + len(scripts)],
+    )  # fmt: skip
+    predictor, K = Predictor(stage, nnx.Rngs(params=0)), 1 + len(scripts)
+    bias = np.random.default_rng(0).normal(size=K * 32).astype(np.float32)
+    predictor.hidden_bias[...] = jnp.asarray(bias)
+    x = np.asarray(states(0, (1, 24, 8)), np.float64)
+    which = np.zeros((1, 24), int)
+    which[0, 12:] = names().index("latin")
+    layout = layout_of(np.arange(24)[None], which)
+    found = predictor.decide(jnp.asarray(x, jnp.float32), layout, predictor.init_carry(1))[0]
+    normed = np.asarray(predictor.norm(jnp.asarray(x, jnp.float32)), np.float64)
+    up = np.asarray(predictor.up.weight[...], np.float64).reshape(8, K, 32)
+    gelu = np.vectorize(lambda v: v * (1 + math.erf(v / math.sqrt(2))) / 2)
+    for t in range(24):
+        k = int(bool(scripts) and t >= 12)
+        hidden = gelu(normed[0, t] @ up[:, k] + bias.reshape(K, 32)[k])
+        odds = hidden @ np.asarray(predictor.down[...])[k] + float(predictor.bias[...][k])
+        np.testing.assert_allclose(float(found.log_odds[0, t]), odds, rtol=2e-5, atol=2e-6)
+
+
+def test_the_predictor_as_released_learns():
+    """All of it; and what is not asked for has no parameters."""
+    config = shrink(presets()["magnet"])
+    plain = defined(config)[1]["trunk"]["segmenter"]
+    assert "hidden_bias" not in plain
+    stages = tuple(dataclasses.replace(s, predictor_released=True) for s in config.model.stages)
+    model = dataclasses.replace(config.model, stages=stages)
+    check_used(model)
+    definition, params = defined(dataclasses.replace(config, model=model))
+    # One axis: a vector, which does not decay.
+    assert definition.names["trunk"]["segmenter"]["hidden_bias"] == ("mlp",)
+    batch = batch_of([random_text(0, 63)], 64)
+
+    def loss(params):
+        return jnp.sum(definition.bind(params)(batch, jnp.zeros((1, 64))).logits[..., 65])
+
+    found = jax.jit(jax.grad(loss))(params)["trunk"]["segmenter"]
+    assert float(jnp.abs(found["hidden_bias"]).max()) > 0
+
+
 def test_predictors_by_script():
     """Each position is judged by its script's own parameters, at first at its script's rate."""
     stage = dataclasses.replace(
@@ -247,7 +292,9 @@ def test_confidence_is_worth_one():
 
 
 def frontier(seed=0, scale=3.0):
+    """Of the paper's variance, a sum over the document."""
     stage = dataclasses.replace(presets()["manta"].model.stages[0], width=8, heads=2)
+    stage = dataclasses.replace(stage, spread="document")
     segmenter = Frontier(stage, nnx.Rngs(params=seed))
     segmenter.out.weight[...] *= scale
     return segmenter
@@ -287,6 +334,36 @@ def test_soft_pool(layout):
                 total, weight = total + share * value[t], weight + share
             np.testing.assert_allclose(found[base + k], total / max(weight, 1), atol=1e-4)
         base += int(ends.sum()) + (not ends[-1])  # and a unit left open
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 10.0], ids=["untrained", "unsure", "sure"])
+def test_soft_pool_is_the_full_softmax_over_a_whole_row(scale):
+    """With the variance of the open unit, a softmax over all units of a row of 512 is that over the
+    few that are kept, at the row's end as at its start."""
+    stage = dataclasses.replace(presets()["manta"].model.stages[0], width=8, heads=2)
+    stage = dataclasses.replace(stage, spread="unit")
+    segmenter, pool, x = Frontier(stage, nnx.Rngs(params=0)), SoftSums(8), states(3, (1, 512, 8))
+    segmenter.out.weight[...] *= scale
+    layout = layout_of(np.arange(512)[None])
+    decision, _ = segmenter.decide(x, layout, segmenter.init_carry(1))
+    units = segment(decision.ends, layout.segment_ids, 400)
+    found = np.asarray(pool(x, units, decision, layout)[0])
+    p = np.asarray(decision.probability[0], np.float64)
+    ends = np.flatnonzero(decision.ends[0])
+    own = np.searchsorted(ends, np.arange(512))
+    mean = np.cumsum(p) - p
+    total = np.cumsum(p * (1 - p)) - p * (1 - p)
+    opened = np.r_[0, ends + 1][own]
+    variance = np.maximum(total - total[opened], pool.FLOOR)
+    scores = -((mean[:, None] - np.arange(len(ends) + 10)) ** 2) / (2 * variance[:, None])
+    shares = np.exp(scores - scores.max(1, keepdims=True))
+    shares /= shares.sum(1, keepdims=True)
+    h = np.asarray(x[0], np.float64)
+    for k, end in enumerate(ends):
+        # A unit that has ended takes no more.
+        share = np.where((own <= k) & (np.arange(512) <= end), shares[:, k], 0)
+        wanted = share @ h / max(share.sum(), 1)
+        np.testing.assert_allclose(found[k], wanted, atol=2e-2)
 
 
 def test_gradient_of_the_soft_pool():
@@ -346,8 +423,6 @@ def test_softmax_plus_one_with_biased_keys():
     slopes = (jax.jit(jax.grad(f, (0, 1, 2, 3)))(q, k, v, bias) for f in (ours, plain))
     for a, b in zip(*slopes, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-4)
-    with pytest.raises(ValueError, match="splash_interpret cannot serve: it has no biases of keys"):
-        attention(q, k, v, MaskSpec(plus_one=True), "splash_interpret")
 
 
 def test_soft_deletion_equals_hard_deletion():

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 FAULTS = """
-import resource
+import ctypes, resource
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: pages of 4 KiB, on any machine
 import numpy as np
 from octavo.machine import keep_memory
 if {keep}:

@@ -28,7 +28,7 @@ from octavo.decoding import drafting
 from octavo.decoding.sampling import Sampling, generate
 from octavo.run import codec
 from octavo.run.directory import MARKER
-from octavo.run.marks import EntropyMarks, check_marks
+from octavo.run.marks import EntropyMarks, Rule, check_marks, line_breaks, read_rule
 from octavo.run.opened import Run, open_run
 from octavo.tokenizers.bytes import BOS, ByteTokenizer
 from octavo.tokenizers.unigram import UnigramTokenizer
@@ -98,22 +98,26 @@ def test_marks_reach_the_batch(marked, subwords):
         assert seen > 100
 
 
-def test_entropy_marks():
+@pytest.mark.parametrize("rise", [False, True], ids=["above", "rise"])
+def test_entropy_marks(rise):
     """By the definition, from what was read so far, and the same one after another."""
     config = Config(model=ModelConfig(width=32, layers=2, heads=2), data=DataConfig(length=64))
     definition, params = defined(config)
     tokenizer = ByteTokenizer()
-    mark = EntropyMarks(definition.bind, params, tokenizer, 64, threshold=5.2)
+    mark = EntropyMarks(definition.bind, params, tokenizer, 64, Rule(5.2))
     text = tokenizer.encode(random_text(0, 60))
     (values,) = mark.entropies([text])
     batch = batch_of([random_text(0, 60)], 64)
     logits = forward(definition)(params, batch)[:, : len(text) + 1]
     p = np.asarray(jax.nn.softmax(logits[0]), np.float64)
     np.testing.assert_allclose(values, -(p * np.log(p)).sum(-1)[1:], rtol=1e-4)
-    threshold = float(np.median(values)) + 1e-3
-    mark = EntropyMarks(definition.bind, params, tokenizer, 64, threshold)
+    compared = values
+    if rise:
+        compared = np.diff(np.r_[-(p[0] * np.log(p[0])).sum(), values])
+    threshold = float(np.median(compared)) + 1e-3
+    mark = EntropyMarks(definition.bind, params, tokenizer, 64, Rule(threshold, rise))
     (marks,) = mark.of_documents([text])
-    np.testing.assert_array_equal(marks, values > threshold)
+    np.testing.assert_array_equal(marks, compared > threshold)
     one_by_one, cache, extend = [], mark.init_cache(1, 64), jax.jit(mark.extend)
     for id_ in np.append(BOS, text).tolist():
         found, cache = extend(params, np.array([[id_]], np.int32), cache, np.ones(1, np.int32))
@@ -129,18 +133,25 @@ def test_entropy_marks():
 def small(request):
     """A marker of rows shorter than the texts, its entropies as the windows are defined, and a
     threshold far from all of them."""
-    length = request.param
+    mark = marker(request.param)
+    encoded = [ByteTokenizer().encode(text) for text in LONG]
+    apart(mark, encoded)
+    return mark, encoded, mark.of_documents(encoded)
+
+
+def marker(length: int, **rule) -> EntropyMarks:
     config = Config(model=ModelConfig(width=32, layers=2, heads=2), data=DataConfig(length=64))
     definition, params = defined(config)
-    mark = EntropyMarks(definition.bind, params, ByteTokenizer(), length, threshold=0.0)
-    encoded = [ByteTokenizer().encode(text) for text in LONG]
-    found = mark.entropies(encoded)
-    middle = np.sort(np.concatenate(found).astype(np.float64))
+    return EntropyMarks(definition.bind, params, ByteTokenizer(), length, Rule(0.0, **rule))
+
+
+def apart(mark: EntropyMarks, encoded: list[np.ndarray]) -> None:
+    """Give the marker a threshold far from all that is held against it."""
+    middle = np.sort(np.concatenate(mark.compared(encoded)).astype(np.float64))
     middle = middle[len(middle) // 4 : -len(middle) // 4]
     gap = np.argmax(np.diff(middle))
-    mark.threshold = float(middle[gap : gap + 2].mean())
+    mark.rule = dataclasses.replace(mark.rule, threshold=float(middle[gap : gap + 2].mean()))
     assert np.diff(middle)[gap] > 1e-4
-    return mark, encoded, mark.of_documents(encoded)
 
 
 LONG = [
@@ -148,7 +159,7 @@ LONG = [
     b"\xff\xfe\x80" * 30, b"", b"a",
 ]  # fmt: skip
 """Several times as long as a row of the small model, of bytes of every kind."""
-SPEEDS = np.array([2, 3, 1, 3, 2, 0, 0])
+SPEEDS = np.array([2, 3, 1, 3, 2, 0, 0, 3, 1])
 """Thirds of what is offered that each of them reads at a time, and one id."""
 
 
@@ -179,7 +190,10 @@ def test_entropies_are_those_of_windows(small):
 def test_marks_one_after_another_are_those_of_documents(small, sizes):
     """However many are read at a time, side by side with other documents, and if some of what was
     read is taken back."""
-    mark, encoded, expected = small
+    check_one_after_another(*small, sizes)
+
+
+def check_one_after_another(mark, encoded, expected, sizes):
     rows, longest = len(encoded), 1 + max(map(len, encoded))
     tokens = np.zeros((rows, longest + max(sizes)), np.int32)
     for row, ids in zip(tokens, encoded, strict=True):
@@ -191,7 +205,7 @@ def test_marks_one_after_another_are_those_of_documents(small, sizes):
     for size in itertools.cycle(sizes):
         part = np.stack([row[at : at + size] for row, at in zip(tokens, read, strict=True)])
         # Rows move on at different speeds; a long one must not take one id at a time.
-        most = np.minimum(size, 1 + SPEEDS * size // 3)
+        most = np.minimum(size, 1 + SPEEDS[:rows] * size // 3)
         valid = np.minimum(most, lengths - read).astype(np.int32)
         marks, _ = extend(mark.params, part, cache, np.minimum(size, lengths - read))
         for row, (at, count) in enumerate(zip(read, valid, strict=True)):
@@ -202,6 +216,48 @@ def test_marks_one_after_another_are_those_of_documents(small, sizes):
             break
     for row, ids in enumerate(encoded):
         np.testing.assert_array_equal(found[row, 1 : 1 + len(ids)], expected[row])
+
+
+@pytest.mark.parametrize("rise, sizes", [(False, (90, 1)), (True, (3, 1, 7))])
+def test_lines_that_stand_alone(rise, sizes):
+    """A line's marks are those of a document of it alone, in one pass and one after another."""
+    mark, plain = marker(16, rise=rise, reset=True), marker(16, rise=rise)
+    texts = [*LONG, words(8, 40) + b"\n" + words(9, 60) + b"\r\n\n" + words(9, 60), b"\n"]
+    encoded = [ByteTokenizer().encode(text) for text in texts]
+    apart(mark, encoded)
+    plain.rule = dataclasses.replace(plain.rule, threshold=mark.rule.threshold)
+    lines = [re.findall(rb"[^\n]*\n|[^\n]+", text) for text in texts]
+    of_lines = [
+        np.concatenate([*plain.of_documents([ByteTokenizer().encode(line) for line in each])])
+        if each else np.zeros(0, np.uint8)
+        for each in lines
+    ]  # fmt: skip
+    marks = mark.of_documents(encoded)
+    for found, expected in zip(marks, of_lines, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    whole = plain.of_documents(encoded)
+    assert any((a != b).any() for a, b in zip(marks, whole, strict=True))
+    check_one_after_another(mark, encoded, marks, sizes)
+
+
+def test_a_line_ends_with_an_id_that_holds_a_line_feed(subwords):
+    assert np.flatnonzero(line_breaks(ByteTokenizer())).tolist() == [10]
+    holds = [b"\n" in piece for piece in subwords.pieces]
+    assert line_breaks(subwords).tolist() == [*holds, False]
+
+
+@pytest.mark.parametrize(
+    "text, rule",
+    [
+        ("1.5", Rule(1.5)),
+        ('{"threshold": 1.5, "rise": true}', Rule(1.5, rise=True)),
+        ('{"threshold": 1.5, "rise": false, "reset": true}', Rule(1.5, reset=True)),
+    ],
+)
+def test_rules_that_are_kept(text, rule, tmp_path):
+    """Of all revisions."""
+    (tmp_path / "threshold.json").write_text(text)
+    assert read_rule(tmp_path) == rule
 
 
 class Echo:
@@ -226,7 +282,7 @@ def test_compression_goes_on_with_a_documents_marks(small):
     mark, encoded, expected = small
     for length in (24, 9):
         config = Config(data=DataConfig(length=length))
-        definition = SimpleNamespace(bind=Echo)
+        definition = SimpleNamespace(bind=Echo, apart=lambda params: params)
         predictor = codec.Predictor(Run(config, ByteTokenizer(), definition, {}, 0, None, mark))()
         p = next(predictor)
         marks = expected[0]
@@ -271,10 +327,11 @@ def test_from_a_small_model_to_patches(corpus, tmp_path):
     entropy, out, patches = (str(tmp_path / name) for name in ("entropy", "marked", "patches"))
     done = run("train.py", "flat", *arguments_of(small, entropy))
     assert done.returncode == 0, done.stderr
-    done = run("prepare.py", corpus, "--out", out, "--marks", entropy, "--unit-bytes", "4")
+    reset = ["--unit-bytes", "4", "--entropy-reset"]
+    done = run("prepare.py", corpus, "--out", out, "--marks", entropy, *reset)
     assert done.returncode == 0 and "entropy of the next byte is above" in done.stdout, done.stderr
     manifest = json.loads((tmp_path / "marked" / "manifest.json").read_text())
-    assert manifest["marks"]["kind"] == "entropy"
+    assert manifest["marks"]["kind"] == "entropy" and manifest["marks"]["reset"] is True
     marks = np.empty(5000, np.uint8)
     Corpus(out).read(0, 5000, np.empty(5000, np.uint8), marks)
     assert 0.2 < marks.mean() < 0.3
@@ -293,6 +350,7 @@ def test_from_a_small_model_to_patches(corpus, tmp_path):
     done = run("train.py", *command, "--workdir", patches)
     assert done.returncode == 0 and "held-out" in done.stdout, done.stderr
     opened = open_run(patches)
+    assert opened.marker.rule.reset and opened.marker.rule == read_rule(Path(out) / MARKER)
     assert opened.decompress(opened.compress(words(3, 70))) == words(3, 70)
 
 

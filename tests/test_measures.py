@@ -1,13 +1,17 @@
 """Next-word accuracy and character noise, by hand and from the command line."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 
 from helpers import run
+from octavo.evaluation.measures import capacity
 from octavo.evaluation.measures.noise import KINDS, noisy
 from octavo.evaluation.measures.words import by_band, frequencies, word_bits, word_hits
+from octavo.model.flops import forward_flops
+from octavo.run.opened import open_run
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.words import MARK, WordTokenizer
@@ -111,3 +115,33 @@ def test_from_the_command_line(trained, tmp_path):
     assert {row["noise"] for row in rows} == {"none", *KINDS}
     assert all(np.isfinite(row["bits_per_byte"]) for row in rows)
     assert next(row for row in rows if row["noise"] == "case")["more"] > 0
+
+
+@pytest.mark.xdist_group("trained")
+def test_capacity(trained, tmp_path):
+    """The published form and the plain one, of the same numbers."""
+    saved = open_run(trained[0])
+    texts = [b"the quick brown fox ", b"jumps over"]
+    (row,) = capacity.measure(saved, texts)
+    score = saved.score(texts)
+    assert row["bits_per_byte"] == score.bits_per_byte
+    assert (row["low"], row["high"]) == score.interval
+    each = forward_flops(saved.config.model, 256, saved.length)
+    assert row["flops_per_byte"] == pytest.approx(each * 32 / 30)  # two ends
+    assert row["saved_per_megaflop"] == pytest.approx(
+        (8 - score.bits_per_byte) / row["flops_per_byte"] * 1e6
+    )
+    bits = score.nats / math.log(2)
+    assert row["published"] == pytest.approx((8 * 30 / 32 - bits / 32 - 27) / math.log2(each))
+    done = run("evaluate.py", str(trained[0]), "capacity", "--most-bytes", "500")
+    assert done.returncode == 0 and "flops_per_byte" in done.stdout, done.stderr
+
+
+def test_capacity_of_subwords():
+    """Ids twice as long, at the same cost of the text and the same FLOPs per byte: the plain form
+    stays, the published one rises."""
+    one = capacity.capacity(200.0, 100, 100, 1e6)
+    other = capacity.capacity(200.0, 50, 100, 1e6)
+    plain = [name for name in one if name.startswith("saved") or name == "flops_per_byte"]
+    assert len(plain) == 4 and all(one[name] == other[name] for name in plain)
+    assert one["saved_per_byte"] == 6 and other["published"] > one["published"]

@@ -262,7 +262,7 @@ def test_interleaving():
     ("changes", "message"),
     [
         ({"heads": 5}, "heads 5 does not divide"),
-        ({"segmenter": "predicted"}, "binomial or marks or entropy, not none"),
+        ({"segmenter": "predicted"}, "binomial or hinge or policy or marks or entropy, not none"),
         ({"supervision": "marks"}, "is none, not marks"),
         ({"slots": 2}, "slots above 1"),
         ({"pool": "prefix"}, "prefix needs encoder_scope unit"),

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from helpers import run
+from helpers import POD_SIZES, run
 from octavo.configs import families, presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, from_json, to_json
@@ -164,7 +164,7 @@ def test_version(script):
 
 def test_presets_for_pods_name_their_folder():
     for name, config in presets().items():
-        pods = name.endswith(("-100m", "-1b"))
+        pods = name.endswith(POD_SIZES)
         assert config.workdir == (f"runs/{name}" if pods else None)
 
 

@@ -2,13 +2,14 @@
 
 import pytest
 
+from helpers import POD_SIZES
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig
 from octavo.run.size import parameters, parameters_of, resized, vocabulary_of
 
 CASES = [
-    *((name, 30_000_000) for name in presets() if not name.endswith(("-100m", "-1b"))),
+    *((name, 30_000_000) for name in presets() if not name.endswith(POD_SIZES)),
     *((name, 3_000_000) for name in ("flat", "aunet", "lobef", "hybrid", "hnet-100m")),
 ]
 

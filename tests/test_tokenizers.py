@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ from helpers import ROOT, random_text, words
 from octavo.tokenizers import load
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ByteTokenizer
-from octavo.tokenizers.interface import SubwordTokenizer, Tokenizer, dtype_for, native
+from octavo.tokenizers.interface import Tokenizer, TrainedTokenizer, dtype_for, native
 from octavo.tokenizers.unigram import UnigramTokenizer
 from octavo.tokenizers.words import WordTokenizer
 
@@ -44,8 +45,9 @@ def every_scheme():
     One that always takes an argument which is no size has to be added here."""
     for name in load.names():
         scheme = load.scheme(name)
-        if issubclass(scheme, SubwordTokenizer):
-            yield {"bpe": BPE, "unigram": UNIGRAM}.get(name) or scheme.train([words(0, 2000)], 300)
+        if issubclass(scheme, TrainedTokenizer) and scheme.usage:
+            size = 4 if name == "blocks" else 300
+            yield {"bpe": BPE, "unigram": UNIGRAM}.get(name) or scheme.train([words(0, 2000)], size)
         elif name in scheme.usage:
             yield scheme.from_argument(None)
     yield WordTokenizer("unicode")
@@ -92,7 +94,7 @@ def test_any_ids_decode(tokenizer, data):
 @pytest.mark.parametrize("tokenizer", OURS, ids=lambda t: t.name)
 def test_interface(tokenizer, tmp_path):
     assert isinstance(tokenizer, Tokenizer)
-    assert tokenizer.to_json().keys() == {"scheme", *tokenizer.fields}
+    assert tokenizer.to_json().keys() - {*tokenizer.optional} == {"scheme", *tokenizer.fields}
     assert type(tokenizer) is load.scheme(tokenizer.scheme)
     assert tokenizer.usage.items() <= load.usages().items()
     assert tokenizer.bytes_per_id().shape == (tokenizer.vocab_size,)
@@ -127,7 +129,8 @@ def by_replaying(vocabulary: list[bytes], piece: bytes) -> list[int]:
 
 
 def test_bpe_ids_are_those_of_the_merges():
-    tokenizer = BPETokenizer.train([words(i, 3000) for i in range(4)], 350, pattern=PLAIN)
+    learned = BPETokenizer.train([words(i, 3000) for i in range(4)], 350, splitter="lines")
+    tokenizer = BPETokenizer(learned.pieces, PLAIN)
     assert tokenizer.vocab_size > 257
     text = words(9, 500)
     expected = [
@@ -136,7 +139,7 @@ def test_bpe_ids_are_those_of_the_merges():
         for id_ in by_replaying(tokenizer.pieces, piece.encode())
     ]
     assert tokenizer.encode(text).tolist() == expected
-    assert len(expected) < len(text) / 2
+    assert len(expected) < 0.8 * len(text)
 
 
 def test_fingerprint_follows_the_meaning():
@@ -227,14 +230,15 @@ def test_long_runs(tokenizer, name):
 @pytest.mark.parametrize("name", LONG)
 def test_training_on_long_runs(name):
     texts = [words(i, 2000) for i in range(3)]
-    assert BPETokenizer.train([*texts, LONG[name][:1_000_000]], 300).vocab_size == 300
+    assert BPETokenizer.train([*texts, LONG[name][:1_000_000]], 290).vocab_size == 290
 
 
-def test_long_runs_are_cut_where_nothing_else_is(monkeypatch):
-    """The ids of text without them stay the same; and invalid bytes are single ids."""
+def test_long_runs_are_merged_as_a_whole():
+    """As tiktoken merges them; and invalid bytes are single ids."""
     text = words(3, 3000) + b" \n \t  " * 40 + "日本".encode() * 30_000
-    expected = BPE._encoding.encode_ordinary(text.decode())
-    assert BPE.encode(text).tolist() == expected
+    ranks = {piece: i for i, piece in enumerate(BPE.pieces)}
+    encoding = tiktoken.Encoding("", pat_str=BPE.pattern, mergeable_ranks=ranks, special_tokens={})
+    assert BPE.encode(text).tolist() == encoding.encode_ordinary(text.decode())
     mixed = BPE.encode(b"the fox\xff\xe6\x97the ")
     parts = [BPE.encode(b"the fox"), *(BPE.encode(bytes([b])) for b in b"\xff\xe6\x97"),
              BPE.encode(b"the ")]  # fmt: skip
@@ -251,10 +255,6 @@ def test_panics_are_errors():
         raise PanicException("at the disco\nmore")
     with pytest.raises(KeyboardInterrupt), native("too bad"):
         raise KeyboardInterrupt
-    # A pattern of a file, that piles up on a stack.
-    piling = BPETokenizer(BPE.pieces, r"(?:a|b)+(?!c)|.")
-    with pytest.raises(ValueError, match="the splitting pattern cannot split this text"):
-        piling.encode(b"ab" * 1_000_000 + b"c")
 
 
 TINY = (
@@ -361,7 +361,7 @@ def test_help_imports_no_library():
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "from octavo.tokenizers import load\n"
         "assert [load.scheme(name).scheme for name in load.names()] == load.names()\n"
-        "assert heavy & set(sys.modules) == {'numpy'}, heavy & set(sys.modules)\n"
+        "assert heavy & set(sys.modules) == {'numpy', 'numba'}, heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

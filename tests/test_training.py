@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from helpers import batch_of, words
+from helpers import batch_of, shrink, words
 from octavo.batch import Batch
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
@@ -25,7 +25,7 @@ from octavo.configs.schema import (  # fmt: skip
 from octavo.model import flops
 from octavo.model.embeddings.bit_biased import BITS
 from octavo.model.entropy import cross_entropy
-from octavo.model.lm import Output
+from octavo.model.lm import Output, _kept
 from octavo.run.checkpoint import Checkpoints
 from octavo.run.definition import define
 from octavo.run.sharding import check_fits, make_mesh
@@ -33,6 +33,7 @@ from octavo.tokenizers.bytes import BYTES, ByteTokenizer
 from octavo.training import optimizers
 from octavo.training.objective import boundary_nats, entropy_spikes, objective
 from octavo.training.optimizer import learning_rate, make_optimizer
+from octavo.training.optimizers.adamw import VECTORS
 from octavo.training.trainer import Trainer
 
 SMALL = Config(model=ModelConfig(width=32, layers=2, heads=2))
@@ -135,6 +136,61 @@ def test_bit_biased_follows_its_equation():
     np.testing.assert_allclose(found, params["embedding"]["rows"][0x83] + a[0] + a[6] + a[7])
 
 
+def test_bits_are_folded_for_decoding():
+    """The same logits, and no bits to add at every step."""
+    definition = define(change(SMALL, model={"embedding": "bit_biased"}), BYTES, "cpu")
+    params = jax.jit(definition.init)(jax.random.key(0))
+    params["embedding"]["bits"] = jax.random.normal(jax.random.key(1), (8, 32))
+    folded = definition.apart(params)
+    assert folded["embedding"]["bits"] is None
+    logits = jax.jit(lambda params: definition.bind(params)(batch_of([words(0, 8)], 64)).logits)
+    np.testing.assert_array_equal(logits(params), logits(folded))
+
+
+def test_the_hash_released_with_blt():
+    """By its formula in whole numbers, of documents that share a row; and by hand for "abc":
+    101 + 102 p + 103 p^2 = 103000001544000005862, less 6 * 2^64 is -7680462898257303834."""
+    text, rest = b"abc" + words(0, 40) + bytes([0, 255]), words(1, 15)
+    batch = batch_of([text, rest], 64)
+    for rows in (64, 30_000, 500_000, 2**24):
+        config = change(SMALL, model={"embedding": "ngram_polynomial", "hash_rows": 64})
+        definition = define(config, BYTES, "cpu")
+        part = definition.bind(jax.jit(definition.init)(jax.random.key(0))).embedding
+        found = np.array(list(part.hashes(batch.tokens, batch.positions, rows)))
+        if rows == 500_000:
+            assert found[0, 0, 3] == 196_166
+        for size, of_size in zip(range(3, 9), found, strict=True):
+            expected = []
+            for document in (text, rest):
+                ids = [0] * (size - 1) + [1] + [byte + 4 for byte in document]
+                for at in range(len(document) + 1):
+                    code = sum(x * 1_000_000_007**j for j, x in enumerate(ids[at : at + size]))
+                    expected.append(((code + 2**63) % 2**64 - 2**63) % rows)
+            assert of_size[0, : len(expected)].tolist() == expected
+
+
+def test_the_released_hash_is_of_bytes():
+    config = change(SMALL, model={"embedding": "ngram_polynomial"})
+    with pytest.raises(ConfigError, match="hashes bytes"):
+        define(config, dataclasses.replace(BYTES, are_bytes=False), "cpu")
+
+
+def test_dropped_tokens():
+    """A share of the embeddings is hidden while training draws, and none when it scores."""
+    config = change(SMALL, model={"token_dropout": 0.25})
+    definition = define(config, BYTES, "cpu")
+    params, batch = jax.jit(definition.init)(jax.random.key(0)), batch_of([words(0, 8)], 64)
+    run = jax.jit(lambda params, noise: definition.bind(params)(batch, noise).logits)
+    noise = jax.random.logistic(jax.random.key(1), batch.tokens.shape)
+    plain = define(SMALL, BYTES, "cpu").bind(params)(batch).logits
+    np.testing.assert_allclose(run(params, None), plain, atol=1e-5)
+    assert not np.allclose(run(params, noise), plain, atol=1e-2)
+    drawn = jax.random.logistic(jax.random.key(2), (100_000,))
+    assert abs(float(_kept(drawn, 0.25).mean()) - 0.75) < 0.01
+    # Whatever a segmenter makes of the same noise.
+    assert abs(float(_kept(drawn, 0.25)[drawn > 1].mean()) - 0.75) < 0.02
+
+
 def test_schedules():
     def rates(**changes):
         config = OptimizerConfig(learning_rate=1.0, warmup_steps=10, **changes)
@@ -168,6 +224,68 @@ def test_only_matrices_decay():
         for path, update in jax.tree.leaves_with_path(updates):
             gain = "gain" in jax.tree_util.keystr(path)
             np.testing.assert_allclose(update, 0 if gain else -0.05, atol=1e-6, err_msg=str(path))
+
+
+def test_vectors_do_not_decay():
+    """Of null units, prefixes, registers: learned as they are, though they lie in matrices."""
+    config = OptimizerConfig(weight_decay=0.5, warmup_steps=1, learning_rate=0.1)
+    seen = set()
+    for name in ("words", "hat-released", "manta", "mtp-registers", "hybrid"):
+        definition = define(shrink(presets()[name]), BYTES, "cpu")
+        params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), definition.abstract)
+        optimizer = make_optimizer(config, 10, definition.names)
+        updates = first_updates(optimizer, jax.tree.map(jnp.zeros_like, params), params)
+        for path, update in jax.tree.leaves_with_path(updates):
+            if (last := path[-1].key) in VECTORS:
+                seen.add(last)
+                np.testing.assert_array_equal(update, 0, err_msg=str(path))
+    assert seen == set(VECTORS)
+
+
+def test_multipliers_of_the_learning_rate():
+    """Parts move by their factor of what they would, the later of two that fit; matrices in
+    proportion to how wide they were meant to be. Nothing else changes."""
+    definition = define(shrink(presets()["hnet-2stage"]), BYTES, "cpu")
+    params = jax.jit(definition.init)(jax.random.key(0))
+    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
+
+    def updates(**changes):
+        config = OptimizerConfig(warmup_steps=1, weight_decay=0.0, **changes)
+        found = first_updates(make_optimizer(config, 10, definition.names), grads, params)
+        return jax.tree.leaves_with_path(found)
+
+    plain = updates()
+    named = ("level0=2", "level1=0.5", "embedding=3", "segmenters=0.25", "norms=1")
+    for (path, a), (_, b) in zip(plain, updates(multipliers=named), strict=True):
+        keys = [key.key for key in path]
+        factor = [2.0, 0.5, 1.0][keys.count("inner")]
+        factor = 3.0 if keys[0] == "embedding" else factor
+        factor = 0.25 if "segmenter" in keys else factor
+        factor = 1.0 if keys[-1] == "gain" else factor
+        np.testing.assert_allclose(b, factor * a, rtol=1e-5, err_msg=str(keys))
+    for (path, a), (_, b) in zip(plain, updates(base_width=8), strict=True):
+        keys = [key.key for key in path]
+        factor = 8 / a.shape[-2] if "blocks" in keys and keys[-1] == "weight" else 1
+        np.testing.assert_allclose(b, factor * a, rtol=1e-5, err_msg=str(path))
+
+
+def test_base_width_is_for_adamw():
+    definition = define(SMALL, BYTES, "cpu")
+    with pytest.raises(ConfigError, match="not for muon"):
+        make_optimizer(OptimizerConfig(name="muon", base_width=64), 10, definition.names)
+
+
+@pytest.mark.parametrize("wrong", ["level7=2", "mtp=2"])
+def test_multipliers_of_what_is_not_there(wrong):
+    definition = define(SMALL, BYTES, "cpu")
+    with pytest.raises(ConfigError, match="the model has no"):
+        make_optimizer(OptimizerConfig(multipliers=(wrong,)), 10, definition.names)
+
+
+@pytest.mark.parametrize("wrong", ["level0", "embedding=", "trunk=2", "head=-1", "head=1e999"])
+def test_wrong_multipliers(wrong):
+    with pytest.raises(ConfigError, match="multipliers are as embedding=0.5"):
+        OptimizerConfig(multipliers=(wrong,))
 
 
 @pytest.mark.parametrize("kind", ["linear", "heads", "modules"])
@@ -300,6 +418,19 @@ def test_flops_agree_with_the_compiler(model):
 def test_a_mesh_that_does_not_divide(mesh, said):
     with pytest.raises(ConfigError, match=said):
         check_fits(make_mesh(mesh), Config().model, rows=12)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "width", "sizes"),
+    [(MeshConfig(), 128, (1, 8, 1)), (MeshConfig(), 64, (2, 4, 1)), (MeshConfig(), 8, (8, 1, 1)),
+     (MeshConfig(tensor=2), 32, (2, 2, 2)), (MeshConfig(fsdp=2), 64, (4, 2, 1)),
+     (MeshConfig(1, -1), 64, (1, 8, 1)), (MeshConfig(-1, 8), 64, (1, 8, 1))],
+)  # fmt: skip
+def test_the_mesh_where_it_is_left_open(mesh, width, sizes):
+    """A tile of every width for each that shares the parameters; what is asked for stays."""
+    model = dataclasses.replace(presets()["words"].model, width=128)
+    narrow = dataclasses.replace(model, stages=(dataclasses.replace(model.stages[0], width=width),))
+    assert tuple(make_mesh(mesh, model=narrow).shape.values()) == sizes
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import numpy as np
 from octavo.tokenizers.interface import Tokenizer, Vocabulary, fingerprint_of
 
 BOS, EOS, ESCAPE = 0x02, 0x03, 0x10
-_FLIP = 0x40
+FLIP = 0x40
 
 
 class ByteTokenizer(Tokenizer):
@@ -38,7 +38,7 @@ class ByteTokenizer(Tokenizer):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint_of(self.name.encode(), bytes(self.special), bytes([_FLIP]))
+        return fingerprint_of(self.name.encode(), bytes(self.special), bytes([FLIP]))
 
     def encode(self, data: bytes) -> np.ndarray:
         ids = np.frombuffer(data, np.uint8)
@@ -47,7 +47,7 @@ class ByteTokenizer(Tokenizer):
             return ids
         literal = np.isin(ids, self.special)
         out = np.full(len(ids) + int(literal.sum()), ESCAPE, np.uint8)
-        out[np.arange(len(ids)) + np.cumsum(literal)] = np.where(literal, ids ^ _FLIP, ids)
+        out[np.arange(len(ids)) + np.cumsum(literal)] = np.where(literal, ids ^ FLIP, ids)
         return out
 
     def decode(self, ids: np.ndarray) -> bytes:
@@ -62,7 +62,7 @@ class ByteTokenizer(Tokenizer):
         escaped = False
         for id_ in ids.tolist():
             if escaped:
-                out.append(id_ ^ _FLIP)
+                out.append(id_ ^ FLIP)
                 escaped = False
             elif id_ == ESCAPE:
                 escaped = True

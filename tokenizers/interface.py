@@ -8,10 +8,12 @@ import abc
 import base64
 import binascii
 import contextlib
+import functools
 import hashlib
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -45,6 +47,8 @@ class Tokenizer(abc.ABC):
     with a line of help. Literals: they are read without running the file."""
     fields: ClassVar[tuple[str, ...]] = ()
     """What ``to_json`` has beside ``scheme``."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """What it has besides where it is not as usual."""
 
     vocab_size: int
     bos_id: int
@@ -84,6 +88,11 @@ class Tokenizer(abc.ABC):
     def encode(self, data: bytes) -> np.ndarray:
         """Ids of ``data``, ``[tokens]`` of ``dtype``, without the end of document."""
 
+    def encode_training(self, data: bytes) -> np.ndarray:
+        """Ids that a training split gets: those of ``encode``, but for schemes that cut training
+        text at random. The same text always gives the same."""
+        return self.encode(data)
+
     @abc.abstractmethod
     def decode(self, ids: np.ndarray) -> bytes:
         """The bytes that ``ids`` stand for. Raises ValueError for an id that stands for none."""
@@ -91,6 +100,11 @@ class Tokenizer(abc.ABC):
     @abc.abstractmethod
     def bytes_per_id(self) -> np.ndarray:
         """``[vocab_size]`` int32: how many bytes each id stands for (0 for special ids)."""
+
+    @classmethod
+    def fields_of(cls, data: dict) -> tuple[str, ...]:
+        """``fields``; of a scheme with more than one kind of file, those of this kind."""
+        return cls.fields
 
     def to_json(self) -> dict:
         """Everything needed to build the same tokenizer again: ``scheme`` and its ``fields``."""
@@ -103,27 +117,80 @@ class Tokenizer(abc.ABC):
         return cls()
 
 
-class SubwordTokenizer(Tokenizer):
-    """A scheme that is trained, ``SCHEME:SIZE`` on the command line. Ids are indices into
-    ``pieces``, byte strings among which are the 256 single bytes; one more, after the last, marks
-    the edge of a document (it is both the first input and the last target)."""
+class TrainedTokenizer(Tokenizer):
+    """A scheme that is trained: ``SCHEME:NUMBER[,OPTION=VALUE...]`` on the command line."""
+
+    numbers: ClassVar[range] = range(257, (1 << 24) + 1)
+    """What NUMBER may be: ids of the vocabulary, as a rule."""
+    options: ClassVar[Mapping[str, Callable[[str], Any]]] = {}
+    """Keyword arguments of ``train`` that the command line takes, and what reads their values."""
+    asked: str = ""
+    """NUMBER and options, as the command line had them; empty if there was no option."""
+
+    @classmethod
+    @abc.abstractmethod
+    def train(cls, documents: Iterable[bytes], vocab_size: int, **options: Any) -> Self:
+        """Learn ``vocab_size`` ids (the document edge included) from documents. Raises ValueError
+        if that cannot be."""
+
+    @property
+    def number(self) -> int:
+        """The NUMBER that asks for as many ids."""
+        return self.vocab_size
+
+    @classmethod
+    def read_argument(cls, argument: str) -> tuple[int, dict[str, Any]]:
+        """``NUMBER[,OPTION=VALUE...]`` as arguments of ``train``. Raises ValueError for what is
+        none."""
+        digits, *parts = argument.split(",")
+        number = int(digits) if re.fullmatch("[0-9]{1,9}", digits) else -1
+        if number not in cls.numbers:
+            what = "a size" if cls.numbers.start >= 257 else "a number"
+            raise ValueError(
+                f"{cls.scheme} takes {what} of at least {cls.numbers.start} and at most "
+                f"{cls.numbers.stop - 1:,}, not {digits!r:.40}"
+            )
+        found: dict[str, Any] = {}
+        for part in parts:
+            name, equals, value = part.partition("=")
+            if name not in cls.options or not equals or not value:
+                known = ", ".join(f"{option}=..." for option in cls.options) or "no option"
+                raise ValueError(f"{cls.scheme} takes {known}, not {part!r:.40}")
+            if name in found:
+                raise ValueError(f"{name} is given twice")
+            try:
+                found[name] = cls.options[name](value)
+            except ValueError as error:
+                raise ValueError(f"{name} is no number: {value!r:.40}") from error
+        return number, found
+
+
+class SubwordTokenizer(TrainedTokenizer):
+    """Ids are indices into ``pieces``, byte strings among which are the 256 single bytes; one more,
+    after the last, marks the edge of a document (it is both the first input and the last
+    target)."""
 
     def __init__(self, pieces: list[bytes]):
         self.pieces = pieces
         self.vocab_size = len(pieces) + 1
         self.bos_id = self.eos_id = len(pieces)
 
-    @classmethod
-    @abc.abstractmethod
-    def train(cls, documents: Iterable[bytes], vocab_size: int) -> Self:
-        """Learn ``vocab_size`` ids (at least 257, the document edge included) from documents.
-        Raises ValueError if that cannot be."""
-
     def decode(self, ids: np.ndarray) -> bytes:
-        ids = np.asarray(ids)
+        ids = np.asarray(ids).astype(np.int64)
         if ids.size and (ids.min() < 0 or ids.max() >= self.vocab_size):
             raise ValueError(f"an id lies below {self.vocab_size}, found {ids.min()}..{ids.max()}")
-        return b"".join(self.pieces[i] for i in ids.tolist() if i != self.eos_id)
+        text, starts = self._joined
+        sizes = starts[ids + 1] - starts[ids]
+        # Where each byte lies among those of the pieces.
+        at = np.repeat(starts[ids] - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
+        return text[at].tobytes()
+
+    @functools.cached_property
+    def _joined(self) -> tuple[np.ndarray, np.ndarray]:
+        """All pieces behind each other, uint8, and where each id's begin and the last ends."""
+        starts = np.zeros(self.vocab_size + 1, np.int64)
+        np.cumsum([*map(len, self.pieces), 0], out=starts[1:])
+        return np.frombuffer(b"".join(self.pieces), np.uint8), starts
 
     def bytes_per_id(self) -> np.ndarray:
         return np.array([len(piece) for piece in self.pieces] + [0], np.int32)
@@ -164,6 +231,11 @@ def fingerprint_of(*parts: bytes) -> str:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()[:16]
+
+
+def base64_text(data: bytes) -> str:
+    """``data`` as a tokenizer file has it."""
+    return base64.b64encode(data).decode()
 
 
 def base64_bytes(text: object) -> bytes:

@@ -81,17 +81,37 @@ def from_json(data: dict) -> "Tokenizer":
     """The tokenizer that wrote ``data`` with ``to_json``. Raises ValueError if none did."""
     name = data.get("scheme") if isinstance(data, dict) else None
     found = scheme(str(name))
-    if set(data) - {"scheme"} != set(found.fields):
-        wanted = ", ".join(found.fields) or "no other field"
+    data = dict(data)
+    asked = data.pop("asked", None)
+    wanted = found.fields_of(data)
+    if set(data) - {"scheme", *found.optional} != set(wanted):
         given = ", ".join(sorted(set(data) - {"scheme"}))
-        raise ValueError(f"a tokenizer {name} has {wanted}, found {given}")
-    return found.from_json(data)
+        raise ValueError(
+            f"a tokenizer {name} has {', '.join(wanted) or 'no other field'}, found {given}"
+        )
+    tokenizer = found.from_json(data)
+    if asked is not None:
+        if not isinstance(asked, str) or not hasattr(tokenizer, "asked"):
+            raise ValueError(f"asked is {asked!r:.40}")
+        tokenizer.asked = asked  # type: ignore[attr-defined]
+    return tokenizer
 
 
 def load(path: Path) -> "Tokenizer":
-    """Read a tokenizer file. Raises ValueError if it is not one, OSError if it cannot be read."""
+    """Read a tokenizer file: ours, or one of others (``parts/foreign.py``). Raises ValueError if it
+    is none or loses text, OSError if it cannot be read."""
+    from octavo.tokenizers.parts import foreign
+
+    data = files.read(path)
     try:
-        return from_json(files.read_json(path, dict[str, Any], error=ValueError))
+        found = foreign.read(data, Path(path).name)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used as a tokenizer: {error}") from error
+    try:
+        if found is None and data.lstrip()[:1] not in (b"{", b"["):
+            raise ValueError("it is none of ours, of Hugging Face, tiktoken or sentencepiece")
+        fields = dict[str, Any]
+        return found or from_json(files.parse_json(data, fields, name=str(path), error=ValueError))
     except ValueError as error:
         what = str(error).removeprefix(f"{path} ").rstrip(".")
         raise ValueError(f"{path} is not a tokenizer file: {what}") from error
@@ -99,4 +119,5 @@ def load(path: Path) -> "Tokenizer":
 
 def save(tokenizer: "Tokenizer", path: Path) -> None:
     """Write a tokenizer file that ``load`` reads."""
-    files.write(path, files.json_text(tokenizer.to_json()))
+    asked = getattr(tokenizer, "asked", "")
+    files.write(path, files.json_text(tokenizer.to_json() | ({"asked": asked} if asked else {})))

@@ -180,13 +180,14 @@ def _keep_until(path: Path, step: int, see: Callable[[dict], None] = lambda row:
 
 def of_parts(values: dict[str, float]) -> dict[str, float]:
     """What parts of a model did, from a step's sums. Multi-token prediction: ``mtp_nats/K`` per
-    target, of the K-th next id. Levels of an hourglass: ``units/L`` and ``merged/L`` per target,
-    and of learned segmenters, per position, ``rate/L`` (ends asked for) and
-    ``collapsed/L`` (positions in rows with hardly any ends, or hardly anything else)."""
+    target, of the K-th next id. Levels of an hourglass: ``units/L``, ``merged/L`` and
+    ``computed/L`` (slots that were computed, padding included) per target, and of learned
+    segmenters, per position, ``rate/L`` (ends asked for) and ``collapsed/L`` (positions in rows
+    with hardly any ends, or hardly anything else)."""
     found = {}
     for name, value in values.items():
         kind, _, level = name.partition("/")
-        if kind in ("units", "merged", "foreseen_nats", "boundary_loss"):
+        if kind in ("units", "merged", "computed", "foreseen_nats", "boundary_loss"):
             found[name] = value / max(values["targets"], 1)
         elif kind == "mtp_nats" and values[f"mtp_targets/{level}"]:
             found[name] = value / values[f"mtp_targets/{level}"]

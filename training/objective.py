@@ -101,13 +101,65 @@ def binomial_nats(
     ``[B, T]``: which of ``rates`` is the prior (None: the first). The published loss is this over
     the positions: here positions divide the sum of everything.
     """
-    route = jnp.zeros_like(real, jnp.int32) if route is None else route
-    of_route = (route[..., None] == jnp.arange(len(rates))) & real[..., None]
-    n = jnp.sum(of_route, axis=1).astype(jnp.float32)
-    k = jnp.sum(jnp.where(of_route, count[..., None], 0), axis=1)
+    n, k = _by_route(count, real, route, len(rates))
     rate = jnp.array(rates)
     ways = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
     return -jnp.sum(ways + k * jnp.log(rate) + (n - k) * jnp.log1p(-rate))
+
+
+def hinge_nats(
+    count: jax.Array, real: jax.Array, route: jax.Array | None, rates: tuple[float, ...],
+    margin: float,
+) -> jax.Array:  # fmt: skip
+    """How far each row's share of ends lies above its rate, or below ``1 - margin`` of it, summed
+    over rows and routes by their positions; between the two nothing is lost (FLEXITOKENS, Owodunni
+    et al. 2025, 2507.12720, equation 5, whose margin is a number of standard deviations).
+
+    Arguments as in ``binomial_nats``.
+    """
+    n, k = _by_route(count, real, route, len(rates))
+    share, rate = k / jnp.maximum(n, 1), jnp.array(rates)
+    over, short = share - rate, (1 - margin) * rate - share
+    return jnp.sum(n * (jax.nn.relu(over) + jax.nn.relu(short)))
+
+
+def _by_route(count, real, route, routes: int):
+    """Positions and counts of each row and route, ``[B, K]``."""
+    route = jnp.zeros_like(real, jnp.int32) if route is None else route
+    of_route = (route[..., None] == jnp.arange(routes)) & real[..., None]
+    n = jnp.sum(of_route, axis=1).astype(jnp.float32)
+    return n, jnp.sum(jnp.where(of_route, count[..., None], 0), axis=1)
+
+
+def policy_nats(
+    log_odds: jax.Array, ends: jax.Array, value: jax.Array, nats: jax.Array, real: jax.Array,
+    positions: jax.Array, rate: float,
+) -> jax.Array:  # fmt: skip
+    """Zero, with the gradient in the log-odds of the nats to come, as far as they depend on which
+    ends were drawn: REINFORCE (Williams 1992) with a learned baseline; and with that of the
+    baseline's squared error. All ``[B, T]``.
+
+    What is still to be paid at a position is a mean of the nats from there on in its document, of
+    which further ones count less: half as much after some 1.4 units. ``value`` foresees it before
+    the end is drawn, so that only the difference, over its deviation in the batch (in each part,
+    with accumulation), speaks for or against the draw.
+    """
+    nats = jax.lax.stop_gradient(jnp.where(real, nats, 0))
+    follows = jnp.pad(positions[:, 1:] > 0, ((0, 0), (0, 1)))
+    keep = jnp.where(follows, 1 - rate / 2, 0.0)
+    share = rate / 2 or 1.0  # so that all weights sum to 1
+
+    def join(later, now):
+        return later[0] * now[0], now[1] + now[0] * later[1]
+
+    to_pay = jax.lax.associative_scan(join, (keep, nats), reverse=True, axis=1)[1]
+    missed = jnp.where(real, to_pay * share - value, 0)
+    n = jnp.maximum(jnp.sum(real), 1)
+    deviation = jnp.sqrt(jnp.sum(jnp.square(missed)) / n + 1e-6)
+    missed = missed / jax.lax.stop_gradient(deviation)
+    drawn = -boundary_nats(log_odds, ends)
+    learned = jnp.sum(jax.lax.stop_gradient(missed) * drawn) + jnp.sum(jnp.square(missed)) / 2
+    return learned - jax.lax.stop_gradient(learned)
 
 
 def ratio_loss(ends: jax.Array, p: jax.Array, real: jax.Array, rate: float) -> jax.Array:
@@ -158,6 +210,25 @@ def _binomial(stage, level, cut, output, batch, integral):
     return binomial_nats(found.count, level.real, found.route, stage.rates)
 
 
+def _hinge(stage, level, cut, output, batch, integral):
+    found = level.decision
+    return hinge_nats(found.count, level.real, found.route, stage.rates, stage.margin)
+
+
+def _policy(stage, level, cut, output, batch, integral):
+    found = level.decision
+    nats, _ = cross_entropy(output.logits, batch.targets)
+    learned = policy_nats(
+        found.log_odds, found.ends, found.value, nats * batch.loss_weights, level.real,
+        batch.positions, min(stage.rates),
+    )  # fmt: skip
+    return learned + binomial_nats(found.probability, level.real, found.route, stage.rates)
+
+
+def _kept(stage, level, cut, output, batch, integral):
+    return jnp.zeros(())
+
+
 def _ratio(stage, level, cut, output, batch, integral):
     found = level.decision
     mean = ratio_loss(found.ends, found.probability, level.real, stage.rates[0])
@@ -181,6 +252,9 @@ def _entropy(stage, level, cut, output, batch, integral):
 
 SUPERVISIONS = {
     "binomial": _binomial,
+    "hinge": _hinge,
+    "policy": _policy,
+    "kept": _kept,
     "ratio": _ratio,
     "controller": _controller,
     "marks": _marks,

@@ -142,11 +142,71 @@ def make_optimizer(
         )
 
     def label(logical: tuple) -> str:
-        stacked = logical[:1] == ("layers",)
-        if len(logical) - stacked < 2:
+        if len(logical) - (logical[:1] == ("layers",)) < 2:
             return "vector"
-        inside = stacked and "vocab" not in logical
-        return config.name if inside and config.name in transforms else "matrix"
+        return config.name if _in_blocks(logical) and config.name in transforms else "matrix"
 
-    labels = jax.tree.map(label, names, is_leaf=lambda leaf: isinstance(leaf, tuple))
-    return optax.partition(transforms, labels)
+    is_logical = lambda leaf: isinstance(leaf, tuple)  # noqa: E731
+    labels = jax.tree.map(label, names, is_leaf=is_logical)
+    partitioned = optax.partition(transforms, labels)
+    if not config.multipliers and config.base_width is None:
+        return partitioned
+
+    if config.base_width is not None and config.name in transforms:
+        raise ConfigError(f"optimizer.base_width is not for {config.name}: use adamw.")
+    leaves = jax.tree.leaves_with_path(names, is_leaf=is_logical)
+    _check_parts(config, [_keys(path) for path, _ in leaves])
+
+    def multiplied(updates, params):
+        def one(path, logical, update):
+            return update * multiplier(config, _keys(path), logical, update.shape)
+
+        return jax.tree.map_with_path(one, names, updates, is_leaf=is_logical)
+
+    return optax.chain(partitioned, optax.stateless(multiplied))
+
+
+def multiplier(
+    config: OptimizerConfig, path: tuple, logical: tuple, shape: tuple[int, ...]
+) -> float:
+    """Of the learning rate, for the parameter at a path, with logical axes and a shape: that of its
+    part, and of its width."""
+    factor = 1.0
+    for one in config.multipliers:
+        part, _, value = one.partition("=")
+        if part in parts_of(path):
+            factor = float(value)
+    if config.base_width is not None and _in_blocks(logical) and path[-1] == "weight":
+        factor *= config.base_width / shape[-2]
+    return factor
+
+
+def _in_blocks(logical: tuple) -> bool:
+    """Whether these are the axes of a matrix inside a stack of blocks."""
+    return logical[:1] == ("layers",) and len(logical) > 2 and "vocab" not in logical
+
+
+def parts_of(path: tuple) -> set[str]:
+    """Names under which a parameter's learning rate can be multiplied."""
+    found = {f"level{path.count('inner')}"}
+    if path[0] in ("embedding", "head", "mtp"):
+        found.add(path[0])
+    if "segmenter" in path:
+        found.add("segmenters")
+    if path[-1] == "gain":
+        found.add("norms")
+    return found
+
+
+def _keys(path: tuple) -> tuple:
+    return tuple(key.key for key in path)
+
+
+def _check_parts(config: OptimizerConfig, paths: list[tuple]) -> None:
+    there = set().union(*map(parts_of, paths))
+    for one in config.multipliers:
+        if (part := one.partition("=")[0]) not in there:
+            raise ConfigError(
+                f"optimizer.multipliers {one}: the model has no {part}; it has "
+                f"{', '.join(sorted(there))}."
+            )

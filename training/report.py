@@ -24,6 +24,7 @@ from octavo.run.directory import METRICS, REPORT, RESULTS
 from octavo.run.opened import Run
 from octavo.run.score import by_label
 from octavo.training.evaluation import PROMPT, Evaluation, Evaluator, results_of
+from octavo.training.expected import cost_of
 from octavo.training.folder import from_leader
 from octavo.training.metrics import History, MetricsLog, of_parts
 from octavo.training.optimizer import learning_rate, rate_after
@@ -40,13 +41,13 @@ def decided(trainer: Trainer) -> Iterator[str]:
     config, mesh, plan, definition = (
         trainer.config, trainer.mesh, trainer.plan, trainer.definition
     )  # fmt: skip
-    steps = config.train.steps
+    steps, cost = config.train.steps, cost_of(config, plan)
     yield (
         f"model      {config.preset}, {human(definition.parameters)}parameters, "
         f"{definition.backend} attention, {config.execution.compute_dtype}"
     )
     yield (
-        f"compute    {human(trainer.flops_per_id / trainer.bytes_per_id)}FLOPs per byte, "
+        f"compute    {human(cost.train_useful)}FLOPs per byte ({human(cost.train_paid)} paid), "
         f"{mesh.size} x {mesh.devices.flat[0].device_kind}, "
         f"mesh {'  '.join(f'{axis} {size}' for axis, size in mesh.shape.items())}"
     )
@@ -119,7 +120,7 @@ class Reporter:
 
         step_ids = math.prod(trainer.shape)
         self.bytes = round(counted("bytes", step_ids * trainer.bytes_per_id))
-        self.flops = counted("flops", trainer.flops_per_step)
+        self.flops = counted("flops", trainer.paid_flops({}))
         self.flops_useful = counted("flops_useful", trainer.useful_flops(step_ids, last))
         self._speed = last.get("perf/bytes_per_second") or 0.0
         self._before, self._began = last.get("perf/seconds") or 0.0, time.perf_counter()
@@ -148,7 +149,7 @@ class Reporter:
         self.step, self.in_a_row = step, int(values["skipped"])
         self.skipped += self.in_a_row > 0
         self.bytes += round(values["bytes"])
-        self.flops += trainer.flops_per_step
+        self.flops += trainer.paid_flops(values)
         if not self.in_a_row:
             self.flops_useful += trainer.useful_flops(values["targets"], parts)
         if evaluation:

@@ -33,7 +33,8 @@ def make_step(
     """
     parts = config.train.accumulation
     gate = steered(config.model)
-    learned = any(stage.supervision != "none" for stage in config.model.stages)
+    drawn = config.model.token_dropout > 0
+    drawn |= any(stage.supervision != "none" for stage in config.model.stages)
 
     def loss(params, batch_and_noise, integral, ahead):
         batch, noise = batch_and_noise
@@ -70,7 +71,7 @@ def make_step(
         batch = Batch(**arrays).widen()
         # Drawn for the whole batch: the same on any mesh, in any number of parts.
         key = jax.random.fold_in(jax.random.key(config.train.seed), state["step"])
-        noise = constrain(jax.random.logistic(key, batch.tokens.shape)) if learned else None
+        noise = constrain(jax.random.logistic(key, batch.tokens.shape)) if drawn else None
         ahead = distances(config.model, jax.random.fold_in(key, 1))
         integral = state.get("integral", 0.0)
         (total, sums), grads = summed(state["params"], (batch, noise), integral, ahead)

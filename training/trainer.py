@@ -5,7 +5,6 @@ training that is only compiled, for machines that are not there.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,14 +20,16 @@ from octavo.data.pipeline import batches, make_plan
 from octavo.data.plan import Plan
 from octavo.model import flops
 from octavo.model.check import check, check_used, reads_marks
-from octavo.model.units.room import room_of
+from octavo.model.layers import Filled
+from octavo.model.units.pools import pool
+from octavo.model.units.room import room_of, slots
 from octavo.run import sharding
 from octavo.run.checkpoint import Record
 from octavo.run.definition import Definition, define
 from octavo.run.marks import EntropyMarks, NoMarks, check_marks, check_prepared, marker_for
 from octavo.run.opened import Run
 from octavo.tokenizers.interface import Tokenizer
-from octavo.training import optimizers
+from octavo.training import expected, optimizers
 from octavo.training.initial import Source
 from octavo.training.optimizer import Replanned, make_optimizer, replan
 from octavo.training.state import abstract_state, fresh_state
@@ -65,19 +66,21 @@ class Trainer:
         record: Record | None = None,
         devices: list | None = None,
         platform: str | None = None,
+        filled: tuple[Filled, ...] | None = None,
     ) -> "Trainer":
         """The training of the config's corpora or, with a tokenizer, of batches from elsewhere.
 
         record: of the run that is continued, whose data follow its own version of the plan.
-        devices: to train on; None: all. platform: to choose kernels for; None: the devices'. Raises
-        ConfigError or DataError for what cannot work.
+        devices: to train on; None: all. platform: to choose kernels for; None: the devices'.
+        filled: of each stage's units; None: counted, if there are corpora.
+        Raises ConfigError or DataError for what cannot work.
         """
         # What cannot work is told before data are read; what does nothing, to those who begin.
         optimizers.load(config.optimizer.name)
         check(config.model, config.data.length, None if tokenizer is None else tokenizer.vocabulary)
         if record is None:
             check_used(config.model)
-        mesh = sharding.make_mesh(config.mesh, devices)
+        mesh = sharding.make_mesh(config.mesh, devices, config.model)
         rows = config.data.batch_size // config.train.accumulation
         sharding.check_fits(mesh, config.model, rows)
         plan, marker = None, NoMarks()
@@ -87,9 +90,11 @@ class Trainer:
             check_marks(config.model, plan.corpora)
             tokenizer = plan.corpora[0].tokenizer
             marker = marker_for(config.model, tokenizer, plan.corpora[0].folder)
+        if filled is None and plan is not None:
+            filled = expected.filled(config, plan)
         platform = platform or str(mesh.devices.flat[0].platform)
         with jax.set_mesh(mesh):
-            definition = define(config, tokenizer.vocabulary, platform)
+            definition = define(config, tokenizer.vocabulary, platform, filled)
         trainer = cls(config, mesh, tokenizer, definition, plan, marker)
         if plan is None or record is not None or config.train.init_from is None:
             return trainer
@@ -187,12 +192,6 @@ class Trainer:
         """Mean bytes of text that an id of the corpora stands for."""
         return self.plan.bytes_per_id()
 
-    @cached_property
-    def flops_per_id(self) -> float:
-        """Of training, over as many units as rows have room for."""
-        config = self.config
-        return flops.training_flops(config.model, self.tokenizer.vocab_size, config.data.length)
-
     def useful_flops(self, targets: float, parts: Mapping[str, float | None]) -> float:
         """Of a step of so many targets: forward and backward over the units that it had, without
         padding and recomputation. parts: what the step did (``of_parts``); where that does not say
@@ -203,22 +202,29 @@ class Trainer:
         size, length = self.tokenizer.vocab_size, config.data.length
         return targets * flops.training_flops(config.model, size, length, units)
 
-    @property
-    def flops_per_step(self) -> float:
+    def paid_flops(self, values: Mapping[str, float]) -> float:
         """That a machine spends on a step, by the formulas of ``model/flops.py``: forward and
-        backward at every position of every row, padding included, over as many units as rows have
-        room for; and under ``execution.remat`` "full" the forward pass once more."""
-        return self.flops_per_id * math.prod(self.shape) * again(self.config)
+        backward at every position of every row, padding included, over as many units as were
+        computed; and under ``execution.remat`` "full" the forward pass once more. values: the
+        step's sums (``computed/L``); where they do not say, as many units as rows have room for."""
+        config, (rows, length) = self.config, self.shape
+        room = slots(config.model, length)
+        computed, mixed = (
+            [values.get(f"{what}/{level}", rows * most) for level, most in enumerate(room)]
+            for what in ("computed", "mixed")
+        )
+        units = tuple(
+            count / (rows * length * pool(stage.pool).per_unit(stage))
+            for stage, count in zip(config.model.stages, computed, strict=True)
+        )
+        seen = tuple(count / (rows * length) for count in mixed)
+        each = flops.training_flops(config.model, self.tokenizer.vocab_size, length, units, seen)
+        return each * rows * length * self.definition.recomputation
 
     def run(self, state: dict, name: str = "run") -> Run:
         """The model of a state, to score and to sample from."""
         about = self.config, self.tokenizer, self.definition, state["params"], int(state["step"])
         return Run(*about, self.mesh, self.marker, name)
-
-
-def again(config: Config) -> float:
-    """What rematerialization makes of training's FLOPs: the forward pass once more under "full"."""
-    return 4 / 3 if config.execution.remat == "full" else 1.0
 
 
 def plan_of(config: Config, version: int = Plan.VERSION) -> Plan:

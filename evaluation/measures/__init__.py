@@ -5,8 +5,9 @@ It begins with a sentence that says what is measured, and has a function
     measure(run, documents, arguments, **scoring) -> list of rows for a table (dicts of like keys)
 
 ``documents`` are bytes; with ``HELD = True`` in the file, they come with their labels
-(``data.heldout.Held``), and with ``PARALLEL = True`` they are the lines of each language of
-``--parallel``. A value of a row that is a dict of rows, by name, becomes a table of its own.
+(``data.heldout.Held``), with ``PARALLEL = True`` they are the lines of each language of
+``--parallel``, and with ``TEXTS = False`` there are none. A value of a row that is a dict of rows,
+by name, becomes a table of its own.
 ``arguments`` are those of evaluate.py, and ``scoring`` is for ``run.score``. The file may also have
 ``check(arguments, inputs)``, which raises ConfigError before a run is opened if what it would write
 cannot be written, or would overwrite an input; and ``choose(held, most_bytes)``, which of the

@@ -43,6 +43,8 @@ def check(arguments, inputs: tuple) -> None:
     """Raise ConfigError if the certificate cannot be written, or proves another score."""
     if arguments.overlap is not None:
         raise ConfigError("--overlap is not for certify: files are made with half a row.")
+    if arguments.ends is not None:
+        raise ConfigError("--ends is not for certify: files are made as the run is configured.")
     if arguments.certificate is None:
         if is_url(arguments.run):
             run = arguments.run

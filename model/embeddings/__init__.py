@@ -36,6 +36,12 @@ class Embedding(nnx.Module):
         """Float32 ``[..., V]`` of states ``[..., d]``, where the output is tied."""
 
     @staticmethod
+    def folded(params: dict) -> dict:
+        """The parameters for decoding: what need not be computed at every step is computed here,
+        and None in its place."""
+        return params
+
+    @staticmethod
     def flops(config: ModelConfig) -> float:
         """Per position."""
         return 0.0

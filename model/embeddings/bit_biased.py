@@ -17,7 +17,7 @@ BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.
 
 class BitBiased(LearnedTable):
     """A table plus a projection of the byte's bits: ``E'[b] = E[b] + bits(b) A``, A starts at zero
-    ("Back to Bytes"; the reference folds A into E after training, which changes nothing)."""
+    ("Back to Bytes"). For decoding A is folded into E, as in the reference."""
 
     def __init__(self, config: ModelConfig, vocabulary: Vocabulary, dtype, rngs: nnx.Rngs):
         if not vocabulary.are_bytes or vocabulary.size != 256:
@@ -28,5 +28,10 @@ class BitBiased(LearnedTable):
         super().__init__(config, vocabulary, dtype, rngs)
         self.bits = parameter(jnp.zeros((8, config.widths[0])), None, "embed")
 
+    @staticmethod
+    def folded(params: dict) -> dict:
+        return {"rows": params["rows"] + BITS @ params["bits"], "bits": None}
+
     def table(self) -> jax.Array:
-        return self.rows[...] + BITS @ self.bits[...]
+        bits = self.bits.get_value()
+        return self.rows[...] if bits is None else self.rows[...] + BITS @ bits

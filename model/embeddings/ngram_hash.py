@@ -1,5 +1,7 @@
 """a table plus hashed tables of the 3 to 8 ids up to each."""
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -12,7 +14,7 @@ from octavo.tokenizers.interface import Vocabulary
 
 class NgramHash(LearnedTable):
     """A table plus one hashed table for each of the n-grams of 3 to 8 ids that end here, summed
-    (BLT, 2412.09871, section 3.2.1; its one hash function, here in 32 bits). An n-gram that would
+    (BLT, 2412.09871, section 3.2.1; one hash function, here of 32 bits). An n-gram that would
     begin before its document adds nothing."""
 
     uses = ("hash_rows",)
@@ -28,14 +30,21 @@ class NgramHash(LearnedTable):
     def __call__(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
         x = super().__call__(ids, positions).astype(jnp.float32)
         hashed = constrain(self.hashed[...], rows=False)
+        found = self.hashes(ids, positions, hashed.shape[1])
+        for table, size, row in zip(hashed, self.sizes, found, strict=True):
+            x += jnp.where(self.counts(size, positions)[..., None], table[row], 0)
+        return x.astype(self.dtype)
+
+    def hashes(self, ids: jax.Array, positions: jax.Array, rows: int) -> Iterator[jax.Array]:
+        """The row ``[B, T]`` of the n-gram that ends at each place, for each size."""
         code, spread = jnp.zeros(ids.shape, jnp.uint32), jnp.uint32(0x9E3779B1)
         for back in range(self.sizes[-1]):
             # Adding the ids from the last to the first: every size on the way is a hash.
             one = back_by(ids.astype(jnp.uint32) + 1, positions, back)
             code = (code ^ one) * spread
-            size = back + 1
-            if size in self.sizes:
-                table = hashed[size - self.sizes[0]]
-                row = (code ^ (code >> 15)) % jnp.uint32(table.shape[0])
-                x += jnp.where((positions >= back)[..., None], table[row], 0)
-        return x.astype(self.dtype)
+            if back + 1 in self.sizes:
+                yield (code ^ (code >> 15)) % jnp.uint32(rows)
+
+    def counts(self, size: int, positions: jax.Array) -> jax.Array:
+        """Which n-grams of a size add their row, ``[B, T]``."""
+        return positions >= size - 1

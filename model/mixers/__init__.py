@@ -1,7 +1,7 @@
 """What mixes positions in a block: one kind a file, named as in ``ModelConfig.mixers``."""
 
 import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import jax
@@ -10,6 +10,7 @@ from flax import nnx
 from octavo.configs.model import ModelConfig
 from octavo.model.kernels import MaskSpec
 from octavo.model.layers import Execution, rotary_angles
+from octavo.model.packing import Packing
 from octavo.model.parts import find
 
 
@@ -21,11 +22,27 @@ class Rows:
     """Of rotary positions."""
     spec: MaskSpec
     """What each may see."""
+    packing: Packing | None = None
+    """How the rows were packed, where x is ``[G, L, d]`` and all else is of ``[B, T]`` rows but the
+    angles; None: they were not."""
 
     @property
     def segment_ids(self) -> Any:
         """``[B, T]``: the document of each."""
         return self.spec.segment_ids
+
+    def unpacked(self, x: jax.Array) -> jax.Array:
+        """In the rows in which positions see each other, ``[B, T, ...]``."""
+        return x if self.packing is None else self.packing.unpack(x)
+
+    def packed(self, x: jax.Array) -> jax.Array:
+        """As the positions came, ``[B, T, ...]`` or ``[G, L, ...]``."""
+        return x if self.packing is None else self.packing.pack(x)
+
+    def whole(self) -> "Rows":
+        """Those in which positions see each other, not packed."""
+        angles = tuple(self.unpacked(angle) for angle in self.angles)
+        return replace(self, angles=angles, packing=None)
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,9 @@ class Mixer(nnx.Module):
     sees_all: ClassVar[bool] = False
     """Whether it can look ahead too, bias keys, and hide positions from others: what encoders of
     whole units, delete gates, registers and look-ahead tokens need."""
+    packs: ClassVar[bool] = False
+    """Whether it takes rows as they are packed, and lays them apart only where positions meet. Of
+    one that does not, all is computed in whole rows."""
 
     def __init__(
         self, config: ModelConfig, execution: Execution, rngs: nnx.Rngs, spec: MaskSpec
@@ -62,7 +82,8 @@ class Mixer(nnx.Module):
 
     @abc.abstractmethod
     def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
-        """``[B, T, d]`` to ``[B, T, d]``, all positions at once."""
+        """``[B, T, d]`` to ``[B, T, d]``, all positions at once; of packed rows ``[G, L, d]``, if
+        it ``packs``."""
 
     @staticmethod
     @abc.abstractmethod
@@ -86,6 +107,11 @@ class Mixer(nnx.Module):
     @abc.abstractmethod
     def flops(config: ModelConfig, length: float, causal: bool = True) -> float:
         """Of one layer over a row of ``length`` positions, forward."""
+
+    @staticmethod
+    def flops_alone(config: ModelConfig) -> float:
+        """What of them is for one position, whatever its row: of a layer that ``packs``."""
+        return 0.0
 
 
 def mixer(kind: str) -> type[Mixer]:

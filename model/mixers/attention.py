@@ -22,6 +22,7 @@ class Attention(Mixer):
 
     uses = ("window", "kv_heads", "qk_norm", "rope_base")
     sees_all = True
+    packs = True
 
     def __init__(self, config: ModelConfig, execution: Execution, rngs: nnx.Rngs, spec: MaskSpec):
         d, D, dtype = config.width, config.head_size, execution.dtype
@@ -48,8 +49,8 @@ class Attention(Mixer):
         return rotate(q, angles), rotate(k, angles), v
 
     def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
-        q, k, v = self._project(x, rows.angles)
-        mixed = attention(q, k, v, rows.spec, self.backend)
+        q, k, v = (rows.unpacked(part) for part in self._project(x, rows.angles))
+        mixed = rows.packed(attention(q, k, v, rows.spec, self.backend))
         return self.out(mixed.reshape(*x.shape[:2], -1))
 
     @staticmethod
@@ -94,14 +95,18 @@ class Attention(Mixer):
 
     @staticmethod
     def flops(config: ModelConfig, length: float, causal: bool = True) -> float:
-        heads = 2 * config.heads + 2 * config.key_value_heads
-        projections = config.width * config.head_size * heads
         seen = length if config.window is None else min(config.window, length)
         # Mean number of keys a query sees: it has t + 1 of them, at most `seen`.
         mean_keys = seen - seen * (seen - 1) / (2 * length)
         if not causal:
             mean_keys = 2 * mean_keys - 1
-        return length * (2 * projections + 4 * mean_keys * config.width)
+        return length * (Attention.flops_alone(config) + 4 * mean_keys * config.width)
+
+    @staticmethod
+    def flops_alone(config: ModelConfig) -> float:
+        """Of the projections."""
+        heads = 2 * config.heads + 2 * config.key_value_heads
+        return 2 * config.width * config.head_size * heads
 
 
 def _written(cache, values, layer, length, axis):

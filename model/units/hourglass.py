@@ -19,7 +19,8 @@ from jax import lax
 
 from octavo.configs.model import ModelConfig, StageConfig
 from octavo.model.extra import ExtraPositions
-from octavo.model.layers import Execution, constrain, starts_of, take
+from octavo.model.layers import Execution, RMSNorm, constrain, starts_of, take
+from octavo.model.need import ByNeed
 from octavo.model.transformer import Transformer
 from octavo.model.trunk import Slots, Trunk, first_seen
 from octavo.model.units.end_predictor import EndPredictor
@@ -82,20 +83,25 @@ class Hourglass(nnx.Module):
         self.leading = unpool(stage.unpool).leading(stage)
 
         def stack(layers, scope, **kind):
-            return Transformer(config.coder(stage, layers, scope), execution, rngs, **kind)
+            coder = config.coder(stage, layers, scope)
+            return Transformer(coder, execution, rngs, depth=config.depth(level), **kind)
 
         self.segmenter = segmenter(stage.segmenter)(stage, rngs)
         self.encoder = stack(
             stage.encoder_layers, stage.encoder_scope, causal=not self.of_whole_units
         )
+        self.encoder_norm: Any = RMSNorm(stage.width) if stage.end_norms else None
         self.pool = pool(stage.pool)(stage, inner_width, self.dtype, rngs)
         self.inner: Any = make_trunk(config, level + 1, False, execution, rngs)
+        self.inner_norm: Any = RMSNorm(inner_width) if stage.end_norms else None
         self.unpool = unpool(stage.unpool)(stage, inner_width, self.dtype, rngs)
         self.decoder = stack(
             stage.decoder_layers, stage.decoder_scope,
             cross_attends=self.unpool.cross_attends, extra=extra,
         )  # fmt: skip
         self.end_predictor: Any = EndPredictor(stage, rngs) if stage.predict_ends else None
+        of_rows = not (self.of_whole_units or self.within_units or self.unpool.cross_attends)
+        self.by_need = ByNeed(level if of_rows else 0, execution)
 
     # All positions of rows at once.
 
@@ -113,9 +119,10 @@ class Hourglass(nnx.Module):
         """
         stage = self.stage
         real = layout.segment_ids > 0
-        encoded = x
+        encoded, computed = x, {}
         if not self.of_whole_units:
-            encoded = self.encoder(x, layout.positions, layout.segment_ids)
+            encoded, computed = self.by_need(self.encoder, x, layout.positions, layout.segment_ids)
+            encoded = _normed(self.encoder_norm, encoded)
         carry = self.segmenter.init_carry(len(x))
         decision, _ = self.segmenter.decide(encoded, layout, carry, noise=noise)
         units = cut(stage, decision.ends, layout)
@@ -146,7 +153,7 @@ class Hourglass(nnx.Module):
             foreseen = self.end_predictor(before, x)
         inner = units.unit_of * self.per_unit + self.per_unit - 1
         level = Level(units.boundary, decision, real, inner, foreseen)
-        return decoded, statistics | inner_statistics, (level, *levels)
+        return decoded, statistics | computed | inner_statistics, (level, *levels)
 
     def _inner(
         self, encoded, units: Segmentation, decision: Decision, layout: Layout, soft: bool
@@ -160,7 +167,7 @@ class Hourglass(nnx.Module):
             z, statistics, levels = self.inner(every, layout, None, **biases)
             newest = take(units.last, jnp.maximum(index - 1, 0))
             index = jnp.where(index > 0, newest + 1, 0)
-            return self.unpool.memory(z[:, :, None]), index, statistics, levels
+            return self._memory(z[:, :, None]), index, statistics, levels
         pooled = constrain(self._pool(encoded, units, decision, layout))
         B, S, p, D = pooled.shape
         positions, biases = self.segmenter.inner(decision, layout, units.last)
@@ -168,7 +175,10 @@ class Hourglass(nnx.Module):
         z, statistics, levels = self.inner(
             pooled.reshape(B, S * p, D), inner_layout, None, **biases
         )
-        return self.unpool.memory(z.reshape(B, S, p, D)), index, statistics, levels
+        return self._memory(z.reshape(B, S, p, D)), index, statistics, levels
+
+    def _memory(self, z: jax.Array) -> jax.Array:
+        return self.unpool.memory(_normed(self.inner_norm, z))
 
     def _pool(self, x, units: Segmentation, decision: Decision, layout: Layout) -> jax.Array:
         if self.of_whole_units:
@@ -184,7 +194,9 @@ class Hourglass(nnx.Module):
             return extra.through(self.decoder, x, own, *places, reads)
         if self.within_units:
             return decode_units(self.decoder, x, memory, units, self.leading, reads)
-        return self.decoder(x, *places, reads)
+        if reads is not None:
+            return self.decoder(x, *places, reads)
+        return self.by_need(self.decoder, x, *places)[0]
 
     # The same for new positions behind those that a cache holds.
 
@@ -232,6 +244,7 @@ class Hourglass(nnx.Module):
         encoder: dict = {"cache": cache["encoder"], "found": [{} for _ in cache["encoder"]]}
         if not self.of_whole_units:
             encoded, encoder = self.encoder.extend(x, cache["encoder"], length, first)
+            encoded = _normed(self.encoder_norm, encoded)
         decision, _ = self.segmenter.decide(encoded, layout, cache["segmenter"], valid)
         boundary, granted = bounded(
             decision.ends & real, stage, length[:, None] + t, cache["used"], cache["open_since"],
@@ -287,7 +300,7 @@ class Hourglass(nnx.Module):
             z, pending = self.inner.advance(
                 pooled, layout, inner, count * self.per_unit, within, **biases
             )
-            return self.unpool.memory(z.reshape(B, most, self.per_unit, -1)), pending
+            return self._memory(z.reshape(B, most, self.per_unit, -1)), pending
 
         shapes = jax.eval_shape(complete, cache["inner"])
 
@@ -398,6 +411,10 @@ class Hourglass(nnx.Module):
             x, cache["decoder"], newest + 1, jnp.repeat(first, L, axis=1), reads,
             positions=newest[:, None] + ahead, isolated=isolated,
         )[0]  # fmt: skip
+
+
+def _normed(norm: Any, x: jax.Array) -> jax.Array:
+    return x if norm is None else norm(x)
 
 
 def _clipped(p: jax.Array) -> jax.Array:

@@ -14,9 +14,13 @@ UNIT = 1 << 12
 def within_document(x: jax.Array, positions: jax.Array) -> jax.Array:
     """Sums of x ``[B, T]`` over earlier positions of the same document, itself not counted; of
     those in the row. Exact for integers."""
+    return _since(x, positions == 0)
+
+
+def _since(x: jax.Array, starts: jax.Array) -> jax.Array:
     before = jnp.cumsum(x, axis=1) - x
     t = jnp.arange(x.shape[1])[None]
-    start = lax.cummax(jnp.where(positions == 0, t, 0), axis=1)
+    start = lax.cummax(jnp.where(starts, t, 0), axis=1)
     return before - jnp.take_along_axis(before, start, axis=1)
 
 
@@ -45,19 +49,23 @@ def _fixed(x: jax.Array) -> jax.Array:
     return jnp.round(lax.stop_gradient(x) * UNIT).astype(jnp.int32)
 
 
-def accumulated(p, positions, start, valid):
-    """Sum of p ``[B, T]`` over the positions of the document before each: in fixed point, and a
-    zero that has its gradient; and the sum in fixed point over all ``valid`` positions.
+def accumulated(p, positions, start, valid, ends=None):
+    """Sum of p ``[B, T]`` over the positions before each, of the document or, with ends ``[B, T]``,
+    since the newest end: in fixed point, and a zero that has its gradient; and the sum in fixed
+    point behind all ``valid`` positions.
 
     start ``[B]``: what came before the row, in fixed point.
     """
-    steps = _fixed(p)
+    steps, starts = _fixed(p), positions == 0
+    if ends is not None:
+        starts |= jnp.pad(ends, ((0, 0), (1, 0)))[:, :-1]
     # A row that takes up a document has no start of one before its first positions.
-    taken_up = lax.cummax(jnp.where(positions == 0, 1, 0), axis=1) == 0
-    whole = within_document(steps, positions) + jnp.where(taken_up, start[:, None], 0)
-    soft = within_document(p, positions)
+    taken_up = lax.cummax(jnp.where(starts, 1, 0), axis=1) == 0
+    whole = _since(steps, starts) + jnp.where(taken_up, start[:, None], 0)
+    soft = _since(p, starts)
     slope = soft - lax.stop_gradient(soft)
     if valid is None:
         return whole, slope, start
-    counted = jnp.where(jnp.arange(p.shape[1])[None] < valid[:, None], steps, 0)
-    return whole, slope, start + jnp.sum(counted, axis=1)
+    behind = whole + steps if ends is None else jnp.where(ends, 0, whole + steps)
+    last = jnp.take_along_axis(behind, jnp.maximum(valid - 1, 0)[:, None], axis=1)[:, 0]
+    return whole, slope, jnp.where(valid > 0, last, start)

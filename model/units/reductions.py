@@ -28,6 +28,21 @@ def max_by_unit(x: jax.Array, unit_of: jax.Array, units: int) -> jax.Array:
     return jax.vmap(top)(x, unit_of)
 
 
+def attended_by_unit(
+    scores: jax.Array, v: jax.Array, unit_of: jax.Array, units: int, counts: jax.Array | None = None
+) -> jax.Array:
+    """Values v ``[B, T, h, d]`` of the positions of each unit, by a softmax over them of each
+    query's scores ``[B, T, s, h]``: ``[B, units, s, h, d]`` float32; 0 for units without positions
+    that count. Each position belongs to one unit, so its scores are few."""
+    top = max_by_unit(jax.lax.stop_gradient(scores), unit_of, units)
+    weights = jnp.exp(scores - take(top, unit_of))
+    if counts is not None:
+        weights = weights * counts[..., None, None]
+    total = sum_by_unit(weights, unit_of, units)
+    mixed = sum_by_unit(jnp.einsum("btsh,bthd->btshd", weights, v), unit_of, units)
+    return mixed / jnp.maximum(total, 1e-9)[..., None]
+
+
 def interleave(
     x: jax.Array, group: jax.Array, extra: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from octavo.batch import Room
 from octavo.configs.model import ModelConfig, StageConfig
+from octavo.model.layers import Filled
 from octavo.model.units.pools import pool
 from octavo.model.units.segmenters import segmenter
 
@@ -16,6 +17,25 @@ def row_units(stage: StageConfig, length: int) -> int:
     share = 0 if segmenter(stage.segmenter).fixed else stage.capacity
     room = 8 + length // 64 + -(-length // stage.max_unit) + math.ceil(share * length)
     return min(-(-room // 8) * 8, length)
+
+
+def slots(model: ModelConfig, length: int) -> tuple[int, ...]:
+    """Positions of the trunk inside each stage that rows of ``length`` have room for."""
+    found = []
+    for stage in model.stages:
+        length = row_units(stage, length) * pool(stage.pool).per_unit(stage)
+        found.append(length)
+    return tuple(found)
+
+
+def filled_at(model: ModelConfig, length: int, units: tuple[float, ...]) -> tuple[Filled, ...]:
+    """How full rows of ``length`` are if units end at random, so many per position of the row at
+    each level."""
+    means = (
+        each * length * pool(stage.pool).per_unit(stage) / room
+        for stage, each, room in zip(model.stages, units, slots(model, length), strict=True)
+    )
+    return tuple(Filled(mean, 1.12 * mean) for mean in means)  # the fullest of many rows
 
 
 def whole_units(stage: StageConfig, length: int) -> int:

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from octavo.tokenizers.unicode.table import CLASSES, KINDS, load
+from octavo.tokenizers.unicode.utf8 import character
 
 (
     _OTHER, _CR, _LF, _NEWLINE, _EXTEND, _FORMAT, _ZWJ, _FLAG, _KATAKANA, _HEBREW, _LETTER, _SINGLE,
@@ -48,57 +49,17 @@ def hat_ends(data: np.ndarray, most_bytes: int) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _continued(data, at, low, high):
-    return at < len(data) and low <= data[at] <= high
-
-
-@numba.njit(cache=True, nogil=True)
-def _size(data, at):
-    """Bytes of the valid UTF-8 character at ``at`` (first byte above 0x7F); 0 if there is none."""
-    b = data[at]
-    if 0xC2 <= b <= 0xDF:
-        return 2 if _continued(data, at + 1, 0x80, 0xBF) else 0
-    if 0xE0 <= b <= 0xEF:
-        low, high = (0xA0 if b == 0xE0 else 0x80), (0x9F if b == 0xED else 0xBF)
-        second = _continued(data, at + 1, low, high)
-        return 3 if second and _continued(data, at + 2, 0x80, 0xBF) else 0
-    if 0xF0 <= b <= 0xF4:
-        low, high = (0x90 if b == 0xF0 else 0x80), (0x8F if b == 0xF4 else 0xBF)
-        second = _continued(data, at + 1, low, high)
-        third = second and _continued(data, at + 2, 0x80, 0xBF)
-        return 4 if third and _continued(data, at + 3, 0x80, 0xBF) else 0
-    return 0
-
-
-@numba.njit(cache=True, nogil=True)
 def _classified(data, table, classes, lasts):
     """Class and last byte of every character; returns how many there are."""
     at = count = 0
     while at < len(data):
-        b = np.int64(data[at])
-        size = 1
-        value = np.uint8(0)
-        if b < 0x80:
-            value = table[b]
+        if data[at] < 0x80:
+            classes[count] = table[data[at]]
+            at += 1
         else:
-            size = _size(data, at)
-            if size == 2:
-                value = table[(b & 0x1F) << 6 | (data[at + 1] & 0x3F)]
-            elif size == 3:
-                value = table[
-                    (b & 0x0F) << 12 | np.int64(data[at + 1] & 0x3F) << 6 | (data[at + 2] & 0x3F)
-                ]
-            elif size == 4:
-                value = table[
-                    (b & 0x07) << 18
-                    | np.int64(data[at + 1] & 0x3F) << 12
-                    | np.int64(data[at + 2] & 0x3F) << 6
-                    | (data[at + 3] & 0x3F)
-                ]
-            else:
-                size = 1
-        at += size
-        classes[count] = value
+            point, size = character(data, at)
+            classes[count] = table[point] if size else 0
+            at += max(size, 1)
         lasts[count] = at - 1
         count += 1
     return count

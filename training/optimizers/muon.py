@@ -23,7 +23,7 @@ def transforms(
     muon = optax.chain(
         optax.contrib.scale_by_muon(beta=0.95, weight_dimension_numbers=dimensions),
         optax.stateless(to_adamw_size),
-        optax.add_decayed_weights(config.weight_decay),
+        adamw.decayed(config.weight_decay),
         optax.scale_by_learning_rate(rate),
     )
     return adamw.transforms(config, rate) | {"muon": muon}

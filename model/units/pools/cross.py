@@ -7,7 +7,7 @@ from flax import nnx
 from octavo.configs.model import StageConfig
 from octavo.model.layers import Linear, RMSNorm, take
 from octavo.model.units.pools import Pool
-from octavo.model.units.reductions import max_by_unit, sum_by_unit
+from octavo.model.units.reductions import attended_by_unit, max_by_unit
 from octavo.model.units.segmentation import Segmentation
 
 
@@ -55,13 +55,8 @@ class UnitQueries(nnx.Module):
         q = self.query(self.query_norm(start)).reshape(B, S, self.slots, self.heads, -1)
         normed = self.norm(x)
         k, v = (project(normed).reshape(B, T, self.heads, -1) for project in (self.key, self.value))
-        # Each position belongs to one unit, so its scores are few: a softmax by unit.
         own = take(q, units.unit_of)
         scores = jnp.einsum("btshd,bthd->btsh", own, k, preferred_element_type=jnp.float32)
         scores *= q.shape[-1] ** -0.5
-        top = max_by_unit(jax.lax.stop_gradient(scores), units.unit_of, S)
-        weights = jnp.exp(scores - take(top, units.unit_of))
-        total = sum_by_unit(weights, units.unit_of, S)
-        mixed = sum_by_unit(jnp.einsum("btsh,bthd->btshd", weights, v), units.unit_of, S)
-        mixed = (mixed / jnp.maximum(total, 1e-9)[..., None]).astype(self.dtype)
+        mixed = attended_by_unit(scores, v, units.unit_of, S).astype(self.dtype)
         return (start + self.out(mixed.reshape(B, S, self.slots, d))).reshape(B, S, 1, -1)

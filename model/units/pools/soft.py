@@ -88,11 +88,15 @@ class SoftSums(nnx.Module):
         """Weighed values, and in a last column weights, of units ``[B, count, d + 1]``. counts
         ``[B, T, REACH + 1]``: which shares count."""
         shares = jnp.where(counts, self.membership(decision), 0)
-        with_weight = jnp.concatenate([values, jnp.ones_like(values[..., :1])], axis=-1)
-        return sum(
-            sum_by_unit(with_weight * shares[..., i : i + 1], unit_of + i, count)
-            for i in range(self.REACH + 1)
-        )
+
+        def total(x) -> Any:
+            return sum(
+                sum_by_unit(x * shares[..., i : i + 1], unit_of + i, count)
+                for i in range(self.REACH + 1)
+            )
+
+        # Apart: of positions, a column more would be one past a tile.
+        return jnp.concatenate([total(values), total(jnp.ones_like(values[..., :1]))], axis=-1)
 
     @staticmethod
     def means(sums: jax.Array) -> jax.Array:

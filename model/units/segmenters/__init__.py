@@ -34,6 +34,8 @@ class Decision:
     probabilities decides; with the estimator's gradient."""
     route: Any = None
     """Which predictor decided, from 0."""
+    value: Any = None
+    """What is still to be paid, as foreseen before the end is drawn (policy)."""
     offset: Any = None
     """Where the position lies from the middle of its unit, in units (soft frontiers)."""
     variance: Any = None

@@ -15,6 +15,10 @@ class Spacelike(Segmenter):
 
 
 def _is_spacelike(ids):
+    return ~(is_alphanumeric(ids) | ((ids >= 128) & (ids < 192)))
+
+
+def is_alphanumeric(ids):
+    """Booleans: ASCII letters and digits."""
     folded = ids | 32
-    word = ((ids >= 48) & (ids <= 57)) | ((folded >= 97) & (folded <= 122))
-    return ~(word | ((ids >= 128) & (ids < 192)))
+    return ((ids >= 48) & (ids <= 57)) | ((folded >= 97) & (folded <= 122))

@@ -10,8 +10,9 @@ class WhiteSpace(Segmenter):
 
     @classmethod
     def rule(cls, ids, before, vocabulary):
-        return super().rule(ids, before, vocabulary) | (_is_space(ids) & ~_is_space(before))
+        return super().rule(ids, before, vocabulary) | (is_space(ids) & ~is_space(before))
 
 
-def _is_space(ids):
+def is_space(ids):
+    """Booleans: ASCII white space."""
     return (ids == 32) | ((ids >= 9) & (ids <= 13))

@@ -111,10 +111,12 @@ class Unpool(nnx.Module):
         return self(x, memory, index, boundary, since, p)
 
 
-def read(memory: jax.Array, index: jax.Array, which: jax.Array) -> jax.Array:
-    """``memory[b, index[b, t], which[b, t]]``."""
+def read(memory: jax.Array, index: jax.Array, which: jax.Array | int = 0) -> jax.Array:
+    """``memory[b, index[b, t], which[b, t]]``. Gradients of all that read a memory are summed in
+    float32."""
     B, U, m, d = memory.shape
-    return take(memory.reshape(B, U * m, d), index * m + which)
+    each = memory.reshape(B, U * m, d).astype(jnp.float32)
+    return take(each, index * m + which).astype(memory.dtype)
 
 
 def unpool(kind: str) -> type[Unpool]:

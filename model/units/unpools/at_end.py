@@ -2,12 +2,11 @@
 
 import jax.numpy as jnp
 
-from octavo.model.layers import take
-from octavo.model.units.unpools import Unpool
+from octavo.model.units.unpools import Unpool, read
 
 
 class AtEnd(Unpool):
     """As the global blocks of SpaceByte (2404.14408) go back into the local ones."""
 
     def __call__(self, x, memory, index, boundary, since, p=None):
-        return x + jnp.where(boundary[..., None], take(memory[:, :, 0], index), 0)
+        return x + jnp.where(boundary[..., None], read(memory, index), 0)

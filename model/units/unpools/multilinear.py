@@ -1,6 +1,5 @@
 """added through a projection that depends on the distance."""
 
-from octavo.model.layers import take
 from octavo.model.units.unpools import Unpool, read
 
 DISTANCES = 16
@@ -16,4 +15,4 @@ class Multilinear(Unpool):
 
     def __call__(self, x, memory, index, boundary, since, p=None):
         here = read(memory, index, 1 + since % DISTANCES)
-        return x + (take(memory[:, :, 0], index) + here)
+        return x + (read(memory, index) + here)

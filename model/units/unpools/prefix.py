@@ -2,8 +2,7 @@
 
 import jax.numpy as jnp
 
-from octavo.model.layers import take
-from octavo.model.units.unpools import Unpool
+from octavo.model.units.unpools import Unpool, read
 
 
 class Prefix(Unpool):
@@ -22,7 +21,7 @@ class Prefix(Unpool):
         return stage.slots - 1
 
     def __call__(self, x, memory, index, boundary, since, p=None):
-        return jnp.where(boundary[..., None], take(memory[:, :, -1], index), x)
+        return jnp.where(boundary[..., None], read(memory, index, memory.shape[2] - 1), x)
 
     def at_extra(self, x, memory, index, boundary, since, p=None):
         return x  # an extra position is never the boundary's own

@@ -1,11 +1,13 @@
 """an average that trusts units by their probability (routing), beside a projection of the encoder's
 states."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from octavo.model.layers import Linear, take
-from octavo.model.units.unpools import Unpool
+from octavo.model.layers import Linear, parameter
+from octavo.model.units.unpools import Unpool, read
 
 
 class Smooth(Unpool):
@@ -18,6 +20,8 @@ class Smooth(Unpool):
         # Starts at nothing: at first, all comes through the units.
         d = stage.width
         self.skip = Linear(d, d, ("embed", None), jnp.float32, rngs, 0.0)
+        # The official code's, which came with the norms here.
+        self.bias: Any = parameter(jnp.zeros(d), "embed") if stage.end_norms else None
 
     @classmethod
     def flops(cls, stage, inner_width, length, units):
@@ -38,4 +42,5 @@ class Smooth(Unpool):
         # Worth exactly 1, with the gradient of the probability of what was decided.
         sure = jnp.where(boundary, p, 1 - p)  # type: ignore[operator,arg-type]
         sure = 1 + (sure - jax.lax.stop_gradient(sure))
-        return (take(memory[:, :, 0], index) * sure[..., None] + self.skip(x)).astype(x.dtype)
+        skip = self.skip(x) if self.bias is None else self.skip(x) + self.bias[...]
+        return (read(memory, index) * sure[..., None] + skip).astype(x.dtype)

@@ -1,0 +1,72 @@
+"""How a config is computed on a platform, where it leaves that open."""
+
+import jax
+import jax.numpy as jnp
+
+from octavo.configs.schema import Config
+from octavo.model.layers import Execution, Filled
+
+UNROLLED = {"cpu": 8, "gpu": 12}
+"""Layers of a stack that are compiled one by one: there, a scan copies what it stacks."""
+KEPT = 2 << 30
+"""Bytes of a step's activations up to which all are kept on CPU."""
+KEPT_INNER = 4 << 30
+"""Bytes of what blocks compute inside, on each device, up to which it is kept on TPU: a quarter of
+the smallest one's memory."""
+GPU_MEMORY = 60 << 30
+"""Of a GPU that is not there."""
+
+
+def execution_of(
+    config: Config,
+    platform: str,
+    filled: tuple[Filled, ...] | None = None,
+    devices: int = 1,
+) -> Execution:
+    """See ``ExecutionConfig`` and ``Execution``. devices: that rows are split over. It goes by the
+    config, the platform and the mesh, and on a GPU by what its memory holds: that moves losses by
+    rounding at most."""
+    how, scan = config.execution, config.execution.scan_layers
+    remat = _remat(config, platform, devices) if how.remat == "auto" else how.remat
+    if scan is None:
+        scan = config.model.layers > UNROLLED.get(platform, 0)
+    return Execution(
+        platform, jnp.dtype(how.compute_dtype), how.attention, scan, remat, filled=filled
+    )
+
+
+def _remat(config: Config, platform: str, devices: int) -> str:
+    size = jnp.dtype(config.execution.compute_dtype).itemsize
+    if platform == "tpu":
+        return "inner" if _kept(config, 2, 2, size) / devices < KEPT_INNER else "full"
+    room = KEPT
+    if platform == "gpu":
+        stats = jax.local_devices()[0].memory_stats() or {}
+        # In bfloat16 a step takes 0.7 times what is counted here in float32 where it is flat, 1.5
+        # times in an hourglass (measured: flat-100m, hnet-100m).
+        share = 1 if size == 2 and not config.model.stages else 0.5
+        room = share * stats.get("bytes_limit", GPU_MEMORY) * devices
+    return "none" if _kept(config, 10, 2, 4) < room else "full"
+
+
+def _kept(config: Config, vectors: int, hidden: int, size: int) -> float:
+    """About how many bytes a step keeps for its backward pass if it keeps so many vectors of the
+    width and of the MLP's, of each layer and position, in numbers of ``size`` bytes."""
+    model = config.model
+    rows, length, total = config.data.batch_size / config.train.accumulation, config.data.length, 0
+    stacks = [
+        model.coder(stage, stage.encoder_layers + stage.decoder_layers, "causal")
+        for stage in model.stages
+    ]
+    for stack, share in zip(
+        (*stacks, model), (*(s.capacity for s in model.stages), 1), strict=True
+    ):
+        total += length * stack.layers * (vectors * stack.width + hidden * stack.hidden_width)
+        length *= share
+    return size * rows * total
+
+
+def recomputation(remat: str) -> float:
+    """What rematerialization makes of training's FLOPs: the forward pass once more under "full";
+    under "inner" what attention is made of and its projection, about a third of that."""
+    return {"full": 4 / 3, "inner": 10 / 9}.get(remat, 1.0)
