@@ -325,9 +325,12 @@ def _tokenizer(arguments: Arguments, name: str, kept_as: str, splitting, console
             raise ConfigError(f"{name} names no tokenizer: {error}.") from error
     if not Path(name).is_file():  # a pipe would be waited for
         known = ", ".join(_USAGES)
-        raise ConfigError(
-            f"{name} is neither {known}, nor a tokenizer file: there is no such file."
-        )
+        what = "there is no such file"
+        if Path(name).is_dir():
+            what = "it is a folder; name a file in it"
+            if (Path(name) / "tokenizer.json").is_file():
+                what += f": {Path(name) / 'tokenizer.json'}"
+        raise ConfigError(f"{name} is neither {known}, nor a tokenizer file: {what}.")
     try:
         return load.load(Path(name))
     except (OSError, ValueError) as error:

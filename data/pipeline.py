@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grain
-import numba
 import numpy as np
 
 from octavo import process
 from octavo.batch import Batch, Room
+from octavo.compiled import compiled
 from octavo.configs.schema import DataConfig
 from octavo.data.errors import DataError, WorkerError
 from octavo.data.plan import Plan, Rows
@@ -125,7 +125,7 @@ class BatchSource(grain.sources.RandomAccessDataSource):
         return _Window(ids, marks, Rows(first, starts[take], stops[take]))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _fill(
     ids, marks, first, start, stop, places, rows, bos, eos, length,
     tokens, targets, segment_ids, positions, loss_weights, marked,

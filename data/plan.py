@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
 
-import numba
 import numpy as np
 
 from octavo.batch import Room
+from octavo.compiled import compiled
 from octavo.data.errors import DataError
 from octavo.data.shards import Corpus
 from octavo.tokenizers.interface import fingerprint_of
@@ -80,7 +80,7 @@ class Concat:
         return Rows(first.astype(np.int64), starts, np.append(starts[1:], high))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _breaks(ends, length, price, most, out):
     """Where pieces have to begin a row within the rows that ``Concat`` cuts: how many places there
     are, and the first of them in ``out``."""
@@ -104,7 +104,7 @@ def _breaks(ends, length, price, most, out):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _fits(used, price, most, size):
     """Whether there is room for a piece beside those that used some."""
     for level in range(len(most)):
@@ -150,7 +150,7 @@ class BestFit:
         return Rows(*rows), closed
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _best_fit(edges, length, price, most):
     """Pieces of the documents between ``edges``, packed (see ``Rows``), and whether a row was
     closed for want of units."""

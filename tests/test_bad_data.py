@@ -135,6 +135,7 @@ def test_damaged_manifest(copied, content):
         ),
         (["--tokenizer", "words:nope"], "words are split by hat or unicode, not 'nope'"),
         (["--tokenizer", "bytes:"], "bytes takes no argument, found ''"),
+        (["--tokenizer", "FOLDER"], "nor a tokenizer file: it is a folder; name a file in it"),
         (["--tokenizer", "load"], "nor a tokenizer file: there is no such file"),
         (["--tokenizer", "/dev/zero"], "nor a tokenizer file: there is no such file"),
         (

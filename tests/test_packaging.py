@@ -13,19 +13,22 @@ from packaging.version import Version
 
 from helpers import ROOT
 
-_PLAIN = {"batch", "brief", "configs", "tokenizers", "files", "process", "storage", "locks"}
+_PLAIN = {
+    "batch", "brief", "compiled", "configs", "tokenizers", "files", "process", "storage", "locks",
+}  # fmt: skip
 ROOMS = {
     # What each room may import, besides itself.
     "brief": set(),
     "files": set(),
     "batch": set(),
+    "compiled": set(),
     "process": set(),
     "machine": set(),
     "storage": {"files", "process", "configs"},
     "locks": {"files", "process", "configs", "storage"},
     "arguments": {"files", "configs", "storage"},
     "configs": {"files"},
-    "tokenizers": {"files"},
+    "tokenizers": {"files", "compiled"},
     "model": _PLAIN,
     "decoding": {*_PLAIN, "model"},
     "data": _PLAIN,

@@ -131,6 +131,7 @@ def test_sizes_that_cannot_be_had(capfd):
     with pytest.raises(ValueError, match="at least 285 ids, asked for 284"):
         UnigramTokenizer.train(text, 284)
     assert UnigramTokenizer.train(text, 285).vocab_size == 285
-    with pytest.raises(ValueError, match="too small"):
-        UnigramTokenizer.train([b"", b"\n"], 300)
+    for nothing in ([], [b"\0\xff"], [b"", b"\n"]):
+        with pytest.raises(ValueError, match="hold no text to train on"):
+            UnigramTokenizer.train(nothing, 300)
     assert capfd.readouterr() == ("", "")

@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Self
 
-import numba
 import numpy as np
 
+from octavo.compiled import compiled
 from octavo.tokenizers.interface import TrainedTokenizer, base64_bytes, base64_text, fingerprint_of
 from octavo.tokenizers.parts import splitters
 from octavo.tokenizers.parts.tables import MISSING, find, trie
@@ -209,7 +209,7 @@ def _lightest(heap: list, most: int) -> list:
     return [heapq.heappop(heap) for _ in range(min(most, len(heap)))]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _find(data, ends, keys, children, piece_of, offsets, found):
     """Which word each pre-token is, at its last byte in ``found`` (-1: none); returns how many ids
     they are."""
@@ -229,7 +229,7 @@ def _find(data, ends, keys, children, piece_of, offsets, found):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _encode(data, ends, found, offsets, codes, out):
     filled = start = 0
     for at in range(len(data)):

@@ -8,9 +8,9 @@ longer piece that covers it (equations of section 3.2 there). The cheapest go, i
 
 from typing import Any
 
-import numba
 import numpy as np
 
+from octavo.compiled import compiled
 from octavo.tokenizers.parts.merges import learned
 from octavo.tokenizers.parts.pieces import PieceTokenizer
 from octavo.tokenizers.parts.tables import MISSING, find, joined, trie
@@ -50,7 +50,7 @@ class PathPieceTokenizer(PieceTokenizer):
         return {"vocabulary": pieces}
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _costs(data, starts, weights, keys, children, piece_of, pieces):
     """Tokens that the text has more without each piece, int64 ``[pieces]``."""
     cost = np.zeros(pieces, np.int64)

@@ -8,9 +8,9 @@ piece is spelled by the longest pieces from the left.
 from collections import Counter
 from typing import Any
 
-import numba
 import numpy as np
 
+from octavo.compiled import compiled
 from octavo.tokenizers.parts.pieces import BYTES, PieceTokenizer
 from octavo.tokenizers.parts.tables import hashed
 from octavo.tokenizers.parts.text import Text, behind
@@ -40,7 +40,7 @@ class RandomSplitsTokenizer(PieceTokenizer):
         return {"vocabulary": [*BYTES, *longer[: size - 256]]}
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _cut(data, ends):
     start = 0
     for at in range(len(data)):

@@ -212,6 +212,8 @@ def _trained(sentences: Iterator[str], vocab_size: int, **options: Any) -> bytes
                 "the characters of the text need a Unigram vocabulary of at least "
                 f"{int(alphabet[1]) + 1} ids, asked for {vocab_size}"
             ) from error
+        if "sentences_.empty()" in str(error):
+            raise ValueError("the sources hold no text to train on") from error
         limit = re.search(r"value <= (\d+)", str(error))
         most = f"; at most {int(limit[1]) + 1} are possible" if limit else f" ({error})"
         raise ValueError(

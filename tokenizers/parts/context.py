@@ -5,9 +5,9 @@ that followed the context were this one, d of them distinct, and p' is what k - 
 (Witten-Bell interpolation; 1/256 by none).
 """
 
-import numba
 import numpy as np
 
+from octavo.compiled import compiled
 from octavo.tokenizers.parts.tables import MISSING, find, put
 
 ORDERS = 5
@@ -15,7 +15,7 @@ _ROOM = 1 << 24
 """Places for what was seen; once half are taken, nothing new is noted."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _read(data, starts, keys, values, bits):
     noted = 0
     for document in range(len(starts) - 1):

@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-import numba
 import numpy as np
 
+from octavo.compiled import compiled
 from octavo.tokenizers.parts.tables import hashed
 
 MOST_KINDS = 4_000_000
@@ -15,7 +15,7 @@ _AT_ONCE = 1 << 22
 """Bytes for whose strings there is room before any is counted, or one string."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add(data, ends, slots, hashes, starts, sizes, counts, arena, kinds, filled):
     """Count the pieces of ``data``; returns the numbers of kinds and of bytes in the arena."""
     mask = len(slots) - 1
@@ -50,7 +50,7 @@ def _add(data, ends, slots, hashes, starts, sizes, counts, arena, kinds, filled)
     return kinds, filled
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _place(slots, hashes, kinds):
     mask = len(slots) - 1
     for kind in range(kinds):
@@ -61,7 +61,7 @@ def _place(slots, hashes, kinds):
         slots[at] = kind
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _gather(kept, starts, sizes, arena, into, ends):
     filled = 0
     for kind in kept:

@@ -13,9 +13,9 @@ import json
 import re
 from typing import Any
 
-import numba
 import numpy as np
 
+from octavo.compiled import compiled
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.interface import Tokenizer, TrainedTokenizer, base64_bytes
 from octavo.tokenizers.parts import segment, splitters
@@ -180,7 +180,7 @@ def _named(name: str) -> str:
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _halve(text, starts, single, keys, values, halves):
     for piece in range(256, len(starts) - 1):
         count = starts[piece + 1] - starts[piece]

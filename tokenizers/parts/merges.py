@@ -8,9 +8,9 @@ What is counted are distinct pre-tokens with how often each occurs, in each of s
 import itertools
 from collections.abc import Callable, Iterable
 
-import numba
 import numpy as np
 
+from octavo.compiled import compiled
 from octavo.tokenizers.parts.tables import MISSING, copy, empty, find, put
 from octavo.tokenizers.parts.text import Progress, quiet
 
@@ -20,7 +20,7 @@ _AT_ONCE = 1 << 20
 """Places for whose pairs there is room before any is counted."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _before(counts, pairs, lefts, rights, a, b):
     """Whether entry a of a heap goes before b: more frequent, then of lower ids."""
     if counts[a] != counts[b]:
@@ -31,7 +31,7 @@ def _before(counts, pairs, lefts, rights, a, b):
     return rights[one] < rights[other]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _push_all(counts, pairs, size, lefts, rights, added, totals):
     for pair in added:
         if totals[pair] <= 0:
@@ -49,7 +49,7 @@ def _push_all(counts, pairs, size, lefts, rights, added, totals):
     return size
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _sift(counts, pairs, size, lefts, rights):
     at = 0
     while True:
@@ -64,7 +64,7 @@ def _sift(counts, pairs, size, lefts, rights):
         at = first
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _best(counts, pairs, size, lefts, rights, totals):
     """The most frequent pair (-1: there is none) and the size of the heap. Entries say what counts
     were: one that is too high is put back where it belongs."""
@@ -84,7 +84,7 @@ def _best(counts, pairs, size, lefts, rights, totals):
     return -1, size
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _pair_of(left, right, keys, index, lefts, rights, used):
     """The number of a pair, a new one if it has none; and how many there are."""
     key = np.int64(left) << 32 | np.int64(right)
@@ -97,7 +97,7 @@ def _pair_of(left, right, keys, index, lefts, rights, used):
     return pair, used
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _count(
     begin, end, ids, right, owner, weights, languages, keys, index, lefts, rights, totals,
     first, places, nexts, used, noted,
@@ -115,7 +115,7 @@ def _count(
     return used, noted
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _length(nexts, note):
     count = 0
     while note >= 0:
@@ -124,7 +124,7 @@ def _length(nexts, note):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _merge(
     merged, new, ids, left, right, owner, weights, languages, keys, index, lefts, rights, totals,
     first, places, nexts, used, noted, stamps, stamp, touched, saved,

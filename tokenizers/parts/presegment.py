@@ -14,9 +14,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-import numba
 import numpy as np
 
+from octavo.compiled import compiled
 from octavo.tokenizers.parts import splitters
 from octavo.tokenizers.parts.tables import MISSING, find, trie
 
@@ -59,7 +59,7 @@ def ends(data: bytes, pattern: str, words: Presegmented | None) -> np.ndarray:
     return words.refine(data, found) if words else found
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _refine(data, ends, keys, children, piece_of, offsets, cuts):
     start = 0
     for at in range(len(data)):

@@ -7,9 +7,9 @@ ahead sees no text.
 
 import functools
 
-import numba
 import numpy as np
 
+from octavo.compiled import compiled, inlined
 from octavo.tokenizers.parts.splitters import DIGITS, PATTERNS
 from octavo.tokenizers.unicode.categories import (
     LETTER,
@@ -54,7 +54,7 @@ def _table() -> np.ndarray:
     return table
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _classes(data, table):
     """``[n + 1]``: the class of each byte's character, 0 of no character and of the end."""
     classes = np.zeros(len(data) + 1, np.uint8)
@@ -72,14 +72,14 @@ def _classes(data, table):
     return classes
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _after(data, at):
     """Where the valid character at ``at`` ends."""
     b = data[at]
     return at + 1 + (b >= 0xC0) + (b >= 0xE0) + (b >= 0xF0)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _run(classes, at, mask):
     """Where a run of some classes ends."""
     while classes[at] & mask:
@@ -87,7 +87,7 @@ def _run(classes, at, mask):
     return at
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _white(data, classes, at, breaks):
     r"""``\s+(?!\S)|\s+``, after ``\s*[\r\n]`` if ``breaks``: white space to its last line break, or
     to the end of the text, or without its last character, which goes with what follows."""
@@ -102,7 +102,7 @@ def _white(data, classes, at, breaks):
     return last if classes[end] and last > at else end
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _contraction(data, at, fold):
     """Where 's, 't, 're, 've, 'm, 'll or 'd ends, in any case if ``fold``; ``at`` if none begins
     there."""
@@ -123,7 +123,7 @@ def _contraction(data, at, fold):
     return at
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _digits(data, classes, at, rule, ends):
     """Where a run of digits ends; marks the ends of pieces inside."""
     end = _run(classes, at, NUMBER)
@@ -145,7 +145,7 @@ def _digits(data, classes, at, rule, ends):
     return end
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _punctuation(data, classes, at, slashes):
     """Where punctuation ends, with line breaks after it, and slashes if so."""
     at = _run(classes, at, _MARKS)
@@ -154,7 +154,7 @@ def _punctuation(data, classes, at, slashes):
     return at
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _gpt2(data, classes, at, rule, ends):
     end = _contraction(data, at, False)
     if end > at:
@@ -170,7 +170,7 @@ def _gpt2(data, classes, at, rule, ends):
     return _white(data, classes, at, False)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _words(data, classes, at, rule, ends):
     mask = _TEXT if rule == _PATTERN else _TEXT & ~NUMBER
     begin = at + (data[at] == _BLANK)
@@ -181,7 +181,7 @@ def _words(data, classes, at, rule, ends):
     return _white(data, classes, at, False)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _cl100k(data, classes, at, rule, ends):
     c = classes[at]
     if c & _LETTERS:
@@ -192,7 +192,7 @@ def _cl100k(data, classes, at, rule, ends):
     return _other(data, classes, at, rule, ends, _LETTERS, False)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _other(data, classes, at, rule, ends, letters, slashes):
     """What cl100k and o200k have in common: pieces that begin with no letter. A word behind one
     character is of ``letters``."""
@@ -211,7 +211,7 @@ def _other(data, classes, at, rule, ends, letters, slashes):
     return _white(data, classes, at, True)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _cased(data, classes, at):
     """Where a word of o200k ends that begins at ``at`` and has a tail; ``at`` if none does: upper
     case, then lower, where letters of neither case and marks count as both. A head that no lower
@@ -227,7 +227,7 @@ def _cased(data, classes, at):
     return both
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _o200k(data, classes, at, rule, ends):
     c = classes[at]
     begin = at if c & (_LETTERS | NUMBER | _BREAK) else _after(data, at)
@@ -244,7 +244,7 @@ def _o200k(data, classes, at, rule, ends):
     return _other(data, classes, at, rule, ends, 0, True)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _isolated(data, classes, at, rule, ends):
     """Where a match of superbpe ends; ``at`` if none begins there."""
     if classes[at] & NUMBER:
@@ -258,7 +258,7 @@ def _isolated(data, classes, at, rule, ends):
     return end - 1 if end > at and classes[end] & _TEXT else end
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _superbpe(data, classes, at, rule, ends):
     """A match, or the text before the next one."""
     end = _isolated(data, classes, at, rule, ends)
@@ -271,7 +271,7 @@ def _superbpe(data, classes, at, rule, ends):
     return at
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _line(data, classes, at):
     while classes[at]:
         at += 1
@@ -280,7 +280,7 @@ def _line(data, classes, at):
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _scan(data, table, splitter, rule):
     classes = _classes(data, table)
     ends = np.zeros(len(data), np.uint8)

@@ -14,9 +14,9 @@ likeliest the largest sum of scores (Unigram, Kudo 2018, 1804.10959)
 import re
 import threading
 
-import numba
 import numpy as np
 
+from octavo.compiled import compiled
 from octavo.tokenizers.parts.tables import MISSING, Tree, find, hashed, table
 
 NAMES = ("merges", "greedy", "fewest", "likeliest")
@@ -50,7 +50,7 @@ def pair_table(pieces: list[bytes], made: range) -> tuple[np.ndarray, np.ndarray
     return table(np.array(keys, np.int64), np.array(values, np.int64))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _push(heap, size, key):
     at = size
     while at and key < heap[(at - 1) >> 1]:
@@ -60,7 +60,7 @@ def _push(heap, size, key):
     return size + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _pop(heap, size):
     """Take the least away; the heap has one entry less."""
     size -= 1
@@ -77,7 +77,7 @@ def _pop(heap, size):
     return size
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _merge_short(ids, count, keys, values):
     """Merge ``ids[:count]`` in place; returns how many are left."""
     ranks = np.empty(_SHORT, np.int32)
@@ -103,7 +103,7 @@ def _merge_short(ids, count, keys, values):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _merge_long(ids, count, keys, values):
     """The same for any length, by a heap of pairs (rank, then place) and a linked list of
     symbols."""
@@ -146,7 +146,7 @@ def _merge_long(ids, count, keys, values):
     return kept
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def merge_in_place(ids, count, keys, values):
     """``merges`` of ``ids[:count]``; returns how many are left of them."""
     if count <= _SHORT:
@@ -154,7 +154,7 @@ def merge_in_place(ids, count, keys, values):
     return _merge_long(ids, count, keys, values)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _by_merges(
     data, ends, single, keys, values, text, sizes, known, known_counts, out, counts
 ):  # fmt: skip
@@ -199,14 +199,14 @@ def _by_merges(
     return filled, done
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _cut_more(data, ends, apart, cuts):
     """``ends``, and those places between two bytes that stand ``apart``."""
     for at in range(len(data)):
         cuts[at] = ends[at] or (at + 1 < len(data) and apart[data[at], data[at + 1]])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _merge_on(ids, counts, cuts, ends, keys, values, out, totals):
     """Merge what parts between ``cuts`` came to, all parts up to an end together."""
     filled = done = at = first = part = 0
@@ -281,7 +281,7 @@ class Merges:
         self.__dict__ = state | {"kept": threading.local()}
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _over_whole(ids, counts, joins, keys, values, out):
     filled = at = 0
     pre = 0
@@ -313,7 +313,7 @@ def over_whole(
     return out[: _over_whole(ids, counts, joins, *pairs, out)]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _by_greed(data, ends, keys, children, piece_of, out):
     filled = start = 0
     limit = 0
@@ -336,7 +336,7 @@ def _by_greed(data, ends, keys, children, piece_of, out):
     return filled
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _by_path(data, ends, keys, children, piece_of, scores, out):
     """The best path through each pre-token: the largest sum of ``scores``; of equal ones, that
     whose last piece is longest."""

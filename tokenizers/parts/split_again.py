@@ -2,11 +2,12 @@
 
 import zlib
 
-import numba
 import numpy as np
 
+from octavo.compiled import compiled
 
-@numba.njit(cache=True, nogil=True)
+
+@compiled
 def _split(ids, offsets, lefts, rights, attempts, seed):
     """``attempts`` times, a token of those that are there, each as likely, is split in two of the
     ways it can be, each as likely; those that cannot be split stay."""

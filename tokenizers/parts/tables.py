@@ -4,22 +4,23 @@ A table maps int64 keys above -1 to int32 values by open addressing; ``keys`` is
 empty, and at most half full.
 """
 
-import numba
 import numpy as np
+
+from octavo.compiled import compiled, inlined
 
 MISSING = -1
 Tree = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Of ``trie``."""
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _slot(key, mask):
     """Where a search begins (Fibonacci hashing: the upper bits of a product are well mixed)."""
     mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     return np.int64((mixed ^ (mixed >> np.uint64(29))) >> np.uint64(20)) & mask
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def hashed(data, start, behind):
     """FNV-1a of ``data[start:behind]``, uint64."""
     mixed = np.uint64(14695981039346656037)
@@ -28,7 +29,7 @@ def hashed(data, start, behind):
     return mixed
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def find(keys, values, key):
     """The value of a key, or ``MISSING``."""
     mask = len(keys) - 1
@@ -40,7 +41,7 @@ def find(keys, values, key):
     return np.int32(MISSING)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def put(keys, values, key, value):
     """Set the value of a key; there must be room."""
     mask = len(keys) - 1
@@ -51,7 +52,7 @@ def put(keys, values, key, value):
     values[at] = value
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def copy(keys, values, into_keys, into_values):
     """Put all of a table into another."""
     for i in range(len(keys)):
@@ -65,7 +66,7 @@ def empty(entries: int) -> tuple[np.ndarray, np.ndarray]:
     return np.full(size, MISSING, np.int64), np.full(size, MISSING, np.int32)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _fill(keys, values, pair_keys, pair_values):
     for i in range(len(pair_keys)):
         put(keys, values, pair_keys[i], pair_values[i])
@@ -78,7 +79,7 @@ def table(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return made
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _grow(text, starts, keys, children, piece_of):
     """Enter the pieces into a trie; returns how many nodes it has. The root is node 0."""
     nodes = 1

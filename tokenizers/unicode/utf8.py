@@ -1,10 +1,11 @@
 """UTF-8, compiled."""
 
-import numba
 import numpy as np
 
+from octavo.compiled import inlined
 
-@numba.njit(cache=True, nogil=True, inline="always")
+
+@inlined
 def character(data, at):
     """The code point at ``at`` of ``[n]`` uint8, and its bytes; 0 of both where no valid UTF-8
     begins, which is so at each byte that CPython's surrogateescape keeps apart."""

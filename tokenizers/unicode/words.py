@@ -5,9 +5,9 @@ Works on bytes: one that is not part of valid UTF-8 counts as a character of cla
 
 import functools
 
-import numba
 import numpy as np
 
+from octavo.compiled import compiled, inlined
 from octavo.tokenizers.unicode.table import CLASSES, KINDS, load
 from octavo.tokenizers.unicode.utf8 import character
 
@@ -48,7 +48,7 @@ def hat_ends(data: np.ndarray, most_bytes: int) -> np.ndarray:
     return _ends(data, _table(), _JOINED, True, most_bytes)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _classified(data, table, classes, lasts):
     """Class and last byte of every character; returns how many there are."""
     at = count = 0
@@ -65,17 +65,17 @@ def _classified(data, table, classes, lasts):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _is_letter(c):
     return c == _LETTER or c == _HEBREW or c == _LETTER_PICTOGRAPH
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _is_ignored(c):
     return c == _EXTEND or c == _FORMAT or c == _ZWJ
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _next(classes, count, i):
     """The class after character i, past what WB4 ignores."""
     for k in range(i + 1, count):
@@ -85,7 +85,7 @@ def _next(classes, count, i):
     return _OTHER
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _ends(data, table, joined, hat, most_bytes):
     classes = np.empty(len(data), np.uint8)
     lasts = np.empty(len(data), np.int64)
@@ -146,7 +146,7 @@ def _ends(data, table, joined, hat, most_bytes):
     return ends
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _hat_types(classes, lasts, data, count):
     """Of each character: 0 of a word, 1 one single space, 2 other white space, 3 punctuation, 4 a
     space beside another."""
@@ -163,7 +163,7 @@ def _hat_types(classes, lasts, data, count):
     return types
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@inlined
 def _hat_break(last, mine, humps, brk):
     """Whether a word begins with a character, given the types of it and of the one before, whether
     upper follows lower case, and whether a UAX 29 word begins."""
