@@ -22,5 +22,5 @@ def total(values):
 @pytest.mark.parametrize("places", [True, False])
 def test_where_nothing_can_be_kept(monkeypatch, places):
     if not places:
-        monkeypatch.setattr(caching._CacheImpl, "_locator_classes", [])
+        monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
     assert compiled(total)(np.arange(5)) == 20
