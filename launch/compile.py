@@ -1,146 +1,176 @@
-"""Compile a preset's training step for a TPU pod, on any machine:
+"""Compile a training step for a TPU pod, on any machine, and say what it would take:
 
-    python -m octavo.launch.compile PRESET --topology v5e-16 [--dotted.field VALUE ...]
+    python -m octavo.launch.compile PRESET --topology v5e-256 [--dotted.field VALUE ...]
+    python -m octavo.launch.compile PRESET --topology v5e-256 --sweep
 
-Tells memory per chip, FLOPs, collectives and a roofline estimate before anyone pays for a pod.
-Needs the tpu-compile extra (libtpu), no TPU.
+Memory per chip, FLOPs, collectives, and an estimate of the step, before anyone pays for a pod.
+Needs the tpu-compile extra (libtpu), no TPU. docs/pods.md says how each number is made.
 """
 
 import contextlib
+import dataclasses
 import os
 import re
 import sys
-from collections import Counter
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from octavo import cli, process
+from octavo import cli, files, process
+from octavo.brief import human
 from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig
 from octavo.configs.schema import Config
+from octavo.launch.estimate import Estimate, estimate
+from octavo.launch.topologies import Topology, devices_of, examples, first_line, topology
 from octavo.presentation import Option
 from octavo.settings import parse_config, taken
 
-# Cloud names (by TensorCores for v4 and v5p, by chips for the rest) to what libtpu calls them:
-# topology, and accelerator type for its environment.
-TOPOLOGIES = {
-    "v5e-4": ("v5e:2x2", "v5litepod-4"),
-    "v5e-16": ("v5e:4x4", "v5litepod-16"),
-    "v5e-64": ("v5e:8x8", "v5litepod-64"),
-    "v5e-256": ("v5e:16x16", "v5litepod-256"),
-    "v6e-16": ("v6e:4x4", "v6e-16"),
-    "v6e-256": ("v6e:16x16", "v6e-256"),
-    "v5p-32": ("v5p:2x2x4", "v5p-32"),
-    "v5p-128": ("v5p:4x4x4", "v5p-128"),
-}
+LARGEST = 3
+"""Arrays that are named."""
 
 
 @dataclass(frozen=True)
 class Compiled:
     """What the compiler says of one training step."""
 
+    topology: Topology
     chips: int
     mesh: dict[str, int]
+    remat: str
+    """What it was taken to be, if it was left open."""
     warning: str | None
     """Of a mesh whose shards are narrow (``sharding.narrow``)."""
     device_kind: str
+    ids: float
+    """Of a step, all chips together."""
+    bytes_per_id: float | None
+    """Of text; None where nobody knows."""
     useful_flops: float
     """Of a step and chip: forward and backward over the units of ``expected_units``, or over as
     many as rows have room for."""
+    paid_flops: float
+    """With padding and what is computed again."""
+    recomputed_flops: float
+    """What of it is computed again for the backward pass."""
     peak_bytes: int
     """Memory per chip at the worst moment."""
     argument_bytes: int
     """Memory per chip of state and batch."""
-    collectives: dict[str, int]
-    """How often each collective stands in the program (a loop's body counts once)."""
+    seconds: float
+    """That compiling took."""
+    estimate: Estimate
     text: str
     """The compiled program."""
 
-
-def check_topology(topology: str) -> None:
-    """Raise ConfigError unless it is a known one."""
-    if topology not in TOPOLOGIES:
-        raise ConfigError(f"no topology {topology!r}; known: {', '.join(TOPOLOGIES)}.")
-
-
-def devices_of(topology: str) -> list:
-    """The chips of a topology, to compile for. Raises as ``compile_step``."""
-    check_topology(topology)
-    name, accelerator = TOPOLOGIES[topology]
-    # Before libtpu is loaded: no metadata server is asked which TPU this is, and as there is none,
-    # several processes may compile.
-    os.environ |= {
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_ACCELERATOR_TYPE": accelerator,
-        "TPU_WORKER_HOSTNAMES": "localhost",
-    }
-    import jax
-    from jax.experimental import topologies
-
-    try:
-        import libtpu  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            "compiling for TPU needs libtpu: pip install -e '.[tpu-compile]'."
-        ) from error
-    try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
-    except jax.errors.JaxRuntimeError as error:
-        raise cli.RunError(f"libtpu does not describe {topology}: {_first_line(error)}") from error
+    @property
+    def collectives(self) -> dict[str, int]:
+        """How often each collective takes place in a step."""
+        found: dict[str, int] = {}
+        for one in self.estimate.program.collectives:
+            found[one.kind] = found.get(one.kind, 0) + one.times
+        return found
 
 
-def compile_step(config: Config, topology: str) -> Compiled:
-    """Compile the real training step of ``config`` ahead of time for a TPU topology, for data of
-    bytes and marks of words.
+def compile_step(config: Config, name: str, vocabulary: int | None = None) -> Compiled:
+    """Compile the real training step of ``config`` ahead of time for a TPU topology: for the text
+    of ``data.source`` or, where it is not prepared here, for bytes and marks of words. vocabulary:
+    for subwords of so many ids instead.
 
     Raises ConfigError if the topology is unknown, libtpu is missing, the mesh does not fit, or the
     step needs more memory than a chip has, RunError if the compiler fails.
     """
-    devices = devices_of(topology)
+    where = topology(name)
+    devices = devices_of(where)
     import jax
 
     from octavo.model import flops
     from octavo.model.units.room import filled_at
     from octavo.run.sharding import narrow
-    from octavo.tokenizers.words import WordTokenizer
     from octavo.training.trainer import Trainer
 
     model, length = config.model, config.data.length
     units = expected_units(model)
     filled = None if units is None else filled_at(model, length, units)
-    trainer = Trainer.of(config, WordTokenizer(), devices=devices, filled=filled)
+    tokenizer, bytes_per_id = _tokenizer(config, vocabulary)
+    trainer = Trainer.of(config, tokenizer, devices=devices, filled=filled)
+    began = time.perf_counter()
     with jax.set_mesh(trainer.mesh):
         try:
             compiled = trainer.step.lower(trainer.abstract, trainer.abstract_batch()).compile()
+            seconds = time.perf_counter() - began
             memory = compiled.memory_analysis()
             with _without_stacks():
                 text = compiled.as_text()
         except jax.errors.JaxRuntimeError as error:
             if "hbm" not in str(error).lower():
                 raise cli.RunError(
-                    f"the TPU compiler failed for {topology}: {_first_line(error)} Try another "
+                    f"the TPU compiler failed for {name}: {first_line(error)} Try another "
                     "--topology or --data.batch-size, or another version of libtpu."
                 ) from error
-            need = re.search(r"\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)", str(error))
-            size = "needs {}iB of {}iB".format(*need.groups()) if need else str(error)
-            raise ConfigError(
-                f"the step does not fit a chip of {topology}: it {size} of memory. Try "
-                "--execution.remat full, a smaller --data.batch-size, or more --train.accumulation."
-            ) from error
-    kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
-    found = re.findall(rf" ({kinds})(?:-start)?\(", text)
-    positions = config.data.batch_size * length / len(devices)
-    size = trainer.tokenizer.vocab_size
+            raise ConfigError(_too_big(str(error), config, trainer, name)) from error
+    positions = config.data.batch_size * length
+    each = flops.training_flops(model, tokenizer.vocab_size, length, units) / len(devices)
+    again = 1 - 1 / trainer.definition.recomputation
+    paid = trainer.paid_flops({}) / len(devices)
     return Compiled(
+        topology=where,
         chips=len(devices),
         mesh=dict(trainer.mesh.shape),
+        remat=trainer.definition.remat,
         warning=narrow(trainer.mesh, model),
-        useful_flops=positions * flops.training_flops(model, size, length, units),
         device_kind=devices[0].device_kind,
+        ids=positions,
+        bytes_per_id=bytes_per_id,
+        useful_flops=positions * each,
+        paid_flops=paid,
+        recomputed_flops=paid * again,
         peak_bytes=memory.peak_memory_in_bytes,
         argument_bytes=memory.argument_size_in_bytes,
-        collectives=dict(Counter(found)),
+        seconds=seconds,
+        estimate=estimate(text, where, list(trainer.mesh.devices.flat)),
         text=text,
+    )
+
+
+def _tokenizer(config: Config, vocabulary: int | None):
+    """Whose ids the step reads, and how many bytes an id stands for."""
+    from octavo.data.errors import DataError
+    from octavo.data.pipeline import folders_of
+    from octavo.data.shards import Corpus
+    from octavo.data.stdlib import VARIANTS
+    from octavo.tokenizers.bpe import BPETokenizer
+    from octavo.tokenizers.words import WordTokenizer
+
+    if vocabulary is not None:
+        more = (b"\0" + i.to_bytes(3, "big") for i in range(vocabulary - 257))
+        return BPETokenizer([*(bytes([b]) for b in range(256)), *more]), None
+    source = config.data.source
+    with contextlib.suppress(DataError, OSError, ValueError):
+        if not any(part.partition(":")[0] in VARIANTS for part in source.split(",")):
+            corpus = Corpus(folders_of(source)[0])
+            return corpus.tokenizer, corpus.utf8_bytes / corpus.tokens
+    return WordTokenizer(), 1.0
+
+
+def _too_big(error: str, config: Config, trainer: Any, name: str) -> str:
+    """What is said of a step that does not fit, with what would help and is not done yet."""
+    need = re.search(r"\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)", error)
+    size = "needs {}iB of {}iB".format(*need.groups()) if need else first_line(Exception(error))
+    mesh, rows = trainer.mesh.shape, config.data.batch_size // config.train.accumulation
+    ways = []
+    if mesh["replica"] > 1:
+        ways.append(f"--mesh.fsdp {mesh['replica'] * mesh['fsdp']}")
+    if trainer.definition.remat != "full":
+        ways.append("--execution.remat full")
+    if rows > mesh["replica"] * mesh["fsdp"]:
+        ways.append(f"--train.accumulation {2 * config.train.accumulation}")
+        ways.append("a smaller --data.batch-size")
+    ways += ["more chips", "a smaller model"] if not ways else []
+    return (
+        f"the step does not fit a chip of {name}: it {size} of memory. Try {' or '.join(ways)}; "
+        "--sweep tries meshes."
     )
 
 
@@ -169,43 +199,168 @@ def _without_stacks():
         os.close(nowhere)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [repr(error)])[0][:300].rstrip(".") + "."
+def told(found: Compiled, config: Config) -> dict[str, Any]:
+    """All that ``lines`` says, for a file. Times are seconds, rates per second; FLOPs and bytes are
+    of one chip and step, but for ids and bytes of text per second, of all together."""
+    from octavo.model import flops
+
+    est, peak = found.estimate, flops.peak_flops(found.device_kind)
+    step = est.seconds
+    ids = found.ids / step
+    return {
+        "preset": config.preset,
+        "topology": found.topology.name,
+        "chips": found.chips,
+        "slices": found.topology.slices,
+        "device_kind": found.device_kind,
+        "mesh": found.mesh,
+        "remat": found.remat,
+        "compile_seconds": found.seconds,
+        "memory": {
+            "peak_bytes": found.peak_bytes,
+            "argument_bytes": found.argument_bytes,
+            "hbm_bytes": int(found.topology.generation.hbm * 2**30),
+            "largest": [
+                {"bytes": size, "shape": shape, "origin": origin}
+                for size, shape, origin in est.program.arrays[:LARGEST]
+            ],
+        },
+        "compute": {
+            "useful_flops": found.useful_flops,
+            "paid_flops": found.paid_flops,
+            "recomputed_flops": found.recomputed_flops,
+            "seconds": est.compute,
+            "unknown_kernels": est.program.unknown_kernels,
+        },
+        "collectives": [
+            {"kind": kind, **about} for kind, about in sorted(est.by_kind().items())
+        ],
+        "step": {
+            "seconds": step,
+            "communication_seconds": est.waited + est.beside,
+            "exposed_seconds": est.exposed,
+            "ids_per_second": ids,
+            "bytes_per_second": found.bytes_per_id and ids * found.bytes_per_id,
+            "steps": config.train.steps,
+            "days": config.train.steps * step / 86_400,
+        },
+        "mfu": peak and found.useful_flops / (peak * step),
+        "hfu": peak and found.paid_flops / (peak * step),
+    }  # fmt: skip
 
 
-def topology_of(arguments: list[str], default: str = "v5e-16") -> str:
-    """Take the topology that ``--topology NAME`` or ``--topology=NAME`` asks for out of the
-    arguments. Raises ConfigError if it is unknown."""
-    topology = taken(arguments, "--topology")
-    topology = default if topology is None else topology
-    check_topology(topology)
-    return topology
+def lines(about: dict[str, Any]) -> Iterator[str]:
+    """The report, each line with what it is about first."""
+    memory, compute, step = about["memory"], about["compute"], about["step"]
+    yield f"preset       {about['preset']} on {about['topology']}: {about['chips']} x " \
+          f"{about['device_kind']}"  # fmt: skip
+    sizes = "  ".join(f"{axis} {size}" for axis, size in about["mesh"].items())
+    yield f"mesh         {sizes}, remat {about['remat']}"
+    yield (
+        f"memory       {memory['peak_bytes'] / 2**30:.2f} GiB per chip at the peak, of "
+        f"{memory['hbm_bytes'] / 2**30:.2f}; {memory['argument_bytes'] / 2**30:.2f} of it state "
+        "and batch"
+    )
+    for one in memory["largest"]:
+        yield f"memory       {one['bytes'] / 2**30:.2f} GiB {one['shape']} of {one['origin'][-60:]}"
+    yield (
+        f"compute      {human(compute['useful_flops'])}FLOPs useful per chip and step, "
+        f"{human(compute['paid_flops'])}FLOPs paid, "
+        f"{human(compute['recomputed_flops'])}FLOPs of it computed again"
+    )
+    spent = ", ".join(f"{kind} {s * 1e3:.1f} ms" for kind, s in compute["seconds"].items())
+    yield f"compute      {spent}"
+    if compute["unknown_kernels"]:
+        yield f"compute      {compute['unknown_kernels']} custom kernels are not in the estimate"
+    for one in about["collectives"]:
+        yield (
+            f"collective   {one['kind']} {one['bytes'] / 1e9:.3f} GB in {one['times']} times, "
+            f"{one['synchronous_bytes'] / 1e9:.3f} GB of it synchronous, "
+            f"{one['seconds'] * 1e3:.1f} ms"
+        )
+    rate = f"{human(step['ids_per_second'])}ids/s"
+    if step["bytes_per_second"]:
+        rate = f"{human(step['bytes_per_second'])}B/s"
+    yield (
+        f"step         {step['seconds'] * 1e3:.1f} ms, {step['exposed_seconds'] * 1e3:.1f} of them "
+        f"for exposed communication; {rate}"
+    )
+    yield f"step         {step['steps']:,} of them take {step['days']:.2f} days"
+    if about["mfu"]:
+        yield f"MFU          {about['mfu']:.1%} ({about['hfu']:.1%} with padding and what is " \
+              "computed again)"  # fmt: skip
+    yield f"compiled     in {about['compile_seconds']:.0f} s; docs/pods.md: how it is estimated"
+
+
+def sweep(config: Config, name: str, vocabulary: int | None, say=print) -> list[str]:
+    """Compile with other meshes and, of the best, with other remat; what is tried is said by
+    ``say``. Returns the flags of the fastest that fits. Raises ConfigError if none does."""
+    from octavo.run.sharding import meshes
+
+    found: list[tuple[float, Config, list[str]]] = []
+
+    def attempt(flags: list[str], changed: Config) -> None:
+        shown = " ".join(flags) or "as it is"
+        try:
+            compiled = compile_step(changed, name, vocabulary)
+        except (ConfigError, cli.RunError) as error:
+            say(f"tried        {shown}: {cli.sentence(error)[:160]}")
+            return
+        about = told(compiled, changed)
+        found.append((about["step"]["seconds"], changed, flags))
+        say(
+            f"tried        {shown}: {about['step']['seconds'] * 1e3:.1f} ms, "
+            f"{compiled.peak_bytes / 2**30:.2f} GiB, MFU {about['mfu'] or 0:.1%}"
+        )
+
+    attempt([], config)
+    for mesh in meshes(config.model, devices_of(topology(name))):
+        flags = [f"--mesh.replica {mesh.replica}", f"--mesh.fsdp {mesh.fsdp}"]
+        attempt(flags, dataclasses.replace(config, mesh=mesh))
+    if not found:
+        raise ConfigError(f"no mesh of {name} holds this step; take more chips or smaller batches.")
+    _, best, flags = min(found, key=lambda each: each[0])
+    for remat in ("none", "inner", "full"):
+        how = dataclasses.replace(best.execution, remat=remat)
+        attempt([*flags, f"--execution.remat {remat}"], dataclasses.replace(best, execution=how))
+    return min(found, key=lambda each: each[0])[2]
 
 
 def main() -> None:
     arguments = sys.argv[1:]
-    topology = topology_of(arguments)
-    option = Option("--topology NAME", f"{', '.join(TOPOLOGIES)} (default: v5e-16)")
-    about = "Compile a training step for a TPU pod, on this machine: memory, collectives, roofline."
-    config = parse_config("python -m octavo.launch.compile", about, arguments, (option,))
-    compiled = compile_step(config, topology)
+    name = taken(arguments, "--topology") or "v5e-16"
+    topology(name)
+    out, count = taken(arguments, "--json"), taken(arguments, "--vocabulary")
+    if count is not None and not (count.isdigit() and 257 <= int(count) <= 1 << 24):
+        raise ConfigError(f"--vocabulary is a number of ids from 257 up, not {count!r:.40}.")
+    sweeping = "--sweep" in arguments
+    arguments = [each for each in arguments if each != "--sweep"]
+    options = (
+        Option("--topology NAME", f"{', '.join(examples())} and the like (default: v5e-16)"),
+        Option("--sweep", "try meshes and remat, and say which is fastest"),
+        Option("--vocabulary INT", "for subwords of so many ids, without their corpus"),
+        Option("--json FILE", "write the same as JSON"),
+    )
+    described = "Compile a training step for a TPU pod, on this machine, and say what it takes."
+    config = parse_config("python -m octavo.launch.compile", described, arguments, options)
+    if out is not None:
+        from octavo.arguments import check_output
 
-    from octavo.brief import human
-    from octavo.model import flops
-
-    per_id = flops.training_flops(config.model, 256, config.data.length)
-    step_flops = per_id * config.data.batch_size * config.data.length / compiled.chips
-    print(f"preset       {config.preset} on {compiled.chips} x {compiled.device_kind}")
-    print(f"mesh         {'  '.join(f'{axis} {size}' for axis, size in compiled.mesh.items())}")
-    print(f"memory       {compiled.peak_bytes / 2**30:.2f} GiB per chip at the peak")
-    print(f"             {compiled.argument_bytes / 2**30:.2f} GiB of it state and batch")
-    print(f"compute      {human(step_flops)}FLOPs per chip and step, {human(per_id)}FLOPs per id")
-    if peak := flops.peak_flops(compiled.device_kind):
-        print(f"roofline     {step_flops / peak * 1e3:.1f} ms per step at the chip's peak")
-    for kind, count in sorted(compiled.collectives.items()):
-        print(f"collective   {kind} x {count}")
+        check_output(out, "--json")
+    vocabulary = None if count is None else int(count)
+    if sweeping:
+        flags = sweep(config, name, vocabulary)
+        print(f"best         {' '.join(flags) or 'as it is'}")
+        pairs = [part for flag in flags for part in flag.split(" ")]
+        config = parse_config("python -m octavo.launch.compile", described, arguments + pairs)
+    compiled = compile_step(config, name, vocabulary)
+    about = told(compiled, config)
+    for line in lines(about):
+        print(line)
     if compiled.warning:
         process.warn(compiled.warning)
+    if out is not None:
+        files.write_json(out, about)
 
 
 if __name__ == "__main__":

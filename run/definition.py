@@ -21,7 +21,7 @@ from octavo.model.mixers.attention import Attention
 from octavo.model.packing import groups
 from octavo.model.stored import stored_name, to_stored
 from octavo.model.transformer import Layers
-from octavo.run.execution import execution_of, recomputation
+from octavo.run.execution import COMPILER, execution_of, recomputation
 from octavo.run.sharding import ShardingRules
 from octavo.tokenizers.interface import Vocabulary
 
@@ -43,11 +43,18 @@ class Definition:
     """The attention kernels that were chosen, joined by "+"."""
     controlled: bool
     """Whether a controller steers a delete gate."""
-    recomputation: float
-    """What rematerialization makes of training's FLOPs."""
+    remat: str
+    """What the backward pass computes again (``execution.remat``)."""
     scan_layers: bool
     """Whether layers are scanned, or compiled one by one."""
     embedding: type[Embedding]
+    compiler: dict
+    """What the compiler of the step is told."""
+
+    @property
+    def recomputation(self) -> float:
+        """What rematerialization makes of training's FLOPs."""
+        return recomputation(self.remat)
 
     def apart(self, params: dict) -> dict:
         """The same parameters for decoding, which ``bind`` takes too: the embedding's folded. Where
@@ -116,9 +123,10 @@ def define(
         init=lambda key: stored(nnx.state(make(key))),
         backend="+".join(sorted(kernels, key=lambda name: (name == "reference", name))) or "no",
         controlled=steered(config.model) is not None,
-        recomputation=recomputation(execution.remat),
+        remat=execution.remat,
         scan_layers=execution.scan_layers,
         embedding=embedding(config.model.embedding),
+        compiler=COMPILER.get(platform, {}),
     )
 
 

@@ -75,6 +75,19 @@ def _sharing(devices: int, widths: tuple[int, ...]) -> int:
     return next(fits, 1)
 
 
+def meshes(model: ModelConfig, devices: list) -> list[MeshConfig]:
+    """Those that are worth a try: shards of a tile at least, as many as can be, half as many, and
+    so on down to an eighth; and a whole copy on every device."""
+    slices = _slices(devices)
+    most = _sharing(len(devices) // slices, model.widths)
+    sizes = [most // part for part in (1, 2, 4, 8) if most % part == 0]
+    return [
+        MeshConfig(replica=len(devices) // fsdp, fsdp=fsdp)
+        for fsdp in dict.fromkeys([*sizes, 1])
+        if len(devices) % fsdp == 0
+    ]
+
+
 def _slices(devices: list) -> int:
     """How many slices of TPUs, with a slower network between them, the devices are of."""
     tpus = [device for device in devices if device.platform == "tpu"]

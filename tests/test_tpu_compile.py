@@ -13,7 +13,8 @@ from octavo.configs.model import MTPConfig
 
 pytest.importorskip("libtpu", reason="libtpu is not installed: pip install -e '.[tpu-compile]'")
 from octavo.configs.schema import MeshConfig
-from octavo.launch.compile import compile_step, devices_of, topology_of
+from octavo.launch.compile import compile_step, lines, told
+from octavo.launch.topologies import devices_of, topology
 from octavo.model.units.room import row_units
 from octavo.run.sharding import make_mesh, narrow
 
@@ -60,9 +61,25 @@ def test_collectives_are_those_of_fsdp(compiled):
     assert gathered and not any(shape.startswith(f"{rows},4096") for shape in gathered)
 
 
+def test_the_report(compiled):
+    """Weights are gathered twice (forward; backward, that computes it again), in bfloat16, and
+    gradients reduced once: bytes by the size of the model. Products by their FLOPs."""
+    about = told(compiled, presets()["flat-100m"])
+    weights = 2 * 85e6
+    moved = {one["kind"]: one["bytes"] for one in about["collectives"]}
+    assert moved["all-gather"] == pytest.approx(2 * weights, rel=0.15)
+    assert moved["all-reduce"] == pytest.approx(2 * weights, rel=0.15)  # counted twice
+    compute = about["compute"]
+    assert compute["paid_flops"] == pytest.approx(compute["useful_flops"] * 4 / 3)
+    assert sum(compute["seconds"].values()) > compute["paid_flops"] / 197e12
+    assert 0.1 < about["mfu"] < 0.75 * about["hfu"] + 1e-9 < 0.75
+    starts = {line.split()[0] for line in lines(about)}
+    assert starts >= {"memory", "compute", "collective", "step", "MFU"}
+
+
 def test_the_mesh_of_a_pod():
     """Shards of a tile at least, neighbours along the axes; and what is said of narrower ones."""
-    devices, model = devices_of("v5e-256"), presets()["flat-1b"].model
+    devices, model = devices_of(topology("v5e-256")), presets()["flat-1b"].model
     mesh = make_mesh(MeshConfig(), devices, model)
     assert dict(mesh.shape) == {"replica": 2, "fsdp": 128, "tensor": 1}
     assert narrow(mesh, model) is None
@@ -87,12 +104,6 @@ def test_too_big_is_one_sentence():
 def test_unknown_topology():
     with pytest.raises(ConfigError, match="known: .*v5e-16"):
         compile_step(presets()["flat-100m"], "v9-1")
-    for arguments in (["--topology", "v9-1"], ["flat", "--topology=v9-1"], ["--topology"]):
-        with pytest.raises(ConfigError, match="known: .*v5e-16|needs a value"):
-            topology_of(arguments)
-    asked = ["flat", "--topology=v6e-16", "--data.length", "64"]
-    assert topology_of(asked) == "v6e-16" and asked == ["flat", "--data.length", "64"]
-    assert topology_of(["--topology", "v6e-16"]) == "v6e-16"
 
 
 @pytest.mark.parametrize("where", ["Lowered.compile", "Compiled.as_text"])

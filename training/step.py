@@ -66,7 +66,10 @@ def make_step(
     # Left to the compiler, a leaf may be laid out anew, and the next step compiled again.
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
-    @functools.partial(jax.jit, donate_argnums=0, out_shardings=(shardings, None))
+    @functools.partial(
+        jax.jit, donate_argnums=0, out_shardings=(shardings, None),
+        compiler_options=definition.compiler,
+    )  # fmt: skip
     def step(state: dict, arrays: dict) -> tuple[dict, dict]:
         batch = Batch(**arrays).widen()
         # Drawn for the whole batch: the same on any mesh, in any number of parts.
