@@ -172,7 +172,8 @@ def test_gradients(decay):
     def check(path, found, expected):
         size = float(jnp.max(jnp.abs(expected)))
         assert size > 0, path
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * size, err_msg=path)
+        # Strong decay multiplies what rounding makes of long sums, more on some processors.
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * size, err_msg=path)
 
     jax.tree.map_with_path(
         lambda path, a, b: check(jax.tree_util.keystr(path), a, b), found, expected

@@ -17,7 +17,7 @@ from octavo.brief import beginning
 from octavo.configs import presets
 from octavo.data.errors import DataError
 from octavo.data.heldout import Held, shortened
-from octavo.evaluation.measures import bits, fairness, noise
+from octavo.evaluation.measures import bits, capacity, fairness, noise
 from octavo.evaluation.measures import words as words_measure
 from octavo.evaluation.measures.certify import choose
 from octavo.model import flops
@@ -149,7 +149,7 @@ def test_units_of_all_levels(name):
     levels = len(it.config.model.stages)
     counted = [float(output.statistics[f"units/{level}"]) for level in range(levels)]
     targets = float(batch.loss_weights.sum())
-    mine = [each * targets for each in measure._units(found, levels)]
+    mine = [each * targets for each in capacity.units_per_id(found, levels)]
     assert mine[0] == pytest.approx(counted[0])
     if levels == 2:
         assert 0 < mine[1] < mine[0]
@@ -188,7 +188,7 @@ def test_units_that_collapsed(tmp_path):
     metrics.write_text("".join(json.dumps(row) + "\n" for row in rows[:90]))
     assert measure._collapsed(config, (rate,), metrics) is None
     every = [predicted([1, 0, 2, 0]), predicted([1, 1])]
-    assert measure._units(every, 2) == (4 / 6, 1 / 6)
+    assert capacity.units_per_id(every, 2) == (4 / 6, 1 / 6)
 
 
 def test_cuts_of_many_kinds():
