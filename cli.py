@@ -26,7 +26,7 @@ from octavo.data.errors import DataError, WorkerError
 from octavo.files import FileError, shown
 from octavo.process import DONE, FAILED, PREEMPTED, WRONG_USE, Preempted
 from octavo.run.errors import CheckpointError, StorageError
-from octavo.training.errors import HostsError
+from octavo.training.errors import DeviceError, HostsError
 
 
 class RunError(Exception):
@@ -153,7 +153,8 @@ def _outcome(error: BaseException) -> tuple[str, int]:
         return str(error), WRONG_USE
     if isinstance(error, StorageError):
         return f"{error} Mend this, then {again()}.", FAILED
-    if isinstance(error, RunError | CheckpointError | FileError | HostsError | WorkerError):
+    failures = RunError | CheckpointError | FileError | HostsError | DeviceError | WorkerError
+    if isinstance(error, failures):
         return str(error), FAILED
     if isinstance(error, Preempted):
         return f"{error}; {_going_on()}.", PREEMPTED

@@ -7,7 +7,6 @@ saved.
 
 import contextlib
 import sys
-import time
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -50,21 +49,26 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
     from octavo.data.heldout import heldout_documents
     from octavo.run import mirror
     from octavo.run.checkpoint import Checkpoints, all_finite, check_settings, record_of
-    from octavo.run.directory import DIVERGED, SAMPLE
+    from octavo.run.directory import DIVERGED, PROFILE, SAMPLE
+    from octavo.run.goodput import Clock
     from octavo.run.identity import changes
     from octavo.run.sharding import narrow
     from octavo.training import folder, initial
     from octavo.training.evaluation import Evaluator
+    from octavo.training.health import check_devices
     from octavo.training.hosts import start_hosts
+    from octavo.training.profile import Profile
     from octavo.training.provenance import provenance
     from octavo.training.report import Reporter, decided, printable, scored
     from octavo.training.screen import opened
     from octavo.training.tracker import check_tracker
     from octavo.training.trainer import Trainer
 
+    clock = Clock()
     folder.check_named(config)
     check_tracker(config.train.tracker)
     start_hosts(config.train.distributed)
+    check_devices()
     leader = jax.process_index() == 0
     settings, steps = config.train, config.train.steps
     screen = held.enter_context(opened(cli.console(quiet=not leader), steps, settings.log_every))
@@ -96,12 +100,13 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
     trainer = trainer.continuing(record)
 
     # Continue the run that is there, or start one.
-    state = checkpoints.restore(
-        trainer.abstract, plan.description, trainer.meta, screen.warn, allowed
-    )
-    if state is None:
-        state = trainer.fresh()
-    first_step = int(state["step"])
+    with clock.during("restore"):
+        state = checkpoints.restore(
+            trainer.abstract, plan.description, trainer.meta, screen.warn, allowed
+        )
+        if state is None:
+            state = trainer.fresh()
+        first_step = int(state["step"])
     if leader:
         folder.describe(workdir, trainer)
     cli.continue_with(workdir)
@@ -123,8 +128,11 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
 
     # The loop. Metrics of a step are read while the next one runs.
     about = provenance(trainer)
-    reporter = Reporter(trainer, screen, workdir if leader else None, first_step, about, _page)
+    kept_by = workdir if leader else None
+    reporter = Reporter(trainer, screen, kept_by, first_step, about, _page, clock)
     held.callback(reporter.close)
+    profile = Profile(settings.profile, kept_by and workdir / PROFILE, first_step, clock, screen)
+    held.callback(profile.close)
     if settings.keep_best:
         for at, bits in reporter.history.scores:
             if at in checkpoints.steps:
@@ -144,8 +152,10 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
 
     def evaluate(state: dict):
         watchdog.begin("scoring")
+        jax.block_until_ready(state["step"])  # its time is none of the score's
         try:
-            return evaluator(state)
+            with clock.during("score"):
+                return evaluator(state)
         except Exception as error:
             if jax.process_count() > 1:  # the others wait
                 raise
@@ -153,14 +163,17 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
 
     stream = trainer.batches(first_step)
     pending, due, sound = None, False, True
+    clock.begin("step")
     for step in range(first_step + 1, steps + 1):
-        began = time.perf_counter()
-        batch = trainer.place(next(stream))
-        data_wait = time.perf_counter() - began
-        state, metrics = trainer.step(state, batch)
+        profile.before(step, state)
+        with clock.during("data"):
+            batch = trainer.place(next(stream))
+        with clock.during("compile" if step == first_step + 1 else "step"):
+            state, metrics = trainer.step(state, batch)
+        profile.after(step, state)
         if pending:
             report(*pending)
-        pending = (step, metrics, data_wait)
+        pending = (step, metrics)
         stopping = stop.requested(step)
         due |= step % settings.checkpoint_every == 0
         due |= bool(settings.keep_every) and step % settings.keep_every == 0
@@ -174,13 +187,16 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
             if stopping or due or step == steps:
                 sound = not reporter.in_a_row and all_finite(state["params"])
                 if sound:
-                    checkpoints.save(state, plan.description, trainer.meta)
+                    with clock.during("save"):
+                        checkpoints.save(state, plan.description, trainer.meta)
+                    reporter.keep_time()
                     (workdir / DIVERGED).unlink(missing_ok=True)
                     due = False
             if found and sound:
                 reporter.leave()
         if stopping:
-            checkpoints.wait()
+            with clock.during("save"):
+                checkpoints.wait()
             saved = f"step {checkpoints.newest}" if checkpoints.newest else "nothing"
             if sound:
                 if heldout and stop.by_person and not reporter.scored:
@@ -189,7 +205,8 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
                 reporter.leave(stopped=True)
             raise cli.Preempted(f"{saved} is saved in {workdir}")
     watchdog.begin("saving")
-    checkpoints.wait()
+    with clock.during("save"):
+        checkpoints.wait()
     if not sound or reporter.skipped > (steps - first_step) / 2:
         how = folder.give_up(workdir, checkpoints, config, steps, reporter.in_a_row)
         with contextlib.suppress(OSError):
@@ -206,6 +223,7 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
     stop.close()
 
     # What came of it, which cannot lose what training gave.
+    clock.begin("score")
     run = trainer.run(state, workdir.name)
     try:
         if heldout:

@@ -70,12 +70,14 @@ def view(arguments: Arguments) -> None:
 
 
 def _report(arguments: Arguments, paths: list[PurePosixPath], out: str, text: bytes | None) -> str:
-    from octavo.evaluation.report import Cut, page
+    from octavo.evaluation.folder import Cut, check_run
+    from octavo.evaluation.report import page
     from octavo.run.mirror import fetched
 
     with contextlib.ExitStack() as held:
         here = [held.enter_context(fetched(name, arrays=False)) for name in arguments.runs]
-        _check_runs(arguments.runs, here)
+        for name, path in zip(arguments.runs, here, strict=True):
+            check_run(name, path)
         cuts = []
         if text is not None:
             text, views = _units(arguments, paths, out, text)
@@ -90,18 +92,6 @@ def _place(arguments: Arguments) -> str:
 
     folder = arguments.runs[0] if len(arguments.runs) == 1 else ""
     return os.path.join(folder, REPORT)
-
-
-def _check_runs(names: tuple[str, ...], folders: list[Path]) -> None:
-    """Raise ConfigError for a folder that is none of a run."""
-    from octavo.run.directory import CONFIG
-
-    for name, folder in zip(names, folders, strict=True):
-        if not (folder / CONFIG).is_file():
-            raise ConfigError(
-                f"{name} is no run directory: it has no {CONFIG}. Name the folder that train.py "
-                "printed."
-            )
 
 
 def _units(

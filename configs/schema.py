@@ -217,6 +217,9 @@ class TrainConfig:
     """Bytes of text sampled at the end, and the first hundred or so at each score."""
     tracker: Literal["none", "wandb", "trackio"] = "none"
     """Send the metrics to Weights & Biases or trackio, too: pip install wandb, or trackio."""
+    profile: Annotated[str | None, conf.arg(metavar="FIRST:LAST")] = None
+    """Trace these steps, both included, on the first host, into RUN/profile: 20:25. Others are no
+    slower."""
 
     def __post_init__(self):
         check_values(self)
@@ -235,6 +238,21 @@ class TrainConfig:
         if self.keep_best and (self.evaluate_every == 0 or self.evaluation_bytes == 0):
             nothing = "evaluate_every" if self.evaluate_every == 0 else "evaluation_bytes"
             raise ConfigError(f"train.keep_best needs scores, but train.{nothing} is 0.")
+        if self.profile is not None and profiled(self.profile)[1] > self.steps:
+            raise ConfigError(
+                f"train.profile {self.profile} ends after the last step, {self.steps}."
+            )
+
+
+def profiled(steps: str) -> tuple[int, int]:
+    """The first and last step of ``train.profile``. Raises ConfigError for what is no range."""
+    found = re.fullmatch(r"(\d{1,15}):(\d{1,15})", steps, re.ASCII)
+    first, last = map(int, found.groups()) if found else (0, 0)
+    if not 0 < first <= last:
+        raise ConfigError(
+            f"train.profile is FIRST:LAST, two steps from 1 on, as 20:25, not {steps!r:.40}."
+        )
+    return first, last
 
 
 @dataclass(frozen=True)

@@ -115,12 +115,12 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects with a step among the lines of a file. Raises OSError."""
     with path.open("rb") as file:
         for line in file:
-            if (row := _row(line)) is not None:
+            if (row := read_row(line)) is not None:
                 yield row
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
-    """A line that is an object with a step."""
+def read_row(line: bytes) -> dict[str, Any] | None:
+    """A line that is an object with a step; None for any other."""
     try:
         row = from_json(line)
     except ValueError:
@@ -159,7 +159,7 @@ def _last_step(path: Path) -> int:
         size = file.seek(0, 2)
         file.seek(max(0, size - (1 << 18)))
         lines = file.read().splitlines()
-    return max((row["step"] for line in lines[-100:] if (row := _row(line))), default=0)
+    return max((row["step"] for line in lines[-100:] if (row := read_row(line))), default=0)
 
 
 def _edges(last: int, points: int) -> np.ndarray:

@@ -163,16 +163,26 @@ class Folder:
         return {label: about for label, about in told.items() if isinstance(about, dict)}
 
 
+def check_run(name: str, path: Path) -> None:
+    """Raise ConfigError for a folder that is none of a run. name: what a person called it."""
+    if not (path / CONFIG).is_file():
+        raise ConfigError(
+            f"{name} is no run directory: it has no {CONFIG}. Name the folder that train.py "
+            "printed."
+        )
+
+
 def read(path: Path, name: str, points: int) -> Folder:
     """A run directory, as far as its files can be read."""
     samples, cuts = _read_samples(path / SAMPLES)
     if not samples and (text := _read_text(path / SAMPLE)):
         samples = [(0, "", text)]
-    config, results = _read_object(path / CONFIG), _read_object(path / RESULTS)
+    config, results = read_object(path / CONFIG), read_object(path / RESULTS)
     return Folder(name, path, config, results, read_curves(path / METRICS, points), samples, cuts)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; an empty one where it holds none."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -225,7 +235,7 @@ def cut_of(name: str, cut: Any) -> Cut | None:
 
 def _lives(lock: Path) -> bool:
     """Whether the owner that a run's lock names still runs, as far as can be known from here."""
-    about = _read_object(lock)
+    about = read_object(lock)
     if about.get("host") != socket.gethostname():
         return bool(about)
     try:

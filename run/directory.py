@@ -8,9 +8,11 @@ from octavo.run.errors import CheckpointError
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
-METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+METRICS, SAMPLES, GOODPUT = "metrics.jsonl", "samples.jsonl", "goodput.jsonl"
 RESULTS, REPORT, SAMPLE = "results.json", "report.html", "sample.txt"
 LOCK = "lock"
+PROFILE = "profile"
+"""Folder of what train.profile traced."""
 CERTIFICATE = "certificate"
 """Folder of a certificate: texts that were really compressed."""
 DIVERGED = "diverged.json"

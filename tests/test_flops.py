@@ -21,6 +21,7 @@ from octavo.model.flops import forward_flops, peak_flops, training_flops
 from octavo.model.units.pools import pool
 from octavo.model.units.room import row_units
 from octavo.run.definition import define
+from octavo.run.goodput import Clock
 from octavo.tokenizers.words import WORDS
 from octavo.training.report import Reporter
 from octavo.training.screen import Screen
@@ -138,7 +139,7 @@ def pooled(tiny):
 
 def reporter(trainer, workdir, step):
     screen = Screen(Console(file=io.StringIO()), 30, 10)
-    return Reporter(trainer, screen, workdir, step, {}, lambda runs, page: None)
+    return Reporter(trainer, screen, workdir, step, {}, lambda runs, page: None, Clock())
 
 
 def sums(targets, units, skipped=0.0):
@@ -156,9 +157,9 @@ def logged(workdir):
 def test_a_run_counts_the_units_it_had(pooled, tmp_path, monkeypatch):
     monkeypatch.setattr(flops, "peak_flops", lambda kind: 1e15)
     report = reporter(pooled, tmp_path, 0)
-    report(1, sums(500, 100), 0.0)
-    report(2, sums(512, 30), 0.0)
-    report(3, sums(512, 30, skipped=1), 0.0)  # whose update was not made
+    report(1, sums(500, 100))
+    report(2, sums(512, 30))
+    report(3, sums(512, 30, skipped=1))  # whose update was not made
     size, model = pooled.tokenizer.vocab_size, pooled.config.model
     useful = [500 * training_flops(model, size, 64, (0.2,))]
     useful += [useful[0] + 512 * training_flops(model, size, 64, (30 / 512,))] * 2
@@ -175,7 +176,7 @@ def test_a_run_counts_the_units_it_had(pooled, tmp_path, monkeypatch):
 def test_counts_go_on_where_the_log_ends(pooled, tmp_path):
     report = reporter(pooled, tmp_path, 0)
     for step in (1, 2):
-        report(step, sums(512, 100), 0.0)
+        report(step, sums(512, 100))
     assert reporter(pooled, tmp_path, 2).flops_useful == report.flops_useful
     # Revisions before did not count, but said how many units there were; or not even that.
     size, model, path = pooled.tokenizer.vocab_size, pooled.config.model, tmp_path / "metrics.jsonl"

@@ -34,7 +34,10 @@ ROOMS = {
     "data": _PLAIN,
     "run": {*_PLAIN, "model", "decoding", "data"},
     "training": {*_PLAIN, "model", "decoding", "data", "run"},
-    "launch": {*_PLAIN, "model", "run", "training", "cli", "settings", "presentation"},
+    "launch": {
+        *_PLAIN, "model", "run", "training", "evaluation", "arguments", "cli", "settings",
+        "presentation",
+    },
     "evaluation": {*_PLAIN, "model", "decoding", "data", "run", "arguments"},
     "ablation": {
         *_PLAIN, "model", "decoding", "data", "run", "arguments", "training", "evaluation",

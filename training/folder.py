@@ -28,6 +28,7 @@ from octavo.run.checkpoint import Checkpoints, saved_steps
 from octavo.run.directory import (
     CONFIG,
     DIVERGED,
+    GOODPUT,
     LOCK,
     MARKER,
     METRICS,
@@ -45,7 +46,7 @@ from octavo.training.trainer import Trainer
 
 SEEN_WITHIN = 30.0
 """Seconds after which other hosts see what the first one wrote."""
-MADE = (METRICS, SAMPLES, RESULTS, REPORT, SAMPLE, TOKENIZER, "tensorboard")
+MADE = (METRICS, SAMPLES, RESULTS, REPORT, SAMPLE, TOKENIZER, GOODPUT, "tensorboard")
 """What only a run that has a ``CONFIG`` makes."""
 
 

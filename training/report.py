@@ -8,6 +8,7 @@ import resource
 import shlex
 import sys
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,8 @@ import numpy as np
 from octavo import files
 from octavo.brief import clock, human
 from octavo.model import flops
-from octavo.run.directory import METRICS, REPORT, RESULTS
+from octavo.run.directory import GOODPUT, METRICS, REPORT, RESULTS
+from octavo.run.goodput import Clock, account, pace, where_time_went
 from octavo.run.opened import Run
 from octavo.run.score import by_label
 from octavo.training.evaluation import PROMPT, Evaluation, Evaluator, results_of
@@ -34,6 +36,8 @@ from octavo.training.trainer import Trainer
 
 MOST_SHOWN = 12
 """Labels whose score the screen has room for."""
+PACE_SECONDS = 60.0
+"""Between two lines of how long steps take."""
 
 
 def decided(trainer: Trainer) -> Iterator[str]:
@@ -98,10 +102,10 @@ class Reporter:
 
     def __init__(
         self, trainer: Trainer, screen: Screen, workdir: Path | None, first_step: int,
-        about: dict[str, Any], page: Callable[[list[Path], Path], None],
+        about: dict[str, Any], page: Callable[[list[Path], Path], None], clock: Clock,
     ):  # fmt: skip
         """workdir: None: another host writes. about: what results.json says of the run all along.
-        page: writes the page of run directories."""
+        page: writes the page of run directories. clock: of this start."""
         self.skipped = self.in_a_row = 0
         self._trainer, self._screen, self._workdir = trainer, screen, workdir
         self._about, self._page, self.step = about, page, first_step
@@ -133,15 +137,21 @@ class Reporter:
         if earlier.get("heldout/step", first_step + 1) <= first_step:
             self._heldout = {k: v for k, v in earlier.items() if k.startswith("heldout/")}
         self._on_screen = history.scores[-1][1] if history.scores else None
+        self._clock, self._first_step = clock, first_step
+        self._waited = clock.spent("data")
+        self._busy = clock.spent("data", "step")
+        self._laps, self._waits = array("d"), array("d")
+        self._paced, self._paced_at = 1, self._began  # the first step is said alone
+        if workdir is not None:
+            clock.open(workdir / GOODPUT, first_step)
+            self.keep_time()
 
     def __call__(
         self,
         step: int,
         metrics: dict[str, jax.Array],
-        data_wait: float,
         evaluation: Evaluation | None = None,
     ) -> None:
-        """data_wait: seconds that the step waited for its batch."""
         trainer, train = self._trainer, self._trainer.config.train
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         parts = of_parts(values)
@@ -155,6 +165,7 @@ class Reporter:
         if evaluation:
             self._count(evaluation)
         left, of_peak = self._measure(step)
+        seconds, waited = self._lap(step)
         rate = self.learning_rate(step)
         memory = {"perf/host_memory_bytes": host_memory(), **device_memory()}
         if self._log:
@@ -168,7 +179,8 @@ class Reporter:
                 "optimizer/grad_norm": values["grad_norm"],
                 "optimizer/learning_rate": rate,
                 "perf/bytes_per_second": self._speed,
-                "perf/data_wait_seconds": data_wait,
+                "perf/step_seconds": seconds,
+                "perf/data_wait_seconds": waited,
                 "perf/seconds": self.seconds,
                 **memory,
                 **parts,
@@ -185,6 +197,8 @@ class Reporter:
         ))  # fmt: skip
         if evaluation:
             self._tell(evaluation)
+        if self._clock.due:
+            self.keep_time()
         if step % train.log_every == 0:
             for name, share in parts.items():
                 if name.startswith("collapsed/") and share > 0.5:
@@ -221,6 +235,31 @@ class Reporter:
         if first or step % train.log_every == 0 or step == train.steps:
             self._mark = self._counted(now)
         return elapsed / max(step - mark.step, 1) * (train.steps - step), of_peak
+
+    def _lap(self, step: int) -> tuple[float, float]:
+        """Seconds since the last step was reported, without what else was done in between; and how
+        many of them waited for a batch, of this step or, while this one ran, of the next."""
+        busy, waited = self._clock.spent("data", "step"), self._clock.spent("data")
+        lap = busy - self._busy, waited - self._waited
+        self._busy, self._waited = busy, waited
+        self._laps.append(lap[0])
+        self._waits.append(lap[1])
+        if len(self._laps) == 1:
+            compiled = self._clock.spent("compile")
+            self._screen.log(f"compiled   in {compiled:.1f} s; the first step took {lap[0]:.2f} s")
+        elif (now := time.perf_counter()) - self._paced_at >= PACE_SECONDS:
+            self._screen.log(self._pace(self._paced))
+            self._paced, self._paced_at = len(self._laps), now
+        return lap
+
+    def _pace(self, start: int) -> str:
+        """How long the steps of this start took, from one of them on."""
+        laps, waits = np.array(self._laps[start:]), np.array(self._waits[start:])
+        return pace(laps, waits, self._first_step + 1 + start + np.arange(len(laps)))
+
+    def keep_time(self) -> None:
+        """Keep in the run's folder where the time went until now."""
+        self._clock.write(self.step, peak_memory())
 
     @property
     def scored(self) -> bool:
@@ -285,8 +324,9 @@ class Reporter:
         stopped: the run ends here, before its last step or without being sound."""
         results = self.results(finished) | {"stopped": stopped} | more
         if self._workdir is not None:
-            files.write_json(self._workdir / RESULTS, results)
-            self.make_page()
+            with self._clock.during("score"):
+                files.write_json(self._workdir / RESULTS, results)
+                self.make_page()
         return results
 
     def make_page(self) -> None:
@@ -325,6 +365,13 @@ class Reporter:
             f"time       {clock(about['seconds'])}, of which {clock(about['evaluation_seconds'])} "
             f"for scores; {human(self._overall)}B/s"
         )
+        if len(self._laps) > 1:
+            yield self._pace(1)
+        if self._workdir is not None:
+            self.keep_time()
+            with contextlib.suppress(OSError):
+                if found := account((self._workdir / GOODPUT).read_bytes().splitlines()):
+                    yield from where_time_went(found)
 
     def left_behind(self, workdir: Path) -> Iterator[str]:
         """Where things are, and what to do with them."""
@@ -349,6 +396,7 @@ class Reporter:
         return {}
 
     def close(self) -> None:
+        self.keep_time()
         if self._log:
             self._log.close()
 
@@ -405,8 +453,23 @@ def host_memory() -> float:
     with contextlib.suppress(OSError, ValueError, IndexError):
         pages = Path("/proc/self/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return _host_peak()
+
+
+def _host_peak() -> float:
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+def peak_memory() -> dict[str, float]:
+    """Bytes at most so far, of this process and of that of its devices that used most; and of how
+    many, where they say it."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    found = {"host_memory_bytes": _host_peak()}
+    for name, called in (("device_memory", "peak_bytes_in_use"), ("device_limit", "bytes_limit")):
+        if known := [of[called] for of in stats if called in of]:
+            found[f"{name}_bytes"] = max(known)
+    return found
 
 
 def device_memory() -> dict[str, float]:
