@@ -5,9 +5,12 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import sys
+import warnings
 from pathlib import Path
 
+from octavo import process
 from octavo.files import cache_folder
 
 _MMAP_MAX, _TRIM_THRESHOLD, _ARENA_MAX = -4, -1, -8  # of glibc's malloc.h
@@ -16,7 +19,10 @@ _MMAP_MAX, _TRIM_THRESHOLD, _ARENA_MAX = -4, -1, -8  # of glibc's malloc.h
 def keep_programs() -> None:
     """Compiled programs are read by the next run that needs the same: in ``programs`` of the
     user's cache, or where JAX_COMPILATION_CACHE_DIR says (empty: nowhere). What was compiled for
-    one kind of processor no other one finds."""
+    one kind of processor no other one finds.
+
+    Where they cannot be read or written, they are compiled again; that is said once."""
+    _hear_of_programs()
     with contextlib.suppress(RuntimeError, OSError):  # no home, or none that can be written to
         folder = cache_folder() / "programs" / _processor()
         if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -25,6 +31,35 @@ def keep_programs() -> None:
                 return
             os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+_FAULT = re.compile(
+    r"Error (reading|writing) persistent compilation cache entry for '(\w+)': (.*)", re.DOTALL
+)
+
+
+def _hear_of_programs() -> None:
+    """Say JAX's warnings of what it keeps as sentences of ours, each kind once. It does not write a
+    program whole at once, nor again: what a kill or a full disk left half is taken away here."""
+    usual, said = warnings.showwarning, set()
+
+    def show(message, *about, **more):
+        fault = _FAULT.match(str(message))
+        if fault is None:
+            usual(message, *about, **more)
+            return
+        what, name, why = fault.groups()
+        folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", "")
+        if what == "reading":
+            with contextlib.suppress(OSError):
+                for damaged in Path(folder).glob(f"{name}-*-cache"):
+                    damaged.unlink()
+        if what not in said:
+            said.add(what)
+            fate = "cannot be read" if what == "reading" else "cannot be kept for the next start"
+            process.warn(f"a compiled program {fate} in {folder}: {why.splitlines()[0][:200]}")
+
+    warnings.showwarning = show
 
 
 def _processor() -> str:

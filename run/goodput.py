@@ -1,12 +1,13 @@
 """Where the time of a run goes, over all its starts: goodput.jsonl of its folder.
 
 Each start adds a line now and then, at every save, and at its end: what it has spent so far, by
-phase. A kill loses what came since the last line, ten seconds or so; that counts as time away.
-Nothing here needs JAX.
+phase. Of one that was killed the next adds the last, as far as metrics.jsonl tells. Nothing here
+needs JAX.
 """
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -67,10 +68,18 @@ class Clock:
         self.begin(self._phase)
         return sum(self._seconds[phase] for phase in phases)
 
-    def open(self, path: Path, first_step: int) -> None:
-        """Where lines go from now on. first_step: that this start goes on from."""
+    def open(self, path: Path, first_step: int, undone: dict[int, float]) -> None:
+        """Where lines go from now on. first_step: that this start goes on from. undone: seconds
+        of the steps after it that were logged: those that a killed start has no line of are added
+        to it."""
         self._path, self._first = path, first_step
         self._lead = "\n"  # a kill may have cut the last line short
+        if (last := _last(path)) is not None:
+            more = {step: took for step, took in undone.items() if step > last["step"]}
+            spent = last["seconds"].get("step", 0.0) + sum(more.values())
+            if more:
+                about = {"step": max(more), "seconds": last["seconds"] | {"step": spent}}
+                self._add(path, last | about)
 
     @property
     def due(self) -> bool:
@@ -82,17 +91,19 @@ class Clock:
         if self._path is None:
             return
         self.begin(self._phase)
-        row = {
-            "began": self.began, "at": time.time(), "from": self._first, "step": step,
-            "seconds": {name: round(value, 4) for name, value in self._seconds.items()}, **memory,
-        }  # fmt: skip
+        self._written = self._since
+        spent = {name: round(value, 4) for name, value in self._seconds.items()}
+        row = {"began": self.began, "from": self._first, "step": step, "seconds": spent}
+        self._add(self._path, row | memory)
+
+    def _add(self, path: Path, row: dict[str, Any]) -> None:
         try:
-            with open(self._path, "a", encoding="utf-8") as file:
+            with open(path, "a", encoding="utf-8") as file:
                 file.write(self._lead + files.json_text(row) + "\n")
         except OSError as error:
-            process.warn(f"no more is kept of where the time goes: {self._path}: {error.strerror}")
+            process.warn(f"no more is kept of where the time goes: {path}: {error.strerror}")
             self._path = None
-        self._lead, self._written = "", self._since
+        self._lead = ""
 
 
 @dataclass(frozen=True)
@@ -141,8 +152,8 @@ def account(lines: Iterable[bytes]) -> Account | None:
             lost = last.get(phase, 0.0) - (base[-1].get(phase, 0.0) if base else 0.0)
             seconds[phase] -= lost
             seconds["lost"] += lost
-    away = sum(
-        max(later[0]["began"] - rows[-1]["at"], 0.0)
+    away = math.fsum(
+        max(later[0]["began"] - rows[0]["began"] - sum(rows[-1]["seconds"].values()), 0.0)
         for rows, later in zip(ordered, ordered[1:], strict=False)
     )
     every = [row for rows in ordered for row in rows]
@@ -153,10 +164,19 @@ def account(lines: Iterable[bytes]) -> Account | None:
     return Account(seconds, away, len(ordered), min(row["from"] for row in every), peaks)
 
 
+def _last(path: Path) -> dict[str, Any] | None:
+    """The last whole line of a goodput.jsonl."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return None
+    return next((row for line in reversed(lines) if (row := _row(line)) is not None), None)
+
+
 def _row(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-        numbers = [row["began"], row["at"], row["from"], row["step"], *row["seconds"].values()]
+        numbers = [row["began"], row["from"], row["step"], *row["seconds"].values()]
         numbers += [value for name, value in row.items() if name.endswith("_bytes")]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

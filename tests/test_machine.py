@@ -34,3 +34,43 @@ def test_freed_memory_is_used_again():
     ]  # fmt: skip
     kept, usual = found
     assert kept < 100 < usual
+
+
+KEPT = """
+import os
+from pathlib import Path
+from octavo import cli
+def main():
+    import jax, jax.numpy as jnp
+    folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    def compile():
+        jax.clear_caches()
+        print(float(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4)))[0, 0]))
+        return {path: path.stat().st_size for path in folder.iterdir()}
+    whole = compile()
+    for path in whole:
+        os.truncate(path, 100)
+    again = compile()
+    assert again.keys() == whole.keys() and min(again.values()) > 1000
+    compile()
+    for path in whole:
+        path.unlink()
+    folder.rmdir()
+    folder.write_text("a file in its place")
+    jax.clear_caches()
+    jax.jit(lambda x: x - 1)(jnp.ones(3))
+cli.run(main)
+"""
+
+
+def test_programs_that_were_half_written(tmp_path):
+    """They are made anew, and what cannot be kept ends nothing; each is said once."""
+    kept = tmp_path / "programs"
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT], capture_output=True, text=True,
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(kept)},  # of what takes 0 seconds, too
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"warning: a compiled program cannot be read in {kept}: ")
+    assert second.startswith("warning: a compiled program cannot be kept for the next start in ")

@@ -23,7 +23,7 @@ ROOMS = {
     "batch": set(),
     "compiled": set(),
     "process": set(),
-    "machine": set(),
+    "machine": {"files", "process"},
     "storage": {"files", "process", "configs"},
     "locks": {"files", "process", "configs", "storage"},
     "arguments": {"files", "configs", "storage"},

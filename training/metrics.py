@@ -72,10 +72,16 @@ class MetricsLog:
         self._tracker = tracker
         self.path = Path(workdir) / METRICS
         self.history = History()
-        _keep_until(self.path, first_step, self.history.add)
+        self.undone: dict[int, float] = {}
+        """Seconds that steps took which come again."""
+        _keep_until(self.path, first_step, self.history.add, self._undo)
         _keep_until(self.path.with_name(SAMPLES), first_step)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (for the run's life)
         self._events = Events(Path(workdir) / "tensorboard", first_step)
+
+    def _undo(self, row: dict[str, Any]) -> None:
+        if isinstance(seconds := row.get("perf/step_seconds"), float):
+            self.undone[row["step"]] = seconds
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Raises OSError that names the file. Events that cannot be written end nothing."""
@@ -161,8 +167,14 @@ def _masked_crc(data: bytes) -> bytes:
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
-def _keep_until(path: Path, step: int, see: Callable[[dict], None] = lambda row: None) -> None:
-    """Drop the lines of later steps, and what a kill cut short; ``see`` is shown the others."""
+def _keep_until(
+    path: Path,
+    step: int,
+    see: Callable[[dict], None] = lambda row: None,
+    drop: Callable[[dict], None] = lambda row: None,
+) -> None:
+    """Drop the lines of later steps, and what a kill cut short; ``see`` is shown the others, and
+    ``drop`` those of later steps."""
     if not path.exists():
         return
     before, kept = path.read_bytes(), []
@@ -172,6 +184,8 @@ def _keep_until(path: Path, step: int, see: Callable[[dict], None] = lambda row:
             if row["step"] <= step:
                 kept.append(files.json_text(row) + "\n")
                 see(row)
+            else:
+                drop(row)
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
     if (after := "".join(kept).encode()) != before:

@@ -63,6 +63,10 @@ def decided(trainer: Trainer) -> Iterator[str]:
         f"step       {human(math.prod(trainer.shape) * trainer.bytes_per_id)}B; {steps} steps are "
         f"{steps * config.data.batch_size / plan.rows_per_epoch:.2f} epochs"
     )
+    names = ("jax_enable_compilation_cache", "jax_compilation_cache_dir")
+    keeps, place = (getattr(jax.config, name) for name in names)
+    kept = f"kept in {place}" if keeps and place else "not kept: each start compiles them again"
+    yield f"programs   {kept}"
     if trainer.source:
         yield from trainer.source.said()
 
@@ -142,8 +146,8 @@ class Reporter:
         self._busy = clock.spent("data", "step")
         self._laps, self._waits = array("d"), array("d")
         self._paced, self._paced_at = 1, self._began  # the first step is said alone
-        if workdir is not None:
-            clock.open(workdir / GOODPUT, first_step)
+        if workdir is not None and self._log is not None:
+            clock.open(workdir / GOODPUT, first_step, self._log.undone)
             self.keep_time()
 
     def __call__(
