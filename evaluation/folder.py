@@ -21,12 +21,14 @@ from octavo.evaluation.curves import HELDOUT, Curves, Few, number, read_curves, 
 from octavo.run.directory import (
     CONFIG,
     DIVERGED,
+    GOODPUT,
     LOCK,
     METRICS,
     RESULTS,
     SAMPLE,
     SAMPLES,
 )
+from octavo.run.goodput import Account, account
 
 _MOST_SAMPLES, _MOST_SAMPLE = 40, 2000
 _MOST_CUT = 8192
@@ -120,6 +122,14 @@ class Folder:
         if not self.step:
             return "nothing is logged yet", False
         return f"stopped at step {of}", False
+
+    @cached_property
+    def time(self) -> Account | None:
+        """Where it went; None where earlier revisions did not keep that."""
+        try:
+            return account((self.path / GOODPUT).read_bytes().splitlines())
+        except OSError:
+            return None
 
     def newest(self, name: str) -> float | None:
         """The last finite value of a curve."""

@@ -99,8 +99,8 @@ def _charts(runs: list[Folder]) -> list[dict[str, Any]]:
     chart("Speed", "bytes per second", "perf/bytes_per_second", smooth=True)
     chart("Of the devices' peak", "useful and paid", "perf/mfu", "perf/hfu", smooth=True)
     chart("Memory", "bytes", "perf/host_memory_bytes", "perf/device_memory_bytes")
-    chart("Time besides", "seconds", "perf/data_wait_seconds", "perf/evaluation_seconds",
-          clip=True)  # fmt: skip
+    chart("Time of a step", "seconds", "perf/step_seconds", "perf/data_wait_seconds", clip=True)
+    chart("Time of scores", "seconds", "perf/evaluation_seconds", clip=True)
     for name in [name for name in there if name not in taken][:_MOST_CHARTS]:
         chart(name, "", name, smooth=True)
     return found
@@ -120,6 +120,7 @@ def _words(name: str) -> str:
     return {
         "train/bits_per_byte": "training", "perf/host_memory_bytes": "host",
         "perf/device_memory_bytes": "device", "perf/data_wait_seconds": "waiting for data",
+        "perf/step_seconds": "step",
         "perf/evaluation_seconds": "evaluating", "perf/mfu": "MFU", "perf/hfu": "HFU",
     }.get(name, level.replace("_", " ") or kind)  # fmt: skip
 

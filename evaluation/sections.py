@@ -64,6 +64,7 @@ def figures(run: Folder) -> str:
         "parameters": parts.si(result.get("parameters")),
         "time": parts.time(run.result("seconds", "perf/seconds"))
         + (f" ({evaluating} evaluating)" if evaluating else ""),
+        "goodput": run.time and f"{run.time.goodput:.1%}",
         "speed": parts.si(run.result("bytes_per_second", "perf/bytes_per_second"), "B/s"),
         "of the peak": (mfu := run.newest("perf/mfu")) is not None and f"{mfu:.1%}",
         "devices": isinstance(device, str) and (f"{devices} × " if devices else "") + device,

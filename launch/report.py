@@ -6,7 +6,6 @@ Goodput over all starts, how long steps take, speed, share of the devices' peak,
 device.
 """
 
-import contextlib
 from array import array
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from octavo.configs.checks import ConfigError
 from octavo.evaluation.curves import SKIPPED, Curves, number, read_row
 from octavo.evaluation.folder import Folder, check_run, read_object
 from octavo.run.directory import CONFIG, GOODPUT, METRICS, RESULTS
-from octavo.run.goodput import account, pace, percentiles, where_time_went
+from octavo.run.goodput import pace, percentiles, where_time_went
 from octavo.run.mirror import fetched
 
 BYTES, LAP, WAIT = "train/bytes", "perf/step_seconds", "perf/data_wait_seconds"
@@ -63,13 +62,10 @@ def report(name: str, path: Path) -> tuple[dict[str, Any], list[str]]:
     config, results = read_object(path / CONFIG), read_object(path / RESULTS)
     last = int(logged["step"].max())
     curves = Curves(steps=len(logged["step"]), last=last)
-    status = Folder(name, path, config, results, curves, []).status[0]
+    folder = Folder(name, path, config, results, curves, [])
+    status, spent = folder.status[0], folder.time
     found: dict[str, Any] = {"run": name, "status": status, "step": last, "skipped": skipped}
     lines = [f"{name}: {status}"]
-
-    spent = None
-    with contextlib.suppress(OSError):
-        spent = account((path / GOODPUT).read_bytes().splitlines())
     if spent is None:
         lines.append(f"goodput    not known: no {GOODPUT}, which earlier revisions did not write")
     else:

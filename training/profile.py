@@ -30,8 +30,7 @@ class Profile:
         if step == self._first <= self._last:
             with self._clock.during("profile"):
                 jax.block_until_ready(state)  # the step before is none of it
-                self._try(jax.profiler.start_trace, self._folder)
-                self._traces = True
+                self._traces = self._try(jax.profiler.start_trace, self._folder)
 
     def after(self, step: int, state: Any) -> None:
         if self._traces and step == self._last:
