@@ -35,7 +35,7 @@ ROOMS = {
     "run": {*_PLAIN, "model", "decoding", "data"},
     "training": {*_PLAIN, "model", "decoding", "data", "run"},
     "launch": {
-        *_PLAIN, "model", "run", "training", "evaluation", "arguments", "cli", "settings",
+        *_PLAIN, "model", "data", "run", "training", "evaluation", "arguments", "cli", "settings",
         "presentation",
     },
     "evaluation": {*_PLAIN, "model", "decoding", "data", "run", "arguments"},
