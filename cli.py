@@ -24,7 +24,7 @@ from octavo.arguments import check_numbers
 from octavo.configs.checks import ConfigError
 from octavo.data.errors import DataError, WorkerError
 from octavo.files import FileError, shown
-from octavo.process import DONE, FAILED, PREEMPTED, WRONG_USE, Preempted
+from octavo.process import DONE, FAILED, PREEMPTED, STALLED, WRONG_USE, Preempted
 from octavo.run.errors import CheckpointError, StorageError
 from octavo.training.errors import DeviceError, HostsError
 
@@ -153,9 +153,10 @@ def _outcome(error: BaseException) -> tuple[str, int]:
         return str(error), WRONG_USE
     if isinstance(error, StorageError):
         return f"{error} Mend this, then {again()}.", FAILED
-    failures = RunError | CheckpointError | FileError | HostsError | DeviceError | WorkerError
-    if isinstance(error, failures):
+    if isinstance(error, RunError | CheckpointError | FileError | DeviceError | WorkerError):
         return str(error), FAILED
+    if isinstance(error, HostsError):
+        return str(error), STALLED
     if isinstance(error, Preempted):
         return f"{error}; {_going_on()}.", PREEMPTED
     if isinstance(error, KeyboardInterrupt):

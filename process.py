@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Protocol
 
 DONE, FAILED, WRONG_USE, STALLED, PREEMPTED = 0, 1, 2, 70, 75
-"""Exit codes. 70: nothing moved for too long, and the watchdog ended it. 75 is EX_TEMPFAIL: stopped
-by a signal, nothing finished is lost; run it again."""
+"""Exit codes. 70: nothing moved for too long, or another host was lost or did not come: what a
+launcher may begin again a few times. 75 is EX_TEMPFAIL: stopped by a signal, nothing finished is
+lost; run it again."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What asks a process to stop."""

@@ -1,8 +1,8 @@
 """Train a language model: python train.py [PRESET] [--dotted.field VALUE ...] [--workdir RUN]
 
 A run that RUN holds is continued, with its own settings where no flag says otherwise. Exit codes:
-0 done, 1 failed, 2 wrong use, 70 nothing moved for too long, 75 stopped by a signal with everything
-saved.
+0 done, 1 failed, 2 wrong use, 70 nothing moved for too long or a host was lost, 75 stopped by a
+signal with everything saved.
 """
 
 import contextlib

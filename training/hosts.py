@@ -151,7 +151,7 @@ class Peers:
             silent = [i for i, (_, at) in self._seen.items() if now - at > SILENCE]
             if silent:
                 self._dead.update(map(str, silent))
-                self._end(_silent(silent), process.FAILED)
+                self._end(_silent(silent), process.STALLED)
 
     def _watch(self) -> None:
         last = time.monotonic()
@@ -162,19 +162,19 @@ class Peers:
             last = now
             if now - self._reached > SILENCE:
                 self._lost = True
-                self._end(_silent([0]), process.FAILED)
+                self._end(_silent([0]), process.STALLED)
             time.sleep(1)
 
     def _lose_leader(self) -> None:
         if not self._leaving:
             self._lost = True
-            self._end(_gone(0), process.FAILED)
+            self._end(_gone(0), process.STALLED)
 
     def _lose(self, host: int) -> None:
         if not self._leaving and str(host) not in dict(self._read("left")):
             self._hear()
             self._dead.add(str(host))
-            self._end(_gone(host), process.FAILED)
+            self._end(_gone(host), process.STALLED)
 
     def _end(self, sentence: str, code: int) -> None:
         if not self._leaving:
