@@ -4,7 +4,7 @@
 # slice of one host.
 #
 #     octavo-ablate ARM ... --flops A,B,C --out gs://bucket/studies/mine --dry-run
-#     bash launch/xpk.sh 8 "ARM ... --flops A,B,C --out gs://bucket/studies/mine" \
+#     bash launch/study/xpk.sh 8 "ARM ... --flops A,B,C --out gs://bucket/studies/mine" \
 #         --cluster=CLUSTER --project=PROJECT --zone=ZONE --tpu-type=v6e-1 \
 #         --docker-image=REGISTRY/octavo      # with pip install '.[tpu,gs]'
 #

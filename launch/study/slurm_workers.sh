@@ -3,7 +3,7 @@
 # last one times the arms and writes the page. OUT lies on storage that all nodes see.
 #
 #     python ablate.py ARM ... --flops A,B,C --out OUT --dry-run      # look at the plan; makes the text
-#     sbatch launch/slurm_workers.sh ARM ... --flops A,B,C --out OUT
+#     sbatch launch/study/slurm_workers.sh ARM ... --flops A,B,C --out OUT
 #
 # Stopped or preempted tasks lose nothing: the same sbatch goes on.
 

@@ -4,7 +4,7 @@
 # nodes see.
 #
 #     python ablate.py ARM ... --flops A,B,C --out OUT --print-commands     # writes and shows the plan
-#     bash launch/slurm_cells.sh OUT --cpus-per-task=4 --mem=16G --time=2:00:00    # options of sbatch
+#     bash launch/study/slurm_cells.sh OUT --cpus-per-task=4 --mem=16G --time=2:00:00    # options of sbatch
 #
 # Given again, it submits what is not done. SLURM's MaxArraySize bounds the numbers of cells.
 
