@@ -13,6 +13,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from octavo import process, storage
 
@@ -63,12 +64,12 @@ def newest(run: str) -> int:
     return max(found, default=-1)
 
 
-def again(command: list[str], times: int, pause: float) -> int:
+def again(command: list[str], times: int, pause: float, ends: Sequence[int] = ()) -> int:
     """Run a command to an end that is none to begin again after; returns its exit code.
 
     times: beginnings in a row without a new checkpoint in its ``--workdir``; without one, or where
     it cannot be seen from here, all beginnings. pause: seconds before the first of those, twice as
-    many before the second, and so on."""
+    many before the second, and so on. ends: further codes to end at."""
     run = next((b for a, b in zip(command, command[1:], strict=False) if a == "--workdir"), "")
     run = next((a.partition("=")[2] for a in command if a.startswith("--workdir=")), run)
     signals, best, idle = Signals(), newest(run), 0
@@ -84,16 +85,18 @@ def again(command: list[str], times: int, pause: float) -> int:
                 asked = True
                 job.send_signal(number)
         code = code_of(job)
-        if asked or not (code in (process.STALLED, process.PREEMPTED) or code >= 128):
+        stopped = code in (process.STALLED, process.PREEMPTED) or code >= 128
+        if asked or code in ends or not stopped:
             return code
         now = newest(run)
         best, idle = (now, 0) if now > best else (best, idle + 1)
-        saved = f"step {best} is saved" if best >= 0 else "no checkpoint is seen"
-        said = f"again: exit code {code}; {saved}, {idle} runs brought no new one"
+        said = f"again: exit code {code}"
+        said += f"; step {best} is saved" if best >= 0 else "; no checkpoint is seen"
+        said += f", and {idle} in a row brought no new one" if idle else ""
         if idle > times:
-            print(f"{said}: given up", file=sys.stderr)
+            print(f"{said}: given up.", file=sys.stderr)
             return code
-        print(f"{said}; again in {idle * pause:g} seconds", file=sys.stderr, flush=True)
+        print(f"{said}: again in {idle * pause:g} seconds.", file=sys.stderr, flush=True)
         if idle and signals.wait(idle * pause):
             return code
 
@@ -114,11 +117,15 @@ def main() -> None:
         "--pause", type=float, default=10, metavar="SECONDS",
         help="before the first of them, twice as long before the second, and so on (default: 10)",
     )  # fmt: skip
+    parser.add_argument(
+        "--except", type=int, nargs=1, action="extend", default=[], dest="ends", metavar="CODE",
+        help="end at this one, too: 75 where what runs this begins again by itself",
+    )  # fmt: skip
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...")
     given = parser.parse_args()
     if not given.command:
         parser.error("there is no command")
-    sys.exit(again(given.command, given.times, given.pause))
+    sys.exit(again(given.command, given.times, given.pause, given.ends))
 
 
 if __name__ == "__main__":
