@@ -13,6 +13,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 
 from octavo import process, storage
@@ -34,6 +35,14 @@ class Signals:
         if not select.select([self._pipe], [], [], seconds)[0]:
             return []
         return [number for number in os.read(self._pipe, 1000) if number != signal.SIGCHLD]
+
+    def within(self, seconds: float) -> bool:
+        """Whether a signal comes within so long, whatever children do."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self.wait(left):
+                return True
+        return False
 
 
 def code_of(job: subprocess.Popen) -> int:
@@ -97,7 +106,7 @@ def again(command: list[str], times: int, pause: float, ends: Sequence[int] = ()
             print(f"{said}: given up.", file=sys.stderr)
             return code
         print(f"{said}: again in {idle * pause:g} seconds.", file=sys.stderr, flush=True)
-        if idle and signals.wait(idle * pause):
+        if signals.within(idle * pause):
             return code
 
 

@@ -85,9 +85,9 @@ def run(hosts: Hosts, logs: Path, grace: float) -> int:
     ]
     last, stops, over = 0, {}, None  # the last signal, who took it, when the others must go
     while None in (codes := [job.poll() for job in jobs]):
-        asked = signals.wait(1 if stops or over else None)
         if any(codes) and over is None:
             over = time.monotonic() + grace
+        asked = signals.wait(None if over is None and not stops else 1)
         if over is not None and time.monotonic() >= over:
             over, asked = float("inf"), [signal.SIGTERM, *asked]
         for number in asked:
