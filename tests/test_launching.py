@@ -16,11 +16,11 @@ cd "$(dirname "$0")"
 codes=($(cat codes)) n=$(ls -d began.* 2> /dev/null | wc -l)
 touch began.$n
 code=${codes[n]%%+*} saved=${codes[n]#*+}
-[[ $saved == "${codes[n]}" ]] || mkdir -p "run/checkpoints/$saved"
+[[ $saved == "${codes[n]}" ]] || { rm -rf run/checkpoints; mkdir -p "run/checkpoints/$saved"; }
 [[ $code != kill ]] || kill -9 $$
 exit "$code"
 """
-"""Ends with the next code of the file; 75+200 saves step 200 before."""
+"""Ends with the next code of the file; before, 75+20 saves step 20, and keeps no other."""
 
 WAITS = """
 trap 'echo got TERM; exit 75' TERM
@@ -44,7 +44,7 @@ def again(*arguments, **options):
         ("75 1 0", 2, 1),
         ("2 0", 1, 2),
         ("70 70 70 70 70", 3, 70),  # twice without a new checkpoint, and no more
-        ("70 75+20 kill 70 75+10 0", 5, 75),  # an older one is none
+        ("70 75+20 kill 70 75+10 0", 5, 75),  # one that was set aside counts for nothing
         ("75+10 75+20 75+30 70+40 75+50 0", 6, 0),
     ],
 )
@@ -73,7 +73,7 @@ def wait_for(condition):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_passed_on_and_the_end(number, tmp_path):
-    """To all of a group, as a terminal sends it; the command gets it once."""
+    """Sent to a group, as a terminal does; the command gets it once."""
     (tmp_path / "job").write_text(f"cd {tmp_path}\n{WAITS}")
     job = again("bash", str(tmp_path / "job"), process_group=0, stdout=subprocess.PIPE)
     wait_for((tmp_path / "waits").exists)
@@ -106,7 +106,7 @@ def hosts(tmp_path, monkeypatch):
                 "--folder", str(tmp_path), *arguments, str(tmp_path / "hosts"),
                 "bash", "job", "it's $one",
             ],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
             env=os.environ | {"PATH": f"{ssh.parent}:{os.environ['PATH']}", "HOME": str(tmp_path)},
         )  # fmt: skip
 
@@ -130,9 +130,10 @@ def test_hosts_are_told_where_they_are(hosts, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_reaches_all_hosts(number, hosts, tmp_path):
+    """Sent to a group; ssh itself does not get it."""
     job = hosts(WAITS.replace("waits", "waits.$JAX_PROCESS_ID"))
     wait_for(lambda: len(list(tmp_path.glob("waits.*"))) == 2)
-    job.send_signal(number)
+    os.killpg(job.pid, number)
     job.communicate(timeout=60)
     assert job.returncode == 75
     said = f"got {number.name.removeprefix('SIG')}\n"
