@@ -30,7 +30,7 @@ _SSH = (
 )  # fmt: skip
 """No questions; a host that does not answer for a minute is lost."""
 
-_ALIVE = 'p=$(cat "$f" 2> /dev/null) && grep -qzx "LAUNCHED=$m" "/proc/$p/environ" 2> /dev/null'
+_ALIVE = 'p=$(cat "$f" 2> /dev/null) && grep -qzx "OCTAVO_LAUNCHED=$m" "/proc/$p/environ" 2> /dev/null'
 """Whether what was begun still runs: by its number, and as numbers come again, by its mark."""
 
 
@@ -53,7 +53,7 @@ class Hosts:
         script = (
             f"i=0; while {_ALIVE}; do [ $i = 0 ] && kill -TERM $p; [ $i -ge 60 ] && kill -KILL $p; "
             f"i=$((i + 1)); sleep 1; done; cd {shlex.quote(self._folder)} && echo $$ > $f && exec "
-            f"env LAUNCHED=$m JAX_COORDINATOR_ADDRESS={shlex.quote(self._address)} "
+            f"env OCTAVO_LAUNCHED=$m JAX_COORDINATOR_ADDRESS={shlex.quote(self._address)} "
             f"JAX_NUM_PROCESSES={len(self.names)} JAX_PROCESS_ID={index} {self._command}"
         )
         with log.open("ab") as out:
