@@ -30,7 +30,9 @@ _SSH = (
 )  # fmt: skip
 """No questions; a host that does not answer for a minute is lost."""
 
-_ALIVE = 'p=$(cat "$f" 2> /dev/null) && grep -qzx "OCTAVO_LAUNCHED=$m" "/proc/$p/environ" 2> /dev/null'
+_ALIVE = (
+    'p=$(cat "$f" 2> /dev/null) && grep -qzx "OCTAVO_LAUNCHED=$m" "/proc/$p/environ" 2> /dev/null'
+)
 """Whether what was begun still runs: by its number, and as numbers come again, by its mark."""
 
 
