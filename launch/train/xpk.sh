@@ -7,8 +7,8 @@
 #         --docker-image=REGISTRY/octavo:TAG --env JAX_COMPILATION_CACHE_DIR=gs://bucket/programs
 #
 # The first word names the workload, then comes what octavo-train is given, then options of xpk. It
-# begins again on 75 (stopped, all saved), 70 (nothing moved, or a host was lost) and from 127 on, which
-# xpk has by itself; all of them count. Given again, it goes on, as another workload.
+# begins again on 75 (stopped, all saved), 70 (nothing moved, or a host was lost) and from 127 on,
+# which xpk has by itself; all of them count. Given again, it goes on, as another workload.
 
 set -euo pipefail
 name=$1 run=$2
