@@ -50,6 +50,8 @@ class Arguments:
     """Text of which the exact scores are. 0: none."""
     text_bytes: int = 200_000
     """Text of which the other measures are."""
+    parallel_lines: int = 200
+    """Sentences in each language, of which the premiums are."""
 
 
 def scores(study: Path) -> dict[str, dict[str, Any]]:
@@ -65,7 +67,7 @@ def scores(study: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def measured(arms: dict[str, dict], most: int) -> None:
+def measured(arms: dict[str, dict], most: int, sentences: int) -> None:
     """Add to every arm what ``schemes.py`` says of it."""
     run = open_run(str(next(iter(arms.values()))["run"]))
     corpora = [Corpus(folder) for folder, _ in parse_source(run.config.data.source)]
@@ -79,7 +81,9 @@ def measured(arms: dict[str, dict], most: int) -> None:
         told = files.json_text(tokenizer.to_json()).encode()
         arm["tokenizer"] = len(lzma.compress(told)) / 1000
         arm["subwords"] = isinstance(tokenizer, SubwordTokenizer)
-    parallel = read_parallel("parallel") if len({text.label for text in texts}) > 1 else None
+    parallel = None
+    if len({text.label for text in texts}) > 1:
+        parallel = {name: said[:sentences] for name, said in read_parallel("parallel").items()}
     for name, one in zip(arms, report(schemes, texts, 0, parallel, "eng", (), print), strict=True):
         arms[name] |= {key: value.value for key, value in one.about["measures"].items()}
 
@@ -122,7 +126,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     study = Path(arguments.study)
     arms = scores(study)
-    measured(arms, arguments.text_bytes)
+    measured(arms, arguments.text_bytes, arguments.parallel_lines)
     if arguments.exact_bytes:
         exact(arms, arguments.exact_bytes)
     names = [name for name in COLUMNS if any(name in arm for arm in arms.values())]
