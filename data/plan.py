@@ -13,7 +13,11 @@ A row of an hourglass has room for so many units. Pieces that share one may neve
 a document's loss is would depend on those beside it.
 """
 
+import functools
 import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -23,11 +27,16 @@ import numpy as np
 from octavo.batch import Room
 from octavo.compiled import compiled
 from octavo.data.errors import DataError
+from octavo.data.index import Ends
 from octavo.data.shards import Corpus
 from octavo.tokenizers.interface import fingerprint_of
 
 CHUNK = 1 << 22
 """Ids of neighbouring rows that stay neighbours on disk; the unit of reading and packing."""
+_PART = 16
+"""Chunks that are planned at a time: memory is that of their documents."""
+Kept = Callable[[Callable[[], np.ndarray]], np.ndarray]
+"""Gives what a function makes, from a file where it was made before."""
 
 
 @dataclass(frozen=True)
@@ -39,53 +48,74 @@ class Rows:
     stop: np.ndarray
 
 
+def _made(make: Callable[[], np.ndarray]) -> np.ndarray:
+    return make()
+
+
 class Concat:
     """Documents end to end, cut every ``length`` ids; the last row of the corpus is padded. Where
-    pieces have no room beside those before them, they begin a row, and the one before is padded."""
+    pieces have no room beside those before them, they begin a row, and the one before is padded.
 
-    def __init__(self, ends: np.ndarray, length: int, room: Room | None = None):
-        self.ends, self.length = ends, length
-        self._breaks = np.zeros(0, np.int64)
-        if room is not None and len(room.most):
-            limits = ends, length, room.price, room.most
-            self._breaks = np.empty(_breaks(*limits, self._breaks), np.int64)
-            _breaks(*limits, self._breaks)
-        self.split = len(self._breaks) > 0
-        self.total = -(-int(ends[-1]) // length) + len(self._breaks)
+    kept: may remember what takes a pass over all documents."""
+
+    def __init__(self, ends: Ends, length: int, room: Room | None = None, kept: Kept = _made):
+        self.ends, self.length, self._room = ends, length, room
         self.chunk_ids = max(1, CHUNK // length) * length
-        self.chunks = -(-int(ends[-1]) // self.chunk_ids)
+        self.chunks = -(-ends.total // self.chunk_ids)
+        self.sizes = np.full(self.chunks, self.chunk_ids // length, np.int64)
+        """Rows of each chunk."""
+        self.sizes[-1:] = -(-(ends.total - (self.chunks - 1) * self.chunk_ids) // length)
+        self.split = False
+        if room is not None and len(room.most):
+            breaks = kept(lambda: np.concatenate(_in_parts(self._count_breaks, self.chunks)))
+            self.sizes += breaks
+            self.split = bool(breaks.any())
+        self.total = int(self.sizes.sum())
 
-    def _edges(self, chunk: int) -> tuple[int, int, np.ndarray]:
-        """Where the text of a chunk begins and stops, and the breaks within."""
-        low = chunk * self.chunk_ids
-        high = min(low + self.chunk_ids, int(self.ends[-1]))
-        first, last = np.searchsorted(self._breaks, [low, high])
-        return low, high, self._breaks[first:last]
+    def _breaks(self, low: int, high: int) -> np.ndarray:
+        """Where pieces have to begin a row within the rows of some whole chunks."""
+        if self._room is None or not len(self._room.most):
+            return np.zeros(0, np.int64)
+        ends = np.append(self.ends.between(low, high - 1), high)
+        limits = low, ends, self.length, self._room.price, self._room.most
+        found = np.zeros(0, np.int64)
+        found = np.empty(_breaks(*limits, found), np.int64)
+        _breaks(*limits, found)
+        return found
 
-    def rows_in(self, chunk: int) -> int:
-        low, high, breaks = self._edges(chunk)
-        return -(-(high - low) // self.length) + len(breaks)
+    def _count_breaks(self, first: int, last: int) -> np.ndarray:
+        """In each of the chunks ``first`` to ``last``, int32."""
+        low, high = first * self.chunk_ids, min(last * self.chunk_ids, self.ends.total)
+        places = self._breaks(low, high) // self.chunk_ids - first
+        return np.bincount(places, minlength=last - first).astype(np.int32)
 
     def chunk(self, chunk: int) -> Rows:
-        low, high, breaks = self._edges(chunk)
+        low = chunk * self.chunk_ids
+        high = min(low + self.chunk_ids, self.ends.total)
         edges = np.arange(low, high, self.length, dtype=np.int64)
-        if len(breaks):
+        if len(breaks := self._breaks(low, high) if self.split else ()):
             edges = np.union1d(edges, breaks)
-        inner = self.ends[np.searchsorted(self.ends, low, "right") :]
-        inner = inner[: np.searchsorted(inner, high, "left")]
         # Sorted already, so that this merges them.
-        starts = np.sort(np.concatenate([edges, inner]), kind="stable")
+        starts = np.sort(np.concatenate([edges, self.ends.between(low, high - 1)]), kind="stable")
         starts = starts[np.diff(starts, prepend=-1) > 0]
         first = np.append(np.searchsorted(starts, edges), len(starts))
         return Rows(first.astype(np.int64), starts, np.append(starts[1:], high))
 
 
+def _in_parts(work: Callable[[int, int], np.ndarray], chunks: int) -> list[np.ndarray]:
+    """What is made of all chunks, some neighbours at a time, on all cores."""
+    firsts = range(0, chunks, _PART)
+    lasts = [min(first + _PART, chunks) for first in firsts]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return list(pool.map(work, firsts, lasts))
+
+
 @compiled
-def _breaks(ends, length, price, most, out):
-    """Where pieces have to begin a row within the rows that ``Concat`` cuts: how many places there
-    are, and the first of them in ``out``."""
+def _breaks(start, ends, length, price, most, out):
+    """Where pieces have to begin a row within the rows that ``Concat`` cuts from ``start`` on, the
+    beginning of a row: how many places there are, and the first of them in ``out``."""
     used = np.zeros(len(most), np.int64)
-    count, start = 0, 0
+    count = 0
     for end in ends:
         low = start
         while low < end:
@@ -117,37 +147,60 @@ class BestFit:
     """Best-fit packing (Ding et al. 2024, "Fewer Truncations"): a document longer than a row is cut
     into rows and a rest; the rests, longest first, go to the fullest row with room for them. A row
     whose units have no room for the next is closed.
-    Packed within chunks of neighbouring documents, so that a row is read from one place."""
+    Packed within chunks of neighbouring documents, so that a row is read from one place.
 
-    def __init__(self, ends: np.ndarray, length: int, room: Room | None = None):
-        self.ends, self.length = ends, length
+    kept: may remember how many rows that gives."""
+
+    def __init__(self, ends: Ends, length: int, room: Room | None = None, kept: Kept = _made):
+        self.ends, self.length, self.chunk_ids = ends, length, CHUNK
         self._room = Room.of_flat(length) if room is None else room
-        self.split = False
-        # Documents are grouped into chunks of about CHUNK ids by where they start.
-        starts = np.concatenate([[0], ends[:-1]])
-        groups = starts // CHUNK
-        self.group_edges = np.flatnonzero(np.diff(groups, prepend=-1))
-        self.chunks = len(self.group_edges)
-        self._rows = []
-        for i in range(self.chunks):
-            rows, closed = self._pack(i)
-            self._rows.append(len(rows.first) - 1)
-            self.split |= closed
-        self.total = sum(self._rows)
+        grid = -(-ends.total // CHUNK)
+        found = kept(lambda: np.concatenate(_in_parts(self._count, grid), axis=1))
+        # Documents are grouped into chunks of about CHUNK ids by where they start; within a longer
+        # one none does.
+        self._places = np.flatnonzero(found[0])
+        self.sizes = found[0][self._places].astype(np.int64)
+        """Rows of each chunk."""
+        self.chunks = len(self.sizes)
+        self.split = bool(found[1].any())
+        self.total = int(self.sizes.sum())
 
-    def rows_in(self, chunk: int) -> int:
-        return self._rows[chunk]
+    def _edges(self, first: int, last: int) -> np.ndarray:
+        """Where documents that start in some places of the grid start, and the last one ends."""
+        low, high = first * self.chunk_ids, last * self.chunk_ids
+        starts = self.ends.between(low - 1, min(high, self.ends.total) - 1)
+        starts = starts if first else np.append(0, starts)
+        return np.append(starts, self.ends.after(int(starts[-1]))) if len(starts) else starts
+
+    def _count(self, first: int, last: int) -> np.ndarray:
+        """``[2, places]`` int32 of the places ``first`` to ``last``: rows, and whether any of them
+        had to be closed."""
+        found = np.zeros((2, last - first), np.int32)
+        limits = self.length, self._room.price, self._room.most
+        _count(self._edges(first, last), first, self.chunk_ids, *limits, found)
+        return found
 
     def chunk(self, chunk: int) -> Rows:
-        return self._pack(chunk)[0]
+        place = int(self._places[chunk])
+        edges = self._edges(place, place + 1)
+        *rows, _ = _best_fit(edges, self.length, self._room.price, self._room.most)
+        return Rows(*rows)
 
-    def _pack(self, chunk: int) -> tuple[Rows, bool]:
-        """The rows of a chunk, and whether any had to be closed."""
-        low = self.group_edges[chunk]
-        high = self.group_edges[chunk + 1] if chunk + 1 < self.chunks else len(self.ends)
-        edges = np.append(self.ends[low - 1] if low else 0, self.ends[low:high])
-        *rows, closed = _best_fit(edges, self.length, self._room.price, self._room.most)
-        return Rows(*rows), closed
+
+@compiled
+def _count(edges, first, chunk_ids, length, price, most, out):
+    """Rows of the documents between ``edges`` that start in each place of the grid, and whether one
+    was closed: see ``BestFit._count``."""
+    low = 0
+    while low < len(edges) - 1:
+        place = edges[low] // chunk_ids
+        high = low + 1
+        while high < len(edges) - 1 and edges[high] // chunk_ids == place:
+            high += 1
+        rows, _, _, closed = _best_fit(edges[low : high + 1], length, price, most)
+        out[0, place - first] = len(rows) - 1
+        out[1, place - first] = closed
+        low = high
 
 
 @compiled
@@ -165,8 +218,16 @@ def _best_fit(edges, length, price, most):
             start[n] = at
             stop[n] = min(at + length, edges[d + 1])
             n += 1
-    # Longest first; ties in text order (mergesort is stable).
-    order = np.argsort(start - stop, kind="mergesort")
+    # Longest first; ties in text order.
+    place = np.zeros(length + 2, np.int64)
+    for piece in range(count):
+        place[length - (stop[piece] - start[piece]) + 1] += 1
+    place = np.cumsum(place)
+    order = np.empty(count, np.int64)
+    for piece in range(count):
+        size = stop[piece] - start[piece]
+        order[place[length - size]] = piece
+        place[length - size] += 1
     # rows_by_room[room] is a stack of rows with exactly that much room, linked through `below`.
     top = np.full(length + 1, -1, np.int64)
     below = np.empty(count, np.int64)
@@ -222,11 +283,23 @@ def _best_fit(edges, length, price, most):
             while node >= 1 and not tree[node]:
                 tree[node] = True
                 node //= 2
-    by_row = np.argsort(row_of, kind="mergesort")
     first = np.zeros(rows + 1, np.int64)
     for piece in range(count):
         first[row_of[piece] + 1] += 1
-    return np.cumsum(first), start[by_row], stop[by_row], closed
+    first = np.cumsum(first)
+    # By row, and within one in text order.
+    by_row = np.empty(count, np.int64)
+    place = first.copy()
+    for piece in range(count):
+        by_row[place[row_of[piece]]] = piece
+        place[row_of[piece]] += 1
+    return first, start[by_row], stop[by_row], closed
+
+
+def _kept(corpus: Corpus, packing: str, length: int, room: Room | None) -> Kept:
+    """What remembers the rows of a corpus that are packed so."""
+    about = packing, length, CHUNK, room and room.tobytes()
+    return functools.partial(corpus.kept, fingerprint_of(repr(about).encode()))
 
 
 STRATEGIES = {"concat": Concat, "best_fit": BestFit}
@@ -263,7 +336,7 @@ class Order:
         self.strategy, self.key = strategy, key
         self.total = strategy.total
         self.window_chunks = max(1, window_ids // CHUNK)
-        self._sizes = np.array([strategy.rows_in(i) for i in range(strategy.chunks)], np.int64)
+        self._sizes = strategy.sizes
         self._remember()
 
     def _remember(self):
@@ -423,9 +496,12 @@ class Plan:
         weights = [weight for _, weight in corpora]
         room = room if version > 1 else None
         self.orders = [
-            Order(STRATEGIES[packing](c.document_ends(), length, room), shuffle_window_ids, seed, i)
+            Order(
+                STRATEGIES[packing](c.ends, length, room, _kept(c, packing, length, room)),
+                shuffle_window_ids, seed, i,
+            )
             for i, c in enumerate(self.corpora)
-        ]
+        ]  # fmt: skip
         self.mixture = Mixture(weights, seed, fixed=version == 1)
         self.description = {
             "corpora": {str(i): c.fingerprint for i, c in enumerate(self.corpora)},

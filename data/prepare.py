@@ -29,7 +29,7 @@ from octavo.data.manifest import (
 )
 from octavo.data.marks import Marks
 from octavo.data.records import Skipped
-from octavo.data.shards import Corpus, ShardWriter, too_many_labels
+from octavo.data.shards import Corpus, ShardWriter, has_index, too_many_labels, write_index
 from octavo.data.sources import UNIT_BYTES, Unit, documents
 from octavo.data.split import (
     TOLD,
@@ -200,6 +200,7 @@ def prepare(
     left_out = sum((Counter(result.left_out) for result in ordered), Counter())
     if not shards["train"]:
         raise DataError("the sources hold no text to train on.")
+    write_index(out, "train", shards["train"], recipe["marks"])
     write_manifest(out, tokenizer, shards, {"units": len(units), **begun}, recipe["marks"])
     _clean(out)
     return Prepared(None, left_out, earlier)
@@ -304,6 +305,8 @@ def _mend(
                     "delete the folder and prepare it again."
                 )
         progress(done, result.warnings)
+    if not has_index(out, "train", manifest.splits["train"].shards):
+        write_index(out, "train", manifest.splits["train"].shards, manifest.marks)
     _clean(out)
     return Prepared(len(again), Counter(), same != recipe)
 

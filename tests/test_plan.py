@@ -11,6 +11,7 @@ from octavo.configs.model import ModelConfig, StageConfig
 from octavo.configs.schema import DataConfig
 from octavo.data import pipeline, plan, sources
 from octavo.data.errors import DataError
+from octavo.data.index import Ends
 from octavo.data.pipeline import BatchSource, batches, make_plan
 from octavo.data.plan import BestFit, Concat, permutation
 from octavo.data.prepare import prepare
@@ -118,8 +119,8 @@ def test_concat_is_the_stream_cut(many_shards):
 
 
 def test_best_fit_cuts_only_what_must_be(many_shards):
-    ends = Corpus(many_shards).document_ends()
-    rows = BestFit(ends, LENGTH)
+    corpus = Corpus(many_shards)
+    ends, rows = corpus.document_ends(), BestFit(corpus.ends, LENGTH)
     lengths = np.diff(np.append(0, ends))
     cut = sum(-(-n // LENGTH) for n in lengths)
     packed = rows.chunk(0)
@@ -230,15 +231,17 @@ def test_sources_with_weights(tmp_path):
 
 
 def test_concat_geometry():
-    rows = Concat(np.array([5, 130]), 64).chunk(0)
+    rows = Concat(Ends.of(np.array([5, 130])), 64).chunk(0)
     assert rows.first.tolist() == [0, 2, 3, 4]
     assert rows.start.tolist() == [0, 5, 64, 128] and rows.stop.tolist() == [5, 64, 128, 130]
 
 
 def invented(number: int, documents: int, longest: int) -> SimpleNamespace:
     """A corpus of which only the ends of documents are known."""
-    ends = np.cumsum(permutation(documents, number) % longest + 1)
-    return SimpleNamespace(fingerprint=f"corpus {number}", document_ends=lambda: ends)
+    ends = Ends.of(np.cumsum(permutation(documents, number) % longest + 1))
+    return SimpleNamespace(
+        fingerprint=f"corpus {number}", ends=ends, kept=lambda name, make: make()
+    )
 
 
 def invented_plan(*corpora, seed=5, **more):
@@ -255,9 +258,7 @@ def digest(*arrays) -> str:
 
 def all_rows(strategy) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     chunks = [strategy.chunk(i) for i in range(strategy.chunks)]
-    assert [len(rows.first) - 1 for rows in chunks] == [
-        strategy.rows_in(i) for i in range(strategy.chunks)
-    ]
+    assert [len(rows.first) - 1 for rows in chunks] == strategy.sizes.tolist()
     return [(rows.first, rows.start, rows.stop) for rows in chunks]
 
 
@@ -280,7 +281,7 @@ def test_rows_that_have_room_stay(strategy, sizes, golden, stages, monkeypatch):
     """The rows that past runs used, whatever the model. A change here breaks every resume."""
     monkeypatch.setattr(plan, "CHUNK", 20_000)
     documents, longest, length = sizes
-    ends = invented(7, documents, longest).document_ends()
+    ends = invented(7, documents, longest).ends
     room = None if stages is None else room_of(ModelConfig(stages=stages), length)
     rows = strategy(ends, length, room)
     assert not rows.split
@@ -294,7 +295,7 @@ def test_no_row_needs_more_units_than_it_has(strategy, stages, monkeypatch):
     room = room_of(ModelConfig(stages=stages), LENGTH)
     # Short documents for a while, then ones longer than a row.
     sizes = np.concatenate([permutation(5000, 1) % 12 + 1, permutation(500, 2) % 200 + 1])
-    ends = np.cumsum(sizes)
+    ends = Ends.of(np.cumsum(sizes))
     rows, plain = strategy(ends, LENGTH, room), strategy(ends, LENGTH)
     assert rows.split and not plain.split and rows.total > plain.total
     for (first, start, stop), (_, *pieces) in zip(all_rows(rows), all_rows(plain), strict=True):
@@ -310,7 +311,7 @@ def test_concat_splits_only_rows_without_room():
     """Greedily, in order; rows before and after stay as they are."""
     room = room_of(ModelConfig(stages=(NARROW,)), LENGTH)
     assert room.most[0] == 23 and room.price[0, [2, 32, 36]].tolist() == [2, 6, 6]
-    ends = np.concatenate([[64, 100], 100 + 2 * np.arange(1, 30), [190, 256]])
+    ends = Ends.of(np.concatenate([[64, 100], 100 + 2 * np.arange(1, 30), [190, 256]]))
     rows = Concat(ends, LENGTH, room)
     packed = rows.chunk(0)
     # 36 positions and eight times two; six times two. Eleven times two; four times, and the rest.
