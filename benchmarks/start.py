@@ -69,7 +69,7 @@ def start(folder: Path, packing: str, length: int, results) -> None:
     config = DataConfig(source=str(folder), length=length, batch_size=256, packing=packing)
     began = time.perf_counter()
     plan = make_plan(config, 0)
-    plan.orders[0].strategy.chunk(plan.orders[0].window(0, 0)[0][0])
+    plan.orders[0].strategy.chunk(int(plan.orders[0].window(0, 0, 0).chunks[0]))
     seconds = time.perf_counter() - began
     status = Path("/proc/self/status").read_text()
     own = int(re.findall(r"RssAnon:\s+(\d+)", status)[0]) >> 10

@@ -47,6 +47,12 @@ class Rows:
     start: np.ndarray
     stop: np.ndarray
 
+    def part(self, skipped: int, size: int) -> "Rows":
+        """So many rows, after those that are skipped."""
+        first = self.first[skipped : skipped + size + 1]
+        pieces = slice(first[0], first[-1])
+        return Rows(first - first[0], self.start[pieces], self.stop[pieces])
+
 
 def _made(make: Callable[[], np.ndarray]) -> np.ndarray:
     return make()
@@ -322,70 +328,129 @@ def _mix(z):
     return z ^ (z >> np.uint64(31))
 
 
-def _values(x: np.ndarray) -> list[int]:
+def values(x: np.ndarray) -> list[int]:
     """Those in an array, in order. (Mostly there is one, and ``np.unique`` takes its time.)"""
     low, high = int(x.min()), int(x.max())
     return [low] if low == high else np.unique(x).tolist()
 
 
 class Order:
-    """A shuffle of a strategy's rows for every epoch: chunks are permuted, then the rows within
-    each window of neighbouring permuted chunks. A corpus of one window is shuffled uniformly."""
+    """A shuffle of a strategy's rows for every epoch, of each lane by itself: a lane is an equal
+    part of the rows, neighbours in the corpus. Its chunks are permuted, then the rows within each
+    window of neighbouring permuted chunks. A corpus of one window is one lane, shuffled uniformly.
 
-    def __init__(self, strategy: Concat | BestFit, window_ids: int, *key: int):
-        self.strategy, self.key = strategy, key
+    window_ids: of all lanes together.
+    """
+
+    def __init__(self, strategy: Concat | BestFit, window_ids: int, *key: int, lanes: int = 1):
+        self.strategy, self.key, self.lanes = strategy, key, lanes
         self.total = strategy.total
-        self.window_chunks = max(1, window_ids // CHUNK)
-        self._sizes = strategy.sizes
+        self.window_chunks = max(1, window_ids // CHUNK // lanes)
         self._remember()
 
     def _remember(self):
-        self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+        self._lane = lru_cache(maxsize=None)(self._make_lane)
+        self._epoch = lru_cache(maxsize=2 * self.lanes)(self._make_epoch)
         self._window = lru_cache(maxsize=4)(self._make_window)
 
     def __getstate__(self):
         # What was computed stays behind; a worker process computes it again.
-        return {k: v for k, v in self.__dict__.items() if k not in ("_epoch", "_window")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lane", "_epoch", "_window")}
 
     def __setstate__(self, state):
         self.__dict__.update(state)
         self._remember()
 
-    def _make_epoch(self, epoch: int):
-        chunks = permutation(len(self._sizes), *self.key, epoch)
-        ends = np.cumsum(self._sizes[chunks])[self.window_chunks - 1 :: self.window_chunks]
-        return chunks, ends if len(ends) and ends[-1] == self.total else np.append(ends, self.total)
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Rows up to the end of each chunk."""
+        return np.cumsum(self.strategy.sizes)
 
-    def _make_window(self, epoch: int, window: int):
-        chunks = self._epoch(epoch)[0]
-        mine = chunks[window * self.window_chunks : (window + 1) * self.window_chunks]
-        sizes = self._sizes[mine]
-        shuffled = permutation(int(sizes.sum()), *self.key, epoch, window)
+    def _edges(self, lane: int) -> tuple[int, int]:
+        """Rows before a lane, and up to its end."""
+        return self.total * lane // self.lanes, self.total * (lane + 1) // self.lanes
+
+    def _make_lane(self, lane: int):
+        """The chunks in which rows of a lane lie, and the first of those rows and how many they are
+        in each."""
+        low, high = self._edges(lane)
+        first, last = np.searchsorted(self._ends, [low, high - 1], side="right")
+        chunks = np.arange(first, last + 1)
+        ends = self._ends[chunks]
+        begins = ends - self.strategy.sizes[chunks]
+        skipped = np.maximum(low - begins, 0)
+        return chunks, skipped, np.minimum(ends, high) - begins - skipped
+
+    def _key(self, lane: int) -> tuple[int, ...]:
+        return (*self.key, lane) if self.lanes > 1 else self.key
+
+    def _make_epoch(self, lane: int, epoch: int):
+        sizes = self._lane(lane)[2]
+        low, high = self._edges(lane)
+        order = permutation(len(sizes), *self._key(lane), epoch)
+        ends = np.cumsum(sizes[order])[self.window_chunks - 1 :: self.window_chunks]
+        whole = len(ends) and ends[-1] == high - low
+        return order, ends if whole else np.append(ends, high - low)
+
+    def _make_window(self, lane: int, epoch: int, window: int):
+        order = self._epoch(lane, epoch)[0]
+        mine = order[window * self.window_chunks : (window + 1) * self.window_chunks]
+        chunks, skipped, sizes = (about[mine] for about in self._lane(lane))
+        shuffled = permutation(int(sizes.sum()), *self._key(lane), epoch, window)
         slot = np.repeat(np.arange(len(mine)), sizes)[shuffled]
-        return mine, slot, shuffled - (np.cumsum(sizes) - sizes)[slot]
+        return Window(chunks, skipped, sizes, slot, shuffled - (np.cumsum(sizes) - sizes)[slot])
 
-    def locate(self, draws: np.ndarray) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
-        """Groups (epoch, window, which of the draws, their places in that window)."""
+    def locate(self, lane: int, draws: np.ndarray) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+        """Groups (epoch, window, which of the lane's draws, their places in that window)."""
         groups = []
-        epochs = draws // self.total
-        for epoch in _values(epochs):
-            ends = self._epoch(epoch)[1]
+        low, high = self._edges(lane)
+        epochs = draws // (high - low)
+        for epoch in values(epochs):
+            ends = self._epoch(lane, epoch)[1]
             mine = np.flatnonzero(epochs == epoch)
-            at = draws[mine] - epoch * self.total
+            at = draws[mine] - epoch * (high - low)
             windows = np.searchsorted(ends, at, side="right")
-            for window in _values(windows):
+            for window in values(windows):
                 here = windows == window
                 origin = ends[window - 1] if window else 0
                 groups.append((epoch, window, mine[here], at[here] - origin))
         return groups
 
-    def window(self, epoch: int, window: int):
-        """(chunks, slot, row): place p of the window is row ``row[p]`` of ``chunks[slot[p]]``."""
-        return self._window(epoch, window)
+    def window(self, lane: int, epoch: int, window: int) -> "Window":
+        return self._window(lane, epoch, window)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Place p of a window is row ``row[p]`` of those that chunk ``chunks[slot[p]]`` gives to it:
+    ``sizes``, after the first ``skipped``."""
+
+    chunks: np.ndarray
+    skipped: np.ndarray
+    sizes: np.ndarray
+    slot: np.ndarray
+    row: np.ndarray
+
+
+LANE_CHUNKS = 16
+"""A lane has at least so many chunks: of those at its edges, two lanes read the text."""
+
+
+def _lanes(chunks: int, window_chunks: int, rows: int) -> int:
+    """Lanes of a corpus, whatever the hosts: a power of two that divides the rows of a batch, of
+    which each has a chunk in memory."""
+    lanes = 1
+    if chunks > window_chunks:
+        most = min(window_chunks, chunks // LANE_CHUNKS)
+        while 2 * lanes <= most and rows % (2 * lanes) == 0:
+            lanes *= 2
+    return lanes
 
 
 PERIOD = 4096
 """Rows within which a mixture says which corpus each draws from."""
+_FAR = 1 << 12
+"""Periods among which lanes begin."""
 
 
 def _fixed(weights: list[float], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -408,12 +473,16 @@ class Mixture:
     """Which corpus each row draws from: after any number of rows, each has been drawn its share up
     to a few rows, however small the share is."""
 
-    def __init__(self, weights: list[float], seed: int, fixed: bool):
-        self.key = seed, len(weights)
+    def __init__(self, weights: list[float], seed: int, fixed: bool, lane: int | None = None):
+        self.key = (seed, len(weights)) if lane is None else (seed, len(weights), lane)
         exact = [Fraction(weight) for weight in weights]
         # Of the rows left by the corpora before, the share of each.
         self.shares = [share / sum(exact[i:]) for i, share in enumerate(exact)]
         self.fixed = _fixed(weights, seed) if fixed else None
+        # Lanes begin far apart, so that they do not draw from a corpus of a small share at once.
+        far = 0 if lane is None else int(permutation(_FAR, *self.key)[0])
+        self.first = far * PERIOD
+        self.before = self._drawn(self.first)
         self._remember()
 
     def _remember(self):
@@ -447,7 +516,8 @@ class Mixture:
         return choice[order], (before[choice] + rank)[order]
 
     def draws(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Global rows as corpora and their draw numbers: each counts 0, 1, 2, ... over the run."""
+        """Rows of the run, or of a lane, as corpora and their draw numbers: each counts 0, 1, 2 and
+        so on over all of them."""
         periods, places = np.divmod(rows, PERIOD)
         if self.fixed is not None:
             choice, rank, counts = self.fixed
@@ -456,23 +526,29 @@ class Mixture:
         if len(self.shares) == 1:
             return np.zeros_like(rows), rows
         corpus, draw = np.empty_like(rows), np.empty_like(rows)
+        periods += self.first // PERIOD
         for period in np.unique(periods).tolist():
             mine = periods == period
             corpus[mine], draw[mine] = (values[places[mine]] for values in self._period(period))
-        return corpus, draw
+        return corpus, draw - self.before[corpus]
 
 
 class Plan:
     """What every row of every step holds.
 
-    corpora: (corpus, weight) pairs; a share ``weight`` of the rows (over any stretch, up to a few
-    rows) comes from each. room: of the model's rows. version: 1 gives the rows of runs that were
-    started before shares held over the run and rows had a room; room is then ignored.
+    The rows of a batch belong to lanes, each of which reads a part of every large corpus; so the
+    hosts, which have some rows each, read about their share of the text, and what a row holds is
+    the same for any number of them.
+
+    corpora: (corpus, weight) pairs; a share ``weight`` of the rows of a lane (over any stretch, up
+    to a few rows) comes from each. room: of the model's rows. version: 1 gives the rows of runs
+    that were started before shares held over the run and rows had a room, which is then ignored; up
+    to 2, there are no lanes. Where no corpus is larger than a window, that changes no row.
 
     Raises DataError for a version that this revision does not know.
     """
 
-    VERSION = 2
+    VERSION = 3
 
     def __init__(
         self,
@@ -495,14 +571,19 @@ class Plan:
         self.length, self.batch_size = length, batch_size
         weights = [weight for _, weight in corpora]
         room = room if version > 1 else None
-        self.orders = [
-            Order(
-                STRATEGIES[packing](c.ends, length, room, _kept(c, packing, length, room)),
-                shuffle_window_ids, seed, i,
-            )
-            for i, c in enumerate(self.corpora)
-        ]  # fmt: skip
-        self.mixture = Mixture(weights, seed, fixed=version == 1)
+        self.orders = []
+        for i, corpus in enumerate(self.corpora):
+            kept = _kept(corpus, packing, length, room)
+            strategy = STRATEGIES[packing](corpus.ends, length, room, kept)
+            lanes = 1
+            if version > 2:
+                lanes = _lanes(strategy.chunks, shuffle_window_ids // CHUNK, batch_size)
+            self.orders.append(Order(strategy, shuffle_window_ids, seed, i, lanes=lanes))
+        self.lanes = max(order.lanes for order in self.orders)
+        self.mixtures = [
+            Mixture(weights, seed, version == 1, None if self.lanes == 1 else lane)
+            for lane in range(self.lanes)
+        ]
         self.description = {
             "corpora": {str(i): c.fingerprint for i, c in enumerate(self.corpora)},
             "weights": weights,
@@ -533,6 +614,26 @@ class Plan:
         weighted = [(c.utf8_bytes / c.tokens, weight) for c, weight in pairs]
         return sum(b * w for b, w in weighted) / sum(w for _, w in weighted)
 
-    def draws(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Global rows (= step x batch size + row) as corpora and their draw numbers."""
-        return self.mixture.draws(rows)
+    def draws(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Global rows (= step x batch size + row) as corpora, their lanes, and draw numbers of
+        those."""
+        if self.lanes == 1:
+            corpora, draws = self.mixtures[0].draws(rows)
+            return corpora, np.zeros_like(rows), draws
+        each = self.batch_size // self.lanes
+        steps, places = np.divmod(rows, self.batch_size)
+        lanes, turns = places // each, steps * each + places % each
+        corpora, draws = np.zeros_like(rows), turns
+        if len(self.corpora) > 1:
+            draws = np.empty_like(rows)
+            for lane in values(lanes):
+                mine = lanes == lane
+                corpora[mine], draws[mine] = self.mixtures[lane].draws(turns[mine])
+        # Of a corpus that has fewer lanes, neighbours share one and take turns.
+        sharing = np.array([self.lanes // order.lanes for order in self.orders])[corpora]
+        return corpora, lanes // sharing, draws * sharing + lanes % sharing
+
+    def streams(self, rows: np.ndarray) -> int:
+        """How many lanes of corpora the rows of a batch draw from."""
+        lanes = np.unique(rows % self.batch_size * self.lanes // self.batch_size)
+        return sum(len(np.unique(lanes * order.lanes // self.lanes)) for order in self.orders)

@@ -41,12 +41,16 @@ def many_shards(tmp_path_factory):
     return folder / "out"
 
 
-@pytest.fixture(params=["one window", "many windows"])
+@pytest.fixture(params=["one window", "many windows", "lanes"])
 def windows(request, monkeypatch):
-    """Shuffle windows of the size in use, and so small that every border is crossed often."""
+    """Shuffle windows of the size in use, and so small that every border is crossed often; rows in
+    lanes."""
     if request.param == "many windows":
         monkeypatch.setattr(plan, "CHUNK", 1000)
         return 3000 / 2**20
+    if request.param == "lanes":
+        monkeypatch.setattr(plan, "CHUNK", 200)
+        return 1600 / 2**20
     return 1
 
 
@@ -67,9 +71,13 @@ def stream_of(folder) -> np.ndarray:
 
 
 def epoch(a_plan, number=0):
-    """All rows of an epoch, as one batch."""
-    a_plan.batch_size = a_plan.rows_per_epoch
-    return BatchSource(a_plan, np.arange(a_plan.batch_size), 10)[number]
+    """All rows of an epoch of one corpus, as one batch."""
+    each, rows = a_plan.batch_size // a_plan.lanes, []
+    for lane in range(a_plan.lanes):
+        low, high = a_plan.orders[0]._edges(lane)
+        turns = np.arange(high - low) + number * (high - low)
+        rows.append(turns // each * a_plan.batch_size + lane * each + turns % each)
+    return BatchSource(a_plan, np.concatenate(rows), 10)[0]
 
 
 def pieces(batch):
@@ -189,7 +197,7 @@ def test_same_stream_for_any_workers_and_start(many_shards, workers):
 
 def test_mixture_keeps_its_weights(many_shards, corpus):
     a_plan = planned([many_shards, corpus], 1, weights=[3, 1], batch_size=64)
-    chosen, draws = a_plan.draws(np.arange(8192))
+    chosen, _, draws = a_plan.draws(np.arange(8192))
     assert (np.bincount(chosen[:4096]) == [3072, 1024]).all()
     for c in (0, 1):  # every draw of each corpus, none twice
         assert sorted(draws[chosen == c]) == list(range((chosen == c).sum()))
@@ -199,6 +207,61 @@ def test_mixture_keeps_its_weights(many_shards, corpus):
     batch = BatchSource(a_plan, np.arange(64), 1)[0]
     for row, c in enumerate(chosen[:64]):
         assert batch["targets"][row].tobytes().rstrip(b"\0") in texts[c]
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """A corpus of many windows, and the MiB of one of 16 chunks."""
+    monkeypatch.setattr(sources, "UNIT_BYTES", 20_000)
+    (tmp_path / "text").mkdir()
+    for i in range(600):
+        (tmp_path / "text" / f"{i:03}.txt").write_bytes(words(i, 500 + i % 7))
+    units = find_units([str(tmp_path / "text")], "text", None)
+    prepare(units, tmp_path / "large", ByteTokenizer(), heldout=0, processes=1)
+    monkeypatch.setattr(plan, "CHUNK", 1000)
+    return tmp_path / "large", 16_000 / 2**20
+
+
+@pytest.mark.parametrize("packing", ["concat", "best_fit"])
+def test_a_host_reads_its_share(large, packing, monkeypatch):
+    """Of the text of an epoch, and of the shards; all of it in runs of version 2."""
+    folder, window = large
+    opened = []
+    monkeypatch.setattr(Corpus, "_check", lambda self, shards: opened.append((self, *shards)))
+
+    def of_host(host, **more):
+        a_plan = planned(folder, window, packing=packing, **more)
+        corpus, sizes = a_plan.corpora[0], []
+        real = corpus.read
+        corpus.read = lambda low, high, *out: sizes.append(high - low) or real(low, high, *out)
+        opened.clear()
+        source = BatchSource(a_plan, np.arange(2 * host, 2 * host + 2), 10**6)
+        for step in range(a_plan.rows_per_epoch // 8):
+            source[step]
+        return sum(sizes) / corpus.tokens, len(set(opened)) / len(corpus.shards)
+
+    assert planned(folder, window).lanes == 8
+    for host in range(4):
+        text, shards = of_host(host)
+        assert 0.24 < text < 0.33 and 0.24 < shards < 0.45
+    text, shards = of_host(0, version=2)
+    assert text > 0.95 and shards == 1
+
+
+def test_lanes_of_a_mixture(large, many_shards):
+    """Each draws its shares; a corpus of one window is shared by all, and none of its rows is drawn
+    twice."""
+    folder, window = large
+    a_plan = planned([folder, many_shards], window, weights=[3, 0.03])
+    assert [order.lanes for order in a_plan.orders] == [8, 1]
+    corpora, lanes, draws = a_plan.draws(np.arange(80_000))
+    assert abs((corpora == 1).sum() - 800) < 16
+    assert abs((corpora[:8_000] == 1).sum() - 80) < 16  # not in all lanes at once
+    for lane in range(8):
+        mine = (corpora == 0) & (np.arange(80_000) % 8 == lane)
+        assert (lanes[mine] == lane).all() and (draws[mine] == np.arange(mine.sum())).all()
+    shared = draws[corpora == 1]
+    assert len(np.unique(shared)) == len(shared) and shared.max() < 1.2 * len(shared)
 
 
 def test_any_change_of_the_plan_is_seen(many_shards, corpus):
@@ -244,11 +307,11 @@ def invented(number: int, documents: int, longest: int) -> SimpleNamespace:
     )
 
 
-def invented_plan(*corpora, seed=5, **more):
+def invented_plan(*corpora, seed=5, shuffle_window_ids=40_000, **more):
     """A plan of invented corpora, given as (number, documents, longest, weight)."""
     return plan.Plan(
         [(invented(*corpus), weight) for *corpus, weight in corpora], packing="concat",
-        length=LENGTH, batch_size=8, shuffle_window_ids=40_000, seed=seed, **more,
+        length=LENGTH, batch_size=8, shuffle_window_ids=shuffle_window_ids, seed=seed, **more,
     )  # fmt: skip
 
 
@@ -339,11 +402,22 @@ def test_models_share_a_plan_where_rows_have_room(many_shards):
     plans = [planned(many_shards, 1, room=room) for room in rooms]
     assert [p.description["room"] is None for p in plans] == [True, True, True, False]
     assert len({p.fingerprint for p in plans}) == 2
-    assert plans[0].description["version"] == 2
+    assert plans[0].description["version"] == plan.Plan.VERSION
     # Version 1 knew none.
     first = [planned(many_shards, 1, room=room, version=1) for room in rooms]
     assert len({p.fingerprint for p in first}) == 1 and "room" not in first[0].description
     assert first[0].rows_per_epoch == plans[0].rows_per_epoch
+
+
+def drawn(a_plan) -> str:
+    corpora, lanes, draws = a_plan.draws(np.arange(20_000))
+    assert not lanes.any()
+    return digest(corpora, draws)
+
+
+def shuffled(a_plan) -> str:
+    window = a_plan.orders[0].window(0, 1, 0)
+    return digest(window.chunks, window.slot, window.row)
 
 
 THREE = (0, 300, 200, 3), (1, 100, 300, 1), (2, 50, 100, 0.01)
@@ -353,7 +427,7 @@ def test_plans_of_version_1_stay():
     """What past runs were given. A change here breaks every resume."""
     mixed = invented_plan(*THREE, version=1)
     assert mixed.fingerprint == "35d4bae7008b3768"
-    assert digest(*mixed.draws(np.arange(20_000))) == "2386217c9173c830"
+    assert drawn(mixed) == "2386217c9173c830"
     assert list(mixed.description) == [
         "corpora", "weights", "packing", "length", "batch_size", "shuffle_window_ids", "seed",
         "version",
@@ -362,19 +436,35 @@ def test_plans_of_version_1_stay():
     old, new = (invented_plan(THREE[0], version=version) for version in (1, 2))
     for a, b in zip(old.draws(np.arange(10_000)), new.draws(np.arange(10_000)), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert digest(*old.orders[0].window(1, 0)) == digest(*new.orders[0].window(1, 0))
+    assert shuffled(old) == shuffled(new)
     assert old.fingerprint != new.fingerprint
 
 
 def test_plans_of_version_2_stay():
-    mixed = invented_plan(*THREE)
+    mixed = invented_plan(*THREE, version=2)
     assert mixed.fingerprint == "686bf724ffc230ca"
-    assert digest(*mixed.draws(np.arange(20_000))) == "39feac5f7e4ffd55"
+    assert drawn(mixed) == "39feac5f7e4ffd55"
+
+
+def test_plans_of_version_3_stay(monkeypatch):
+    assert drawn(invented_plan(*THREE)) == "39feac5f7e4ffd55"  # small corpora: as in version 2
+    monkeypatch.setattr(plan, "CHUNK", 200)
+    mixed = invented_plan(
+        (0, 3000, 200, 3), (1, 150, 300, 1), (2, 50, 100, 0.01), shuffle_window_ids=1600
+    )
+    assert [order.lanes for order in mixed.orders] == [8, 2, 1]
+    assert digest(*mixed.draws(np.arange(20_000))) == "0e847d188cd831cc"
+    assert digest(*(array for lane in range(8) for array in lane_window(mixed, lane))) == "0432c76966565d59"
+
+
+def lane_window(a_plan, lane):
+    window = a_plan.orders[0].window(lane, 1, 1)
+    return window.chunks, window.skipped, window.sizes, window.slot, window.row
 
 
 def test_a_version_of_a_later_revision_is_refused():
-    with pytest.raises(DataError, match="version 3 of the plan"):
-        invented_plan(THREE[0], version=3)
+    with pytest.raises(DataError, match="version 4 of the plan"):
+        invented_plan(THREE[0], version=4)
 
 
 @pytest.mark.parametrize(
@@ -405,9 +495,9 @@ def test_shares_are_the_same_for_any_hosts():
     """A pure function of the row: in any order, any part, and from any process."""
     mixed = invented_plan((0, 300, 200, 1e-3), (1, 100, 300, 1), (2, 50, 100, 0.3))
     rows = np.arange(100_000)
-    whole = mixed.draws(rows)
+    whole = mixed.mixtures[0].draws(rows)
     assert len(np.unique(whole[0])) == 3
-    copied = pickle.loads(pickle.dumps(mixed.mixture))
+    copied = pickle.loads(pickle.dumps(mixed.mixtures[0]))
     for hosts in (2, 3, 8):
         for host in range(hosts):
             mine = rows[host::hosts][::-1]
