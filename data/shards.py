@@ -17,6 +17,7 @@ import errno
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -511,9 +512,13 @@ def check(folder: Path, shards: Sequence[Shard]) -> list[checked.Stamp | None]:
 
 
 def _check_size(path: Path, shard: Shard) -> None:
-    if not path.is_file():
+    try:
+        about = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        about = None
+    if about is None or not stat.S_ISREG(about.st_mode):
         raise DataError(f"{path} is missing, but the manifest lists it. {_REPAIR}")
-    if (size := path.stat().st_size) != shard.size:
+    if (size := about.st_size) != shard.size:
         raise DataError(
             f"{path} has {size:,} bytes, but the manifest says {shard.size:,}. {_REPAIR}"
         )

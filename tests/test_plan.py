@@ -454,7 +454,8 @@ def test_plans_of_version_3_stay(monkeypatch):
     )
     assert [order.lanes for order in mixed.orders] == [8, 2, 1]
     assert digest(*mixed.draws(np.arange(20_000))) == "0e847d188cd831cc"
-    assert digest(*(array for lane in range(8) for array in lane_window(mixed, lane))) == "0432c76966565d59"
+    of_lanes = (array for lane in range(8) for array in lane_window(mixed, lane))
+    assert digest(*of_lanes) == "0432c76966565d59"
 
 
 def lane_window(a_plan, lane):
