@@ -44,7 +44,7 @@ class BatchSource(grain.sources.RandomAccessDataSource):
         self._start_empty()
 
     def _start_empty(self):
-        self._windows: OrderedDict[tuple[int, int, int, int], _Window] = OrderedDict()
+        self._windows: OrderedDict[tuple[int, ...], _Window] = OrderedDict()
         # Two a lane: the one being read and, at a border, the next.
         self._most = 2 * self.plan.streams(self.rows)
         self._lock = threading.Lock()

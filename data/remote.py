@@ -6,6 +6,7 @@ A corpus is fetched whole, once for each content that its manifest lists, and re
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from octavo import files, storage
 from octavo.data import checked
 from octavo.data.errors import DataError
 from octavo.data.manifest import MANIFEST, RECIPE, Manifest, Shard, read_manifest
+
+_OF_UNITS = re.compile(r"(train|heldout|unit)-\d+\.")
+_UNFINISHED = re.compile(rf"(unit|look)-\d+\.|{re.escape(RECIPE)}$")
+"""What only an unfinished corpus has."""
 
 
 def corpus_folder(name: str | Path) -> Path:
@@ -98,10 +103,11 @@ def verify(url: str) -> int:
 
 
 @contextlib.contextmanager
-def prepared(name: str) -> Iterator[Path]:
+def prepared(name: str, part: bool = False) -> Iterator[Path]:
     """The folder in which a corpus that a person names is prepared: for a URL one in the cache,
     which is kept until the corpus is finished and, at the end of this context, put there: shards
-    first, the manifest last. Raises as ``corpus_folder``."""
+    first, the manifest last. part: of a part, all is put there without a manifest; of a corpus that
+    has none, what parts put there is fetched. Raises as ``corpus_folder``."""
     if not storage.is_url(name):
         yield Path(name)
         return
@@ -118,6 +124,11 @@ def prepared(name: str) -> Iterator[Path]:
         stamps = {file: checked.stamp(folder / file) for file in there}
     else:
         folder = storage.cached("corpora", url) / "unfinished" / storage.base(url)
+        wanted = {
+            file: size for file, size in there.items()
+            if not (part and _OF_UNITS.match(file)) and not _there(folder / file, size)
+        }  # fmt: skip
+        storage.fetch(url, wanted, folder)
     files.show(folder, url)
     try:
         yield folder
@@ -126,12 +137,17 @@ def prepared(name: str) -> Iterator[Path]:
             raise DataError(f"{error} What is unfinished lies in {folder.parent}.") from error
         raise
     here = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    if part and not (folder / MANIFEST).exists():
+        storage.put(url, here, folder)
+        return
     data = (folder / MANIFEST).read_bytes()
     if data == before:
         here = [file for file in here if checked.stamp(folder / file) != stamps.get(file)]
     storage.put(url, [file for file in here if file != MANIFEST], folder)
     storage.put(url, [MANIFEST], folder)
-    if before is None:  # from here on it is a copy as any other
+    if before is None:
+        storage.remove(url, [file for file in there if _UNFINISHED.match(file)])
+        # From here on it is a copy as any other.
         final = _place(url, data)
         shutil.rmtree(final, ignore_errors=True)
         final.parent.mkdir(parents=True, exist_ok=True)

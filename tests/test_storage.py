@@ -20,6 +20,7 @@ import pytest
 from helpers import arguments_of, metrics_of, saved_params, start
 from octavo import locks, storage
 from octavo.configs.checks import ConfigError
+from octavo.data import sources
 from octavo.data.errors import DataError
 from octavo.data.remote import corpus_folder, verify
 from octavo.data.shards import Corpus
@@ -120,6 +121,24 @@ def test_a_run_on_s3_is_the_run_here(s3, corpus, tiny, trained, tmp_path):
     found = evaluate(Evaluate(f"{bucket}/run", most_bytes=2000, json=f"{bucket}/scores/run.json"))
     said = json.loads(storage.read(f"{bucket}/scores/run.json"))
     assert said["bits_per_byte"] == found["bits_per_byte"] == here["bits_per_byte"]
+
+
+def test_parts_on_storage(store, tmp_path, monkeypatch, capsys):
+    """By machines with caches of their own; then one finishes the corpus that one alone makes."""
+    (tmp_path / "texts").mkdir()
+    for i in range(8):
+        (tmp_path / "texts" / f"{i}.txt").write_text(f"text {i} " * 400)
+    monkeypatch.setattr(sources, "UNIT_BYTES", 5000)
+    ask = Prepare((str(tmp_path / "texts"),), f"{store}/corpus", heldout=0.3, processes=1)
+    for part in ("2/2", "1/2", None):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache of {part and part[0]}"))
+        prepare(dataclasses.replace(ask, part=part))
+    assert "part 2/2" in capsys.readouterr().out
+    prepare(dataclasses.replace(ask, out=f"{store}/alone"))
+    alone, parts = (storage.listed(f"{store}/{name}") for name in ("alone", "corpus"))
+    assert alone == parts
+    for name in alone:
+        assert storage.read(f"{store}/alone/{name}") == storage.read(f"{store}/corpus/{name}")
 
 
 def test_any_protocol_of_fsspec(store, tiny, cache, monkeypatch, capsys):
