@@ -91,6 +91,9 @@ class Arguments:
     """Prepare the I-th of N parts, as on N machines that share DIR: the last one finishes the
     corpus, the same as of one machine. Into a URL: when all are there, the same command without it
     finishes."""
+    beam: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
+    """Prepare by an Apache Beam pipeline with these options of Beam's, as runner=FlinkRunner
+    flink_master=HOST:8081, instead of processes: on machines that share sources and DIR."""
     training_bytes: int = 100_000_000
     """Text that a tokenizer is trained on, at most."""
     verify: bool = False
@@ -134,6 +137,7 @@ def _prepare(arguments: Arguments) -> None:
 
     from octavo.data import prepare as preparing
     from octavo.data import remote
+    from octavo.data.beam import on_beam
     from octavo.data.folders import Survey
     from octavo.data.manifest import read_manifest
     from octavo.data.shards import verify
@@ -146,7 +150,9 @@ def _prepare(arguments: Arguments) -> None:
         console.print(f"{number} shards in {arguments.out} match their checksums.")
         return
     _check(arguments)
-    part = _part(arguments.part)
+    part, run = _part(arguments.part), None
+    if arguments.beam:
+        run = on_beam(arguments.beam, out)
     survey = Survey()
     units = find_units(
         list(arguments.sources), arguments.text_field, arguments.tfds_dir, survey,
@@ -164,7 +170,8 @@ def _prepare(arguments: Arguments) -> None:
         looking = bar.add_task("looking", total=len(units), visible=False)
         splitting = preparing.Splitting(
             units, arguments.heldout, out, arguments.processes,
-            lambda done, _: bar.update(looking, completed=done, visible=True), part=part,
+            lambda done, _: bar.update(looking, completed=done, visible=True),
+            part=part, run=run,
         )  # fmt: skip
         tokenizer = _tokenizer(arguments, arguments.tokenizer, "tokenizer.json", splitting, console)
         _check_tokenizer(tokenizer, units)
@@ -184,7 +191,7 @@ def _prepare(arguments: Arguments) -> None:
         prepared = preparing.prepare(
             units, out, tokenizer,
             heldout=splitting, processes=arguments.processes, mark=mark, progress=progress,
-            part=part,
+            part=part, run=run,
         )  # fmt: skip
     if prepared.waiting:
         console.print(f"part {arguments.part} of {out} is finished; not there, or not whole:")
@@ -298,6 +305,8 @@ def _check(arguments: Arguments) -> None:
     for flag in ("entropy_rise", "entropy_reset"):
         if getattr(arguments, flag) and not marked_by_run:
             raise ConfigError(f"--{flag.replace('_', '-')} is for --marks RUN alone.")
+    if arguments.beam and (arguments.marks or arguments.part):
+        raise ConfigError("--beam goes with neither --marks nor --part.")
     check_name("--out", arguments.out)
     if Path(arguments.out).exists() and not Path(arguments.out).is_dir():
         raise ConfigError(f"--out {arguments.out} is no folder.")

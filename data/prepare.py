@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import multiprocessing
 import os
 import re
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from octavo import files, process
 from octavo.data import checked, copies
@@ -119,10 +120,11 @@ class Splitting:
         progress: Progress = lambda units, warnings: None,
         by_chance: bool = False,
         part: Part = WHOLE,
+        run: "Runner | None" = None,
     ):
         self.units, self.share, self.folder = units, share, folder
-        self.processes, self.progress, self.by_chance = processes, progress, by_chance
-        self.part = part
+        self.progress, self.by_chance, self.part = progress, by_chance, part
+        self.run = run or on_processes(processes)
 
     @cached_property
     def rule(self) -> Rule:
@@ -139,7 +141,7 @@ class Splitting:
             return Rule(self.share)
         self.folder.mkdir(parents=True, exist_ok=True)
         found: dict[int, Sketches] = {}
-        for done, (index, sketches) in enumerate(_run(_look, jobs, self.processes), 1):
+        for done, (index, sketches) in enumerate(self.run(_look, jobs), 1):
             found[index] = sketches
             self.progress(done + len(self.units) - len(jobs), [])
         merged_strata = merged(found[i] for i in sorted(found))
@@ -190,27 +192,28 @@ def prepare(
     mark: Marks | None = None,
     progress: Progress = lambda units, warnings: None,
     part: Part = WHOLE,
+    run: "Runner | None" = None,
 ) -> Prepared:
     """Write a corpus to ``out``; run again after a stop, it redoes only unfinished units, and of a
     finished one those whose shards are missing or damaged.
 
     heldout: the share of bytes that is held out. mark: gives documents their marks, in one process.
     part: prepares only that; the last one finishes the corpus, which is the same for any parts.
+    run: does the work; None: so many processes.
     Raises DataError if a source is no text, or ``out`` holds a corpus made in another way; OSError
     if something cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     _clean_halves(out, part)
-    splitting = heldout
+    run, splitting = run or on_processes(1 if mark else processes), heldout
     if not isinstance(splitting, Splitting):
-        splitting = Splitting(units, splitting, out, 1 if mark else processes, part=part)
+        splitting = Splitting(units, splitting, out, part=part, run=run)
     stamps = [_stamps(unit) for unit in units]
     recipe = _recipe(units, stamps, tokenizer, splitting, mark)
-    processes = 1 if mark else processes
     if (out / MANIFEST).exists():
         manifest = read_manifest(out)
         splitting = _as_begun(splitting, recipe, manifest.source)
-        about = out, splitting, stamps, tokenizer, mark, manifest, recipe, processes, progress
+        about = out, splitting, stamps, tokenizer, mark, manifest, recipe, run, progress
         return _mend(*about, part)
     begun = _begun(out, recipe)
     splitting, earlier = _as_begun(splitting, recipe, begun), begun != recipe
@@ -219,18 +222,17 @@ def prepare(
 
     results: dict[int, UnitReport] = {}
     mine = [job for job in jobs if part.has(job[1])]
-    for done, (index, result) in enumerate(_run(_prepare_unit, mine, processes), 1):
+    for done, (index, result) in enumerate(run(_prepare_unit, mine), 1):
         results[index] = result
         progress(done, result.warnings)
     others = [(out, i) for i in range(len(jobs)) if not part.has(i)]
-    found = dict(_run(_report, others, processes))
+    found = dict(run(_report, others))
     waiting = Counter(i % part.of + 1 for i, result in found.items() if result is None)
     if waiting and not (out / MANIFEST).exists():  # else another part was the last one, too
         return Prepared(None, Counter(), earlier, waiting=waiting)
     if waiting:
-        return prepare(
-            units, out, tokenizer, heldout=splitting, processes=processes, mark=mark, part=part
-        )
+        about = {"heldout": splitting, "processes": processes, "mark": mark, "part": part}
+        return prepare(units, out, tokenizer, **about, run=run)
     results |= {i: result for i, result in found.items() if result is not None}
     ordered = [results[i] for i in sorted(results)]
     shards: dict[SplitName, list[Shard]] = {
@@ -243,7 +245,9 @@ def prepare(
     copied = None
     if all(result.documents is not None for result in ordered):
         copied = copies.count(out / _hashes(i) for i in sorted(results))
-    source = {"units": len(units), **begun} | ({} if copied is None else {"copies": copied})
+    source = {"units": len(units), **begun}
+    if copied is not None and "split" in begun:  # others are as earlier revisions made them
+        source["copies"] = copied
     write_index(out, "train", shards["train"], recipe["marks"])
     write_manifest(out, tokenizer, shards, source, recipe["marks"])
     _clean(out)
@@ -320,7 +324,7 @@ def _mend(
     mark: Marks | None,
     manifest: Manifest,
     recipe: dict,
-    processes: int,
+    run: "Runner",
     progress: Progress,
     part: Part,
 ) -> Prepared:
@@ -342,7 +346,7 @@ def _mend(
         jobs = _jobs(splitting, stamps, out, tokenizer, mark)
         again = [job for job, files_of in zip(jobs, names, strict=True) if files_of & bad]
     before = {shard.file: shard for shard in listed}
-    for done, (index, result) in enumerate(_run(_prepare_unit, again, processes), 1):
+    for done, (index, result) in enumerate(run(_prepare_unit, again), 1):
         for file in names[index] & set(before):
             made = [shard for shard in (result.train, result.heldout) if shard]
             if before[file] not in made:
@@ -384,8 +388,18 @@ def _clean_halves(out: Path, part: Part) -> None:
             path.unlink(missing_ok=True)
 
 
+class Runner(Protocol):
+    """Gives what is made of each job, in any order."""
+
+    def __call__(self, work: Callable[[Any], T], jobs: list, /) -> Iterable[T]: ...
+
+
+def on_processes(processes: int) -> Runner:
+    """So many of this machine."""
+    return functools.partial(_run, processes=processes)
+
+
 def _run(work: Callable[[Any], T], jobs: list, processes: int) -> Iterable[T]:
-    """What is made of each job, in any order."""
     if processes <= 1 or len(jobs) <= 1:
         yield from map(work, jobs)
         return

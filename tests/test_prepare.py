@@ -1,5 +1,6 @@
 """From sources to shards: nothing lost, nothing doubled, continued where it stopped."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -9,8 +10,10 @@ import sys
 import pytest
 
 from helpers import random_text, run, words
+from octavo.configs.checks import ConfigError
 from octavo.data import copies, sources
 from octavo.data import prepare as preparing
+from octavo.data.beam import on_beam
 from octavo.data.errors import DataError
 from octavo.data.manifest import read_manifest
 from octavo.data.prepare import Part, prepare
@@ -251,6 +254,31 @@ def test_parts_are_the_corpus_of_one_process(many_units, tmp_path):
     for name in ("0/3", "4/3", "1", "a/b"):
         done = run("prepare.py", str(many_units), "--out", str(out), "--part", name)
         assert done.returncode == 2 and "--part is I/N" in done.stderr
+
+
+def test_beam_prepares_the_same(many_units, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    prepared(whole, many_units, heldout=0.2)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "apache_beam", None)
+        with pytest.raises(ConfigError, match="needs Apache Beam: pip install"):
+            on_beam(["runner=DirectRunner"], tmp_path)
+    pytest.importorskip("apache_beam")
+    out = tmp_path / "out"
+    run = on_beam(["runner=DirectRunner"], out)
+    units = find_units([str(many_units)], "text", None)
+    prepare(units, out, ByteTokenizer(), heldout=0.2, processes=1, run=run)
+    assert content(out) == content(whole)
+    # What its text lacks is said as ever.
+    last = max(path for path in many_units.rglob("*") if path.is_file())
+    last.write_bytes(b"no text: \xff")
+    units = [dataclasses.replace(unit, optional=False) for unit in units]
+    with pytest.raises(DataError, match=f"{last.name} .*UTF-8"):
+        run = on_beam(["runner=DirectRunner"], tmp_path / "other")
+        prepare(units, tmp_path / "other", ByteTokenizer(), heldout=0.2, processes=1, run=run)
+    for options in (["runner=Nonsense"], ["nonsense=3"]):
+        with pytest.raises(ConfigError, match="--beam .*onsense"):
+            on_beam(options, out)
 
 
 def test_copies_are_counted_in_parts_of_memory(tmp_path, monkeypatch):
