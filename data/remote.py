@@ -1,6 +1,7 @@
 """Corpora and texts on object storage: fetched to this user's cache, and prepared there.
 
-A corpus is fetched whole, once for each content that its manifest lists, and read from there.
+Of a corpus, the manifest is fetched when it is opened, once for each content, and a shard when it
+is first read: a host of many, which reads a part, has that part.
 """
 
 import contextlib
@@ -8,7 +9,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import google_crc32c
@@ -25,10 +26,11 @@ _UNFINISHED = re.compile(rf"(unit|look)-\d+\.|{re.escape(RECIPE)}$")
 
 def corpus_folder(name: str | Path) -> Path:
     """The folder on this machine of a corpus that a person names: for a URL its copy in the cache,
-    whose shards were compared with the manifest's checksums when they came.
+    to which shards come (``fetch``) when they are read.
 
     Raises ConfigError, in bounded time, if the storage cannot be used; DataError if there is no
-    finished corpus, or it is damaged; OSError if the storage fails, or the cache cannot be written.
+    finished corpus, or a shard is missing; OSError if the storage fails, or the cache cannot be
+    written.
     """
     if not storage.is_url(name):
         return Path(name)
@@ -55,18 +57,41 @@ def corpus_folder(name: str | Path) -> Path:
             )
     missing = {
         file: size for file, size in sizes.items()
-        if file not in (MANIFEST, RECIPE) and not _there(folder / file, size)
+        if file not in (MANIFEST, RECIPE, *shards) and not _there(folder / file, size)
     }  # fmt: skip
     storage.fetch(url, missing, folder)
-    for file in missing.keys() & shards.keys():
-        if (crc := checked.checksum(folder / file)) != shards[file].crc32c:
-            (folder / file).unlink()
-            raise DataError(
-                f"{url}/{file} is damaged: it has checksum {crc}, but the manifest says "
-                f"{shards[file].crc32c}. Run the same prepare.py command again: it makes anew what "
-                "is missing or damaged."
-            )
+    files.write(folder.parent / _FROM, url)
     return folder
+
+
+_FROM = "octavo-url"
+"""Beside a copy, the file that says of what."""
+
+
+def url_of(folder: Path) -> str | None:
+    """Where a copy in the cache is from; None: it is none."""
+    try:
+        url = (folder.parent / _FROM).read_text()
+    except OSError:
+        return None
+    files.show(folder, url)
+    return url
+
+
+def fetch(url: str, folder: Path, shards: Iterable[Shard]) -> None:
+    """Fetch shards that are not there. Raises DataError for one that is damaged, OSError."""
+    for shard in shards:
+        path = folder / shard.file
+        if path.exists():
+            continue
+        storage.fetch(url, {shard.file: shard.size}, folder)
+        if (crc := checked.checksum(path)) != shard.crc32c:
+            path.unlink()
+            raise DataError(
+                f"{url}/{shard.file} is damaged: it has checksum {crc}, but the manifest says "
+                f"{shard.crc32c}. Run the same prepare.py command again: it makes anew what is "
+                "missing or damaged."
+            )
 
 
 def _place(url: str, manifest: bytes) -> Path:

@@ -40,6 +40,7 @@ from octavo.data.manifest import (
     tokenizer_of,
 )
 from octavo.data.records import Document
+from octavo.data.remote import fetch, url_of
 from octavo.tokenizers.interface import Tokenizer, fingerprint_of
 
 BLOCK = 1 << 18
@@ -219,9 +220,13 @@ class Corpus:
             raise DataError(f"{self.folder} has no label {self.label!r}; it has {known:.300}.")
         self.shards = manifest.splits[split].shards
         parts = [self._part(shard) for shard in self.shards]
+        self.url = url_of(self.folder)
+        """Where shards come from when they are first read; None: they are here."""
         mine = [shard for shard, part in zip(self.shards, parts, strict=True) if part.documents]
         for shard in mine if self.label else self.shards:
-            _check_size(self.folder / shard.file, shard)
+            path = self.folder / shard.file
+            if not (self.url and not path.exists()):
+                _check_size(path, shard)
         self.tokens = sum(part.tokens for part in parts)
         self.documents = sum(part.documents for part in parts)
         self.utf8_bytes = sum(part.utf8_bytes for part in parts)
@@ -467,7 +472,9 @@ class Corpus:
 
     def _check(self, shards: Iterable[int]) -> None:
         """Compare the content of shards that changed, or were not read yet."""
-        new = []
+        new, shards = [], list(shards)
+        if self.url:
+            fetch(self.url, self.folder, (self.shards[i] for i in shards))
         for i in shards:
             now = checked.stamp(self.folder / self.shards[i].file)
             if now is None or self._checked.get(i) != now:

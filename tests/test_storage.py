@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import pickle
 import re
 import signal
 import socket
@@ -196,18 +197,27 @@ def test_a_shard_damaged_there_is_made_anew(store, corpus, cache):
     url = f"{store}/corpus"
     ask = Prepare((corpus,), url, processes=1)
     prepare(ask)
+
+    def read():
+        found = Corpus(corpus_folder(url))
+        found.read(0, found.tokens, np.empty(found.tokens, np.uint8))
+        return found
+
+    subprocess.run(["rm", "-r", cache / "corpora"], check=True)  # another machine
     fetched = corpus_folder(url)
-    assert Corpus(fetched).fingerprint == Corpus(corpus).fingerprint
+    assert not list(fetched.glob("*.array_record")) and (fetched / "train.documents").exists()
+    assert pickle.loads(pickle.dumps(read())).fingerprint == Corpus(corpus).fingerprint
+    assert [path.name for path in fetched.glob("*.array_record")] == ["train-00000.array_record"]
     place = Path(url.removeprefix("file://"))
     shard = next(place.glob("train-*"))
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1] + b"?")
-    assert corpus_folder(url) == fetched  # what was fetched is still what the manifest says
+    assert read().folder == fetched  # what was fetched is still what the manifest says
     with pytest.raises(DataError, match=f"{url}/{shard.name} has checksum"):
         verify(url)
     subprocess.run(["rm", "-r", cache / "corpora"], check=True)
     with pytest.raises(DataError, match=f"{url}/{shard.name} is damaged"):
-        corpus_folder(url)
+        read()
     prepare(ask)
     assert shard.read_bytes() == whole and verify(url) == 2
 
