@@ -194,7 +194,7 @@ def _prepare(arguments: Arguments) -> None:
             part=part, run=run,
         )  # fmt: skip
     if prepared.waiting:
-        console.print(f"part {arguments.part} of {out} is finished; not there, or not whole:")
+        console.print(f"part {arguments.part} of {out} is finished. Missing or damaged:")
         for number, missing in sorted(prepared.waiting.items()):
             console.print(f"  {missing:,} units of part {number}/{part.of}")
         return

@@ -355,7 +355,8 @@ class Order:
 
     def __getstate__(self):
         # What was computed stays behind; a worker process computes it again.
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lane", "_epoch", "_window")}
+        computed = "_ends", "_lane", "_epoch", "_window"
+        return {k: v for k, v in self.__dict__.items() if k not in computed}
 
     def __setstate__(self, state):
         self.__dict__.update(state)

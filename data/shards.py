@@ -5,7 +5,8 @@ id. The stream is cut into records of ``BLOCK`` ids; then, if the corpus has mar
 of one bit per id; the next record holds the documents' lengths (uint32 ids, the closing one
 included), and, if documents have labels, a last one the number of each one's label (uint16), whose
 names are in the manifest. The manifest is written last and renamed into place, so a half-written
-corpus is never mistaken for a whole one.
+corpus is never mistaken for a whole one. ``SPLIT.documents`` repeats the lengths and labels of all
+shards, for what asks for them before it reads any (``index``).
 
 Before anything of a shard is used, all of it is read once and its checksum compared with the
 manifest (6 to 9 GB/s of a file in memory; else as fast as the storage reads). ``checked`` says for
