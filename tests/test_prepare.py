@@ -230,8 +230,11 @@ def test_parts_are_the_corpus_of_one_process(many_units, tmp_path):
     out, units = tmp_path / "out", find_units([str(many_units)], "text", None)
 
     def make(number):
-        (out / "train-00000.array_record.1.partial").write_bytes(b"of another machine")
-        return prepare(units, out, ByteTokenizer(), heldout=0.2, processes=1, part=Part(number, 3))
+        half = out / f"train-00000.array_record.{2**31 - 1}.partial"
+        half.write_bytes(b"of part 1, on another machine")
+        done = prepare(units, out, ByteTokenizer(), heldout=0.2, processes=1, part=Part(number, 3))
+        assert half.exists() == bool(done.waiting and number != 1)
+        return done
 
     out.mkdir()
     of_part = [len(range(number, len(units), 3)) for number in range(3)]
@@ -245,7 +248,6 @@ def test_parts_are_the_corpus_of_one_process(many_units, tmp_path):
     assert make(1).waiting == {2: 1}
     done = make(2)
     assert not done.waiting and done.copies == 5
-    (out / "train-00000.array_record.1.partial").unlink()
     assert content(out) == content(tmp_path / "whole")
     # Of a finished one, too, each looks after its own.
     shard.unlink()
