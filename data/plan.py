@@ -248,6 +248,10 @@ def _best_fit(edges, length, price, most):
     for k in range(count):
         piece = order[k]
         size = stop[piece] - start[piece]
+        if size == length:  # nothing shares its row
+            row_of[piece] = rows
+            rows += 1
+            continue
         while True:
             # The smallest room >= size that some row has.
             node = leaves + size
@@ -280,7 +284,8 @@ def _best_fit(edges, length, price, most):
                 break
             closed = True
         row_of[piece] = row
-        used[row] += price[:, size]
+        for level in range(len(most)):
+            used[row, level] += price[level, size]
         room = found - size
         if room > 0:
             below[row] = top[room]
