@@ -14,6 +14,7 @@ file, unless told otherwise. docs/data.md says more.
 import contextlib
 import dataclasses
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,13 @@ class Arguments:
     a small one, a piece at least. A prepared corpus keeps the split it has. 0: nothing."""
     processes: int = os.cpu_count() or 1
     """Processes that work side by side."""
+    part: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
+    """Prepare the I-th of N parts, as on N machines that share DIR: the last one finishes the
+    corpus, the same as of one machine. Into a URL: when all are there, the same command without it
+    finishes."""
+    beam: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
+    """Prepare by an Apache Beam pipeline with these options of Beam's, as runner=FlinkRunner
+    flink_master=HOST:8081, instead of processes: on machines that share sources and DIR."""
     training_bytes: int = 100_000_000
     """Text that a tokenizer is trained on, at most."""
     verify: bool = False
@@ -111,7 +119,7 @@ def prepare(arguments: Arguments) -> None:
         # Places on this machine; what is said names them as they were named.
         sources = held.enter_context(remote.text(arguments.sources))
         marks = arguments.marks and str(held.enter_context(fetched(arguments.marks)))
-        out = held.enter_context(remote.prepared(arguments.out))
+        out = held.enter_context(remote.prepared(arguments.out, arguments.part is not None))
         here = dataclasses.replace(arguments, sources=tuple(sources), marks=marks, out=str(out))
         _prepare(here)
         if is_url(arguments.out):
@@ -129,6 +137,7 @@ def _prepare(arguments: Arguments) -> None:
 
     from octavo.data import prepare as preparing
     from octavo.data import remote
+    from octavo.data.beam import on_beam
     from octavo.data.folders import Survey
     from octavo.data.manifest import read_manifest
     from octavo.data.shards import verify
@@ -141,6 +150,9 @@ def _prepare(arguments: Arguments) -> None:
         console.print(f"{number} shards in {arguments.out} match their checksums.")
         return
     _check(arguments)
+    part, run = _part(arguments.part), None
+    if arguments.beam:
+        run = on_beam(arguments.beam, out)
     survey = Survey()
     units = find_units(
         list(arguments.sources), arguments.text_field, arguments.tfds_dir, survey,
@@ -159,13 +171,14 @@ def _prepare(arguments: Arguments) -> None:
         splitting = preparing.Splitting(
             units, arguments.heldout, out, arguments.processes,
             lambda done, _: bar.update(looking, completed=done, visible=True),
+            part=part, run=run,
         )  # fmt: skip
         tokenizer = _tokenizer(arguments, arguments.tokenizer, "tokenizer.json", splitting, console)
         _check_tokenizer(tokenizer, units)
         mark = None
         if arguments.marks is not None:
             mark = _marks(arguments, arguments.marks, tokenizer, splitting, console)
-        task = bar.add_task("preparing", total=len(units))
+        task = bar.add_task("preparing", total=sum(map(part.has, range(len(units)))))
         warned = 0
 
         def progress(done: int, warnings: list[str]) -> None:
@@ -178,7 +191,13 @@ def _prepare(arguments: Arguments) -> None:
         prepared = preparing.prepare(
             units, out, tokenizer,
             heldout=splitting, processes=arguments.processes, mark=mark, progress=progress,
+            part=part, run=run,
         )  # fmt: skip
+    if prepared.waiting:
+        console.print(f"part {arguments.part} of {out} is finished. Missing or damaged:")
+        for number, missing in sorted(prepared.waiting.items()):
+            console.print(f"  {missing:,} units of part {number}/{part.of}")
+        return
     if prepared.remade is not None:
         again = f"{prepared.remade} of its parts were missing or damaged and are made anew"
         console.print(
@@ -191,6 +210,8 @@ def _prepare(arguments: Arguments) -> None:
         console.print(f"{out} is {told}. Another --out has both.")
     if survey.read:
         console.print(f"read     {_files(survey.read)}")
+    if prepared.copies:
+        console.print(f"copies   {prepared.copies:,} documents are exact copies of others")
     if left_out := survey.counted() + prepared.left_out:
         console.print(f"left out {left_out.total():,}: {_counted(left_out)}")
     splits = read_manifest(out).splits
@@ -284,11 +305,25 @@ def _check(arguments: Arguments) -> None:
     for flag in ("entropy_rise", "entropy_reset"):
         if getattr(arguments, flag) and not marked_by_run:
             raise ConfigError(f"--{flag.replace('_', '-')} is for --marks RUN alone.")
+    if arguments.beam and (arguments.marks or arguments.part):
+        raise ConfigError("--beam goes with neither --marks nor --part.")
     check_name("--out", arguments.out)
     if Path(arguments.out).exists() and not Path(arguments.out).is_dir():
         raise ConfigError(f"--out {arguments.out} is no folder.")
     if os.path.realpath(arguments.out) in map(os.path.realpath, arguments.sources):
         raise ConfigError(f"--out {arguments.out} is a source too; choose another folder.")
+
+
+def _part(named: str | None):
+    """The part that I/N names. Raises ConfigError."""
+    from octavo.data.prepare import WHOLE, Part
+
+    if named is None:
+        return WHOLE
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", named)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ConfigError(f"--part is I/N, the I-th of N parts, as 1/4; not {named}.")
+    return Part(int(found[1]), int(found[2]))
 
 
 def _training_text(splitting, most_bytes: int):

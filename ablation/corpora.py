@@ -196,7 +196,7 @@ def _sha(text: bytes) -> str:
 
 
 def _summary(corpus: Corpus) -> tuple[int, int, str]:
-    count = len(corpus.document_ends())
+    count = corpus.documents
     digest = hashlib.sha256()
     for i in sorted({i * count // SAMPLED for i in range(SAMPLED)}) if count else ():
         (document,) = corpus.documents_in(i, i + 1)

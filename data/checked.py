@@ -4,7 +4,9 @@ After that its stamp (size, times, inode) is enough: remembered in this process,
 cache folder for the next one, so that starting on a large corpus reads it once and not every time.
 """
 
+import contextlib
 import hashlib
+import json
 import os
 import time
 from pathlib import Path
@@ -50,35 +52,39 @@ def checksums(paths: list[Path]) -> list[tuple[str, Stamp | None]]:
     folder = paths[0].parent.absolute()
     if folder not in _known:
         _known[folder] = _recall(folder)
-    known, found, fresh = _known[folder], [], False
+    known, found, fresh = _known[folder], [], {}
     for path in paths:
         begun, now = time.time_ns(), stamp(path)
         remembered, crc = known.get(path.name, (None, ""))
         if remembered != now:
             crc = checksum(path)
             if now and stamp(path) == now and begun - max(now[1], now[2]) > RACE_NS:
-                known[path.name], fresh = (now, crc), True
+                known[path.name] = fresh[path.name] = now, crc
         found.append((crc, now))
     if fresh:
-        _keep(folder, known)
+        _keep(folder, fresh)
     return found
 
 
 def _file(folder: Path) -> Path:
     name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
-    return files.cache_folder() / "checked" / f"{name}.json"
+    return files.cache_folder() / "checked" / f"{name}.jsonl"
 
 
 def _recall(folder: Path) -> _Known:
-    try:
-        return files.read_json(_file(folder), _Known)
-    except (OSError, RuntimeError, files.FileError):  # nothing remembered: read again
-        return {}
+    known: _Known = {}
+    with contextlib.suppress(OSError, RuntimeError):  # nothing remembered: read again
+        for line in files.read(_file(folder)).splitlines():
+            # Half a line of who was killed, or what is none of ours, is no worse than nothing.
+            with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
+                for name, (at, crc) in json.loads(line).items():
+                    known[name] = tuple(at), crc
+    return known
 
 
-def _keep(folder: Path, known: _Known) -> None:
-    try:
+def _keep(folder: Path, fresh: _Known) -> None:
+    """Another line: a corpus has many files, and processes read it side by side."""
+    with contextlib.suppress(OSError, RuntimeError):  # no cache, as on a read-only file system
         _file(folder).parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(_file(folder), known)
-    except (OSError, RuntimeError):  # no cache, as on a read-only file system
-        pass
+        with open(_file(folder), "ab", buffering=0) as file:
+            file.write(f"\n{files.json_text(fresh)}\n".encode())

@@ -127,12 +127,17 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """As it is written. What has no labels is written as it was before there were any."""
-        written = dataclasses.asdict(self)
-        for split in written["splits"].values():
-            for shard in split["shards"]:
-                if not shard["labels"]:
-                    del shard["labels"]
-        return written
+
+        def shard_of(shard: Shard) -> dict:
+            labels = {"labels": [vars(label) for label in shard.labels]} if shard.labels else {}
+            return {name: vars(shard)[name] for name in vars(shard) if name != "labels"} | labels
+
+        # A large corpus has many shards: dataclasses.asdict would copy each value deeply.
+        splits = {
+            name: vars(split) | {"shards": [shard_of(shard) for shard in split.shards]}
+            for name, split in self.splits.items()
+        }
+        return vars(self) | {"splits": splits}
 
 
 def by_label(shards: Iterable[Shard]) -> dict[str | None, tuple[int, int]]:

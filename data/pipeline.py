@@ -18,7 +18,7 @@ from octavo.batch import Batch, Room
 from octavo.compiled import compiled
 from octavo.configs.schema import DataConfig
 from octavo.data.errors import DataError, WorkerError
-from octavo.data.plan import Plan, Rows
+from octavo.data.plan import Plan, Rows, values
 from octavo.data.remote import corpus_folder
 from octavo.data.shards import Corpus, folder_and_label
 from octavo.data.stdlib import VARIANTS, embedded_corpus
@@ -44,7 +44,9 @@ class BatchSource(grain.sources.RandomAccessDataSource):
         self._start_empty()
 
     def _start_empty(self):
-        self._windows: OrderedDict[tuple[int, int, int], _Window] = OrderedDict()
+        self._windows: OrderedDict[tuple[int, ...], _Window] = OrderedDict()
+        # Two a lane: the one being read and, at a border, the next.
+        self._most = 2 * self.plan.streams(self.rows)
         self._lock = threading.Lock()
 
     def __getstate__(self):
@@ -64,37 +66,40 @@ class BatchSource(grain.sources.RandomAccessDataSource):
         plan, shape = self.plan, (len(self.rows), self.plan.length)
         kinds = Batch.dtypes(plan.corpora[0].dtype)
         batch = {name: np.empty(shape, kind) for name, kind in kinds.items()}
-        corpora, draws = plan.draws(step * plan.batch_size + self.rows)
-        for c, corpus in enumerate(plan.corpora):
-            mine = np.flatnonzero(corpora == c)
-            if not len(mine):
-                continue
-            tokenizer = corpus.tokenizer
-            for epoch, window, which, places in plan.orders[c].locate(draws[mine]):
-                loaded = self._load(c, epoch, window)
-                _fill(
-                    loaded.ids, loaded.marks,
-                    loaded.rows.first, loaded.rows.start, loaded.rows.stop,
-                    places, mine[which], tokenizer.bos_id, tokenizer.eos_id, plan.length,
-                    *(field.reshape(-1) for field in batch.values()),
-                )  # fmt: skip
+        corpora, lanes, draws = plan.draws(step * plan.batch_size + self.rows)
+        fields = [field.reshape(-1) for field in batch.values()]
+        for c in values(corpora):
+            tokenizer, of_corpus = plan.corpora[c].tokenizer, corpora == c
+            for lane in values(lanes[of_corpus]):
+                mine = np.flatnonzero(of_corpus & (lanes == lane))
+                for epoch, window, which, places in plan.orders[c].locate(lane, draws[mine]):
+                    loaded = self._load(c, lane, epoch, window)
+                    _fill(
+                        loaded.ids, loaded.marks,
+                        loaded.rows.first, loaded.rows.start, loaded.rows.stop,
+                        places, mine[which], tokenizer.bos_id, tokenizer.eos_id, plan.length,
+                        *fields,
+                    )  # fmt: skip
         return batch
 
-    def _load(self, corpus: int, epoch: int, window: int) -> _Window:
-        key = (corpus, epoch, window)
+    def _load(self, *key: int) -> _Window:
+        """corpus, lane, epoch, window."""
         with self._lock:
             if key not in self._windows:
-                # Two a corpus: the one being read and, at a border, the next.
-                while len(self._windows) >= 2 * len(self.plan.corpora):
+                while len(self._windows) >= self._most:
                     self._windows.popitem(last=False)
-                self._windows[key] = self._read(corpus, epoch, window)
+                self._windows[key] = self._read(*key)
             self._windows.move_to_end(key)
             return self._windows[key]
 
-    def _read(self, corpus: int, epoch: int, window: int) -> _Window:
+    def _read(self, corpus: int, lane: int, epoch: int, number: int) -> _Window:
         source, order = self.plan.corpora[corpus], self.plan.orders[corpus]
-        chunks, slot, row = order.window(epoch, window)
-        pieces = [order.strategy.chunk(c) for c in chunks.tolist()]
+        window = order.window(lane, epoch, number)
+        about = window.chunks.tolist(), window.skipped.tolist(), window.sizes.tolist()
+        pieces = [
+            order.strategy.chunk(chunk).part(skipped, size)
+            for chunk, skipped, size in zip(*about, strict=True)
+        ]
         # One id before each chunk's text: the input of its first target.
         lows = [int(p.start.min()) - 1 for p in pieces]
         sizes = [int(p.stop.max()) - low for p, low in zip(pieces, lows, strict=True)]
@@ -118,7 +123,7 @@ class BatchSource(grain.sources.RandomAccessDataSource):
             for n in ("start", "stop")
         )
         # Reorder the rows once, so that a batch reads consecutive entries.
-        at = row_base[slot] + row
+        at = row_base[window.slot] + window.row
         counts = firsts[at + 1] - firsts[at]
         first = np.cumsum(np.append(0, counts))
         take = np.repeat(firsts[at] - first[:-1], counts) + np.arange(first[-1])

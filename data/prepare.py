@@ -3,18 +3,20 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import multiprocessing
 import os
+import re
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from octavo import files, process
-from octavo.data import checked
+from octavo.data import checked, copies
 from octavo.data.errors import DataError, WorkerError
 from octavo.data.manifest import (
     MANIFEST,
@@ -29,7 +31,7 @@ from octavo.data.manifest import (
 )
 from octavo.data.marks import Marks
 from octavo.data.records import Skipped
-from octavo.data.shards import Corpus, ShardWriter, too_many_labels
+from octavo.data.shards import Corpus, ShardWriter, has_index, too_many_labels, write_index
 from octavo.data.sources import UNIT_BYTES, Unit, documents
 from octavo.data.split import (
     TOLD,
@@ -50,6 +52,25 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Part:
+    """The ``number``-th of ``of`` parts of a corpus, which machines prepare side by side: every
+    ``of``-th unit."""
+
+    number: int = 1
+    of: int = 1
+
+    def has(self, unit: int) -> bool:
+        return unit % self.of == self.number - 1
+
+    def units(self, count: int) -> list[int]:
+        """Of so many: its own, then those of others."""
+        return sorted(range(count), key=lambda unit: not self.has(unit))
+
+
+WHOLE = Part()
+
+
+@dataclass(frozen=True)
 class Prepared:
     """What became of a corpus."""
 
@@ -60,6 +81,10 @@ class Prepared:
     """Files and records that gave no document, by kind."""
     earlier: bool = False
     """It was begun by an earlier revision, and keeps its split, without labels."""
+    copies: int | None = None
+    """Documents that are exact copies of another one; None: nobody counted."""
+    waiting: Mapping[int, int] = field(default_factory=dict)
+    """Units that are missing or damaged, by the number of their part. Some: it is not finished."""
 
 
 @dataclass
@@ -70,6 +95,8 @@ class UnitReport:
     train: Shard | None = None
     heldout: Shard | None = None
     left_out: dict[str, int] = field(default_factory=dict)
+    documents: int | None = None
+    """Whose hashes lie beside the report; None: an earlier revision made it."""
 
 
 Progress = Callable[[int, list[str]], None]
@@ -92,9 +119,12 @@ class Splitting:
         processes: int = 1,
         progress: Progress = lambda units, warnings: None,
         by_chance: bool = False,
+        part: Part = WHOLE,
+        run: "Runner | None" = None,
     ):
         self.units, self.share, self.folder = units, share, folder
-        self.processes, self.progress, self.by_chance = processes, progress, by_chance
+        self.progress, self.by_chance, self.part = progress, by_chance, part
+        self.run = run or on_processes(processes)
 
     @cached_property
     def rule(self) -> Rule:
@@ -104,16 +134,14 @@ class Splitting:
         strata = strata_of(self.units, self.share)
         chosen = small(self.units, strata, self.share)
         kept = None if (self.folder / MANIFEST).exists() else self.folder
-        jobs = [
-            (unit, i, kept, names)
-            for i, (unit, names) in enumerate(zip(self.units, strata, strict=True))
-            if chosen[i]
-        ]
+        # Those of other parts last: by then they have mostly looked themselves.
+        order = self.part.units(len(self.units))
+        jobs = [(self.units[i], i, kept, strata[i]) for i in order if chosen[i]]
         if not jobs:
             return Rule(self.share)
         self.folder.mkdir(parents=True, exist_ok=True)
         found: dict[int, Sketches] = {}
-        for done, (index, sketches) in enumerate(_run(_look, jobs, self.processes), 1):
+        for done, (index, sketches) in enumerate(self.run(_look, jobs), 1):
             found[index] = sketches
             self.progress(done + len(self.units) - len(jobs), [])
         merged_strata = merged(found[i] for i in sorted(found))
@@ -163,35 +191,49 @@ def prepare(
     processes: int,
     mark: Marks | None = None,
     progress: Progress = lambda units, warnings: None,
+    part: Part = WHOLE,
+    run: "Runner | None" = None,
 ) -> Prepared:
     """Write a corpus to ``out``; run again after a stop, it redoes only unfinished units, and of a
     finished one those whose shards are missing or damaged.
 
     heldout: the share of bytes that is held out. mark: gives documents their marks, in one process.
+    part: prepares only that; the last one finishes the corpus, which is the same for any parts.
+    run: does the work; None: so many processes.
     Raises DataError if a source is no text, or ``out`` holds a corpus made in another way; OSError
     if something cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _clean_halves(out)
-    splitting = heldout
+    _clean_halves(out, part)
+    run, splitting = run or on_processes(1 if mark else processes), heldout
     if not isinstance(splitting, Splitting):
-        splitting = Splitting(units, splitting, out, 1 if mark else processes)
+        splitting = Splitting(units, splitting, out, part=part, run=run)
     stamps = [_stamps(unit) for unit in units]
     recipe = _recipe(units, stamps, tokenizer, splitting, mark)
-    processes = 1 if mark else processes
     if (out / MANIFEST).exists():
         manifest = read_manifest(out)
         splitting = _as_begun(splitting, recipe, manifest.source)
-        return _mend(out, splitting, stamps, tokenizer, mark, manifest, recipe, processes, progress)
+        about = out, splitting, stamps, tokenizer, mark, manifest, recipe, run, progress
+        return _mend(*about, part)
     begun = _begun(out, recipe)
     splitting, earlier = _as_begun(splitting, recipe, begun), begun != recipe
     jobs = _jobs(splitting, stamps, out, tokenizer, mark)
     files.write_json(out / RECIPE, begun)
 
     results: dict[int, UnitReport] = {}
-    for done, (index, result) in enumerate(_run(_prepare_unit, jobs, processes), 1):
+    mine = [job for job in jobs if part.has(job[1])]
+    for done, (index, result) in enumerate(run(_prepare_unit, mine), 1):
         results[index] = result
         progress(done, result.warnings)
+    others = [(out, i) for i in range(len(jobs)) if not part.has(i)]
+    found = dict(run(_report, others))
+    waiting = Counter(i % part.of + 1 for i, result in found.items() if result is None)
+    if waiting and not (out / MANIFEST).exists():  # else another part was the last one, too
+        return Prepared(None, Counter(), earlier, waiting=waiting)
+    if waiting:
+        about = {"heldout": splitting, "processes": processes, "mark": mark, "part": part}
+        return prepare(units, out, tokenizer, **about, run=run)
+    results |= {i: result for i, result in found.items() if result is not None}
     ordered = [results[i] for i in sorted(results)]
     shards: dict[SplitName, list[Shard]] = {
         split: [getattr(result, split) for result in ordered if getattr(result, split)]
@@ -200,9 +242,16 @@ def prepare(
     left_out = sum((Counter(result.left_out) for result in ordered), Counter())
     if not shards["train"]:
         raise DataError("the sources hold no text to train on.")
-    write_manifest(out, tokenizer, shards, {"units": len(units), **begun}, recipe["marks"])
+    copied = None
+    if all(result.documents is not None for result in ordered):
+        copied = copies.count(out / _hashes(i) for i in sorted(results))
+    source = {"units": len(units), **begun}
+    if copied is not None and "split" in begun:  # others are as earlier revisions made them
+        source["copies"] = copied
+    write_index(out, "train", shards["train"], recipe["marks"])
+    write_manifest(out, tokenizer, shards, source, recipe["marks"])
     _clean(out)
-    return Prepared(None, left_out, earlier)
+    return Prepared(None, left_out, earlier, copied)
 
 
 def _recipe(
@@ -275,10 +324,11 @@ def _mend(
     mark: Marks | None,
     manifest: Manifest,
     recipe: dict,
-    processes: int,
+    run: "Runner",
     progress: Progress,
+    part: Part,
 ) -> Prepared:
-    """Make anew what is missing or damaged of a finished corpus."""
+    """Make anew what is missing or damaged of a finished corpus, or of a part of it."""
     same = recipe if "split" in manifest.source else _of_chance(recipe)
     if manifest.source | same != manifest.source:
         raise DataError(
@@ -286,16 +336,17 @@ def _mend(
             "versions. Choose another --out."
         )
     listed = [shard for split in manifest.splits.values() for shard in split.shards]
-    bad = {shard.file for shard in listed if not _whole(out, shard)}
     names = [
         {f"{split}-{i:05d}.array_record" for split in SPLITS} for i in range(len(splitting.units))
     ]
+    mine = {file for i, files_of in enumerate(names) if part.has(i) for file in files_of}
+    bad = {shard.file for shard in listed if shard.file in mine and not _whole(out, shard)}
     again = []
     if bad:
         jobs = _jobs(splitting, stamps, out, tokenizer, mark)
         again = [job for job, files_of in zip(jobs, names, strict=True) if files_of & bad]
     before = {shard.file: shard for shard in listed}
-    for done, (index, result) in enumerate(_run(_prepare_unit, again, processes), 1):
+    for done, (index, result) in enumerate(run(_prepare_unit, again), 1):
         for file in names[index] & set(before):
             made = [shard for shard in (result.train, result.heldout) if shard]
             if before[file] not in made:
@@ -304,8 +355,10 @@ def _mend(
                     "delete the folder and prepare it again."
                 )
         progress(done, result.warnings)
+    if not has_index(out, "train", manifest.splits["train"].shards):
+        write_index(out, "train", manifest.splits["train"].shards, manifest.marks)
     _clean(out)
-    return Prepared(len(again), Counter(), same != recipe)
+    return Prepared(len(again), Counter(), same != recipe, manifest.source.get("copies"))
 
 
 def _whole(out: Path, shard: Shard) -> bool:
@@ -319,21 +372,34 @@ def _whole(out: Path, shard: Shard) -> bool:
 
 def _clean(out: Path) -> None:
     """Take away what only an unfinished corpus needs."""
-    for path in [out / RECIPE, *out.glob("unit-*.json"), *out.glob("look-*.json")]:
-        path.unlink(missing_ok=True)
-    _clean_halves(out)
+    for pattern in (RECIPE, "unit-*.json", "unit-*.hashes", "look-*.json"):
+        for path in out.glob(pattern):
+            path.unlink(missing_ok=True)
+    _clean_halves(out, WHOLE)
 
 
-def _clean_halves(out: Path) -> None:
-    """Take away files that processes which are gone left half-written."""
+def _clean_halves(out: Path, part: Part) -> None:
+    """Take away files that processes which are gone left half-written; beside other parts, whose
+    processes may run elsewhere, shards of this one."""
     for path in out.glob("*.partial"):
-        owner = path.name.split(".")[-2]
-        if path.is_file() and not (owner.isdigit() and process.alive(int(owner))):
+        owner, unit = path.name.split(".")[-2], re.match(r"\w+-(\d+)\.array_record", path.name)
+        mine = part is WHOLE or (unit is not None and part.has(int(unit[1])))
+        if mine and path.is_file() and not (owner.isdigit() and process.alive(int(owner))):
             path.unlink(missing_ok=True)
 
 
+class Runner(Protocol):
+    """Gives what is made of each job, in any order."""
+
+    def __call__(self, work: Callable[[Any], T], jobs: list, /) -> Iterable[T]: ...
+
+
+def on_processes(processes: int) -> Runner:
+    """So many of this machine."""
+    return functools.partial(_run, processes=processes)
+
+
 def _run(work: Callable[[Any], T], jobs: list, processes: int) -> Iterable[T]:
-    """What is made of each job, in any order."""
     if processes <= 1 or len(jobs) <= 1:
         yield from map(work, jobs)
         return
@@ -367,11 +433,10 @@ def _stamps(unit: Unit) -> list:
 
 def _prepare_unit(job) -> tuple[int, UnitReport]:
     unit, index, stamps, out, tokenizer, rule, mark = job
-    report = out / f"unit-{index:05d}.json"
-    finished = _finished(out, report)
+    finished = _report((out, index))[1]
     if finished:
         return index, finished
-    result = UnitReport()
+    result, hashes = UnitReport(), []
     writers = {
         split: _Split(ShardWriter(out, f"{split}-{index:05d}.array_record", tokenizer, bool(mark)),
                       tokenizer, mark, split == "train")
@@ -385,6 +450,7 @@ def _prepare_unit(job) -> tuple[int, UnitReport]:
                 if counts[document.kind] <= _WARNINGS:
                     result.warnings.append(document.reason)
             elif document:
+                hashes.append(copies.hash_of(document))
                 for split, part in zip(SPLITS, rule.split(unit, document), strict=True):
                     if part:
                         writers[split].add(part, document.label)
@@ -404,21 +470,35 @@ def _prepare_unit(job) -> tuple[int, UnitReport]:
     if counts.total() > len(result.warnings):
         more = counts.total() - len(result.warnings)
         result.warnings.append(f"and {more:,} more of the same part")
-    result.left_out = dict(counts)
-    files.write_json(report, dataclasses.asdict(result))
+    result.left_out, result.documents = dict(counts), len(hashes)
+    files.write(out / _hashes(index), copies.in_order(hashes))
+    files.write_json(_report_file(out, index), dataclasses.asdict(result))
     return index, result
 
 
-def _finished(out: Path, report: Path) -> UnitReport | None:
-    """What a unit gave, if its shards are there and whole."""
-    if not report.exists():
-        return None
+def _report_file(out: Path, index: int) -> Path:
+    return out / f"unit-{index:05d}.json"
+
+
+def _hashes(index: int) -> str:
+    """Name of the file with the hashes of a unit's documents."""
+    return f"unit-{index:05d}.hashes"
+
+
+def _report(job: tuple[Path, int]) -> tuple[int, UnitReport | None]:
+    """What a unit gave, if that is there and whole."""
+    out, index = job
     try:
-        result = files.read_json(report, UnitReport)
-    except files.FileError:  # not whole: make the unit again
-        return None
+        result = files.read_json(_report_file(out, index), UnitReport)
+    except (OSError, files.FileError):  # not whole: make the unit again
+        return index, None
     shards = [shard for shard in (result.train, result.heldout) if shard]
-    return result if all(_whole(out, shard) for shard in shards) else None
+    hashes = out / _hashes(index)
+    whole = all(_whole(out, shard) for shard in shards) and (
+        result.documents is None
+        or (hashes.is_file() and hashes.stat().st_size == 8 * result.documents)
+    )
+    return index, result if whole else None
 
 
 class _Split:

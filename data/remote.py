@@ -1,13 +1,15 @@
 """Corpora and texts on object storage: fetched to this user's cache, and prepared there.
 
-A corpus is fetched whole, once for each content that its manifest lists, and read from there.
+Of a corpus, the manifest is fetched when it is opened, once for each content, and a shard when it
+is first read: a host of many, which reads a part, has that part.
 """
 
 import contextlib
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import google_crc32c
@@ -17,13 +19,18 @@ from octavo.data import checked
 from octavo.data.errors import DataError
 from octavo.data.manifest import MANIFEST, RECIPE, Manifest, Shard, read_manifest
 
+_OF_UNITS = re.compile(r"(train|heldout|unit)-\d+\.")
+_UNFINISHED = re.compile(rf"(unit|look)-\d+\.|{re.escape(RECIPE)}$")
+"""What only an unfinished corpus has."""
+
 
 def corpus_folder(name: str | Path) -> Path:
     """The folder on this machine of a corpus that a person names: for a URL its copy in the cache,
-    whose shards were compared with the manifest's checksums when they came.
+    to which shards come (``fetch``) when they are read.
 
     Raises ConfigError, in bounded time, if the storage cannot be used; DataError if there is no
-    finished corpus, or it is damaged; OSError if the storage fails, or the cache cannot be written.
+    finished corpus, or a shard is missing; OSError if the storage fails, or the cache cannot be
+    written.
     """
     if not storage.is_url(name):
         return Path(name)
@@ -50,18 +57,41 @@ def corpus_folder(name: str | Path) -> Path:
             )
     missing = {
         file: size for file, size in sizes.items()
-        if file not in (MANIFEST, RECIPE) and not _there(folder / file, size)
+        if file not in (MANIFEST, RECIPE, *shards) and not _there(folder / file, size)
     }  # fmt: skip
     storage.fetch(url, missing, folder)
-    for file in missing.keys() & shards.keys():
-        if (crc := checked.checksum(folder / file)) != shards[file].crc32c:
-            (folder / file).unlink()
-            raise DataError(
-                f"{url}/{file} is damaged: it has checksum {crc}, but the manifest says "
-                f"{shards[file].crc32c}. Run the same prepare.py command again: it makes anew what "
-                "is missing or damaged."
-            )
+    files.write(folder.parent / _FROM, url)
     return folder
+
+
+_FROM = "octavo-url"
+"""Beside a copy, the file that says of what."""
+
+
+def url_of(folder: Path) -> str | None:
+    """Where a copy in the cache is from; None: it is none."""
+    try:
+        url = (folder.parent / _FROM).read_text()
+    except OSError:
+        return None
+    files.show(folder, url)
+    return url
+
+
+def fetch(url: str, folder: Path, shards: Iterable[Shard]) -> None:
+    """Fetch shards that are not there. Raises DataError for one that is damaged, OSError."""
+    for shard in shards:
+        path = folder / shard.file
+        if path.exists():
+            continue
+        storage.fetch(url, {shard.file: shard.size}, folder)
+        if (crc := checked.checksum(path)) != shard.crc32c:
+            path.unlink()
+            raise DataError(
+                f"{url}/{shard.file} is damaged: it has checksum {crc}, but the manifest says "
+                f"{shard.crc32c}. Run the same prepare.py command again: it makes anew what is "
+                "missing or damaged."
+            )
 
 
 def _place(url: str, manifest: bytes) -> Path:
@@ -98,10 +128,11 @@ def verify(url: str) -> int:
 
 
 @contextlib.contextmanager
-def prepared(name: str) -> Iterator[Path]:
+def prepared(name: str, part: bool = False) -> Iterator[Path]:
     """The folder in which a corpus that a person names is prepared: for a URL one in the cache,
     which is kept until the corpus is finished and, at the end of this context, put there: shards
-    first, the manifest last. Raises as ``corpus_folder``."""
+    first, the manifest last. part: of a part, all is put there without a manifest; of a corpus that
+    has none, what parts put there is fetched. Raises as ``corpus_folder``."""
     if not storage.is_url(name):
         yield Path(name)
         return
@@ -118,6 +149,11 @@ def prepared(name: str) -> Iterator[Path]:
         stamps = {file: checked.stamp(folder / file) for file in there}
     else:
         folder = storage.cached("corpora", url) / "unfinished" / storage.base(url)
+        wanted = {
+            file: size for file, size in there.items()
+            if not (part and _OF_UNITS.match(file)) and not _there(folder / file, size)
+        }  # fmt: skip
+        storage.fetch(url, wanted, folder)
     files.show(folder, url)
     try:
         yield folder
@@ -126,12 +162,17 @@ def prepared(name: str) -> Iterator[Path]:
             raise DataError(f"{error} What is unfinished lies in {folder.parent}.") from error
         raise
     here = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    if part and not (folder / MANIFEST).exists():
+        storage.put(url, here, folder)
+        return
     data = (folder / MANIFEST).read_bytes()
     if data == before:
         here = [file for file in here if checked.stamp(folder / file) != stamps.get(file)]
     storage.put(url, [file for file in here if file != MANIFEST], folder)
     storage.put(url, [MANIFEST], folder)
-    if before is None:  # from here on it is a copy as any other
+    if before is None:
+        storage.remove(url, [file for file in there if _UNFINISHED.match(file)])
+        # From here on it is a copy as any other.
         final = _place(url, data)
         shutil.rmtree(final, ignore_errors=True)
         final.parent.mkdir(parents=True, exist_ok=True)

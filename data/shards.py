@@ -5,25 +5,31 @@ id. The stream is cut into records of ``BLOCK`` ids; then, if the corpus has mar
 of one bit per id; the next record holds the documents' lengths (uint32 ids, the closing one
 included), and, if documents have labels, a last one the number of each one's label (uint16), whose
 names are in the manifest. The manifest is written last and renamed into place, so a half-written
-corpus is never mistaken for a whole one.
+corpus is never mistaken for a whole one. ``SPLIT.documents`` repeats the lengths and labels of all
+shards, for what asks for them before it reads any (``index``).
 
 Before anything of a shard is used, all of it is read once and its checksum compared with the
 manifest (6 to 9 GB/s of a file in memory; else as fast as the storage reads). ``checked`` says for
 how long that holds.
 """
 
+import contextlib
 import errno
+import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
-from functools import cached_property
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from octavo import files, process
 from octavo.data import checked
 from octavo.data.errors import DataError
+from octavo.data.index import SEGMENT, Damaged, Ends, Index, kept, opened, write
 from octavo.data.manifest import (
     MANIFEST,
     MOST_LABELS,
@@ -35,9 +41,14 @@ from octavo.data.manifest import (
     tokenizer_of,
 )
 from octavo.data.records import Document
+from octavo.data.remote import fetch, url_of
 from octavo.tokenizers.interface import Tokenizer, fingerprint_of
 
 BLOCK = 1 << 18
+
+
+_MANY = 1 << 22
+"""Documents of which a start remembers what it made of all of them."""
 
 
 class ShardWriter:
@@ -152,6 +163,11 @@ class ShardWriter:
         raise OSError(number, what, str(self.path)) from error
 
 
+def index_file(split: str) -> str:
+    """Name of the index of a split's documents, beside its shards."""
+    return f"{split}.documents"
+
+
 def too_many_labels() -> DataError:
     return DataError(
         f"documents have more than {MOST_LABELS:,} labels: name a field with --label-field that "
@@ -203,29 +219,39 @@ class Corpus:
                 sorted({str(label) for counts in counted.values() for label in counts})
             )
             raise DataError(f"{self.folder} has no label {self.label!r}; it has {known:.300}.")
-        self.shards = [
-            shard
-            for shard in manifest.splits[split].shards
-            if self.label is None or any(label.name == self.label for label in shard.labels)
-        ]
-        for shard in self.shards:
-            _check_size(self.folder / shard.file, shard)
+        self.shards = manifest.splits[split].shards
         parts = [self._part(shard) for shard in self.shards]
+        self.url = url_of(self.folder)
+        """Where shards come from when they are first read; None: they are here."""
+        mine = [shard for shard, part in zip(self.shards, parts, strict=True) if part.documents]
+        for shard in mine if self.label else self.shards:
+            path = self.folder / shard.file
+            if not (self.url and not path.exists()):
+                _check_size(path, shard)
         self.tokens = sum(part.tokens for part in parts)
         self.documents = sum(part.documents for part in parts)
         self.utf8_bytes = sum(part.utf8_bytes for part in parts)
         self.fingerprint = fingerprint_of(
             manifest.tokenizer_fingerprint.encode(),
-            *(shard.crc32c.encode() for shard in self.shards),
+            *(shard.crc32c.encode() for shard in (mine if self.label else self.shards)),
             *([self.label.encode()] if self.label else []),
         )
         self._starts = np.cumsum([0] + [shard.tokens for shard in self.shards])
+        self._firsts = np.cumsum([0] + [shard.documents for shard in self.shards])
         self._readers: dict[int, ArrayRecordReader] = {}
         self._checked: dict[int, checked.Stamp | None] = {}
+        self._remember()
+
+    def _remember(self):
+        self._own = lru_cache(maxsize=8)(self._make_own)
 
     def __getstate__(self):
         # Worker processes open their own files.
-        return self.__dict__ | {"_readers": {}}
+        return {k: v for k, v in self.__dict__.items() if k != "_own"} | {"_readers": {}}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._remember()
 
     def of_split(self, split: str) -> "Corpus":
         """Another split of the same."""
@@ -233,7 +259,10 @@ class Corpus:
 
     def _part(self, shard: Shard) -> Shard | Label:
         """What counts of a shard."""
-        return next((label for label in shard.labels if label.name == self.label), shard)
+        if self.label is None:
+            return shard
+        none = Label(self.label, 0, 0, 0)
+        return next((label for label in shard.labels if label.name == self.label), none)
 
     def by_label(self) -> dict[str | None, tuple[int, int]]:
         """(documents, UTF-8 bytes) of each label; None: of what has none."""
@@ -243,9 +272,89 @@ class Corpus:
 
     def document_ends(self) -> np.ndarray:
         """``[documents]`` int64: where in the stream each document ends (exclusive)."""
+        return self.ends.between(0, self.tokens)
+
+    @cached_property
+    def ends(self) -> Ends:
+        """The same, read where it is needed."""
+        return Ends(self._own_starts, self._ends_in)
+
+    @cached_property
+    def _index(self) -> Index:
+        """Of the lengths of documents; made from the shards where there is none."""
+        about = index_about(self.shards)
+
+        def make(place: Path) -> None:
+            write(place, *about, self._lengths_and_labels())
+
+        return opened(self._places_of(index_file(self.split)), *about, make=make)
+
+    def _places_of(self, file: str) -> list[Path]:
+        """Where something that is derived from the shards may be kept: beside them, else in the
+        user's cache."""
+        places = [self.folder / file]
+        with contextlib.suppress(RuntimeError):  # a user without a home
+            digest = hashlib.sha256(os.fsencode(self.folder.absolute())).hexdigest()[:32]
+            places.append(files.cache_folder() / "documents" / digest / file)
+        return places
+
+    def kept(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """What is made of all documents under some name: of many documents, only once."""
+        if self.documents < _MANY:
+            return make()
+        key = fingerprint_of(self.fingerprint.encode(), name.encode())
+        return kept(self._places_of(f"{self.split}-{key}.rows"), make)
+
+    def _lengths_and_labels(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of every shard, by what the shards hold."""
         self._check(range(len(self.shards)))
-        lengths = [self._lengths(i)[self._places(i)] for i in range(len(self.shards))]
-        return np.cumsum(np.concatenate([np.zeros(0, np.uint32), *lengths]), dtype=np.int64)
+        labelled = any(shard.labels for shard in self.shards)
+        for i in range(len(self.shards)):
+            lengths = self._lengths(i)
+            yield lengths, self._numbers(i) if labelled else np.zeros(0, np.uint16)
+
+    def _segment(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            return self._index.segment(i)
+        except Damaged:
+            process.warn(f"{self._index.path} is damaged; it is made anew from the shards.")
+            self._index.path.unlink(missing_ok=True)
+            del self._index
+            return self._index.segment(i)
+
+    def _mine(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of a segment of the index: all lengths, and which documents count."""
+        lengths, labels = self._segment(i)
+        if self.label is None:
+            return lengths, np.ones(len(lengths), np.bool_)
+        first = i * SEGMENT
+        low, high = np.searchsorted(self._firsts, [first, first + len(lengths)], "right") - 1
+        mine = np.zeros(len(lengths), np.bool_)
+        for shard in range(int(low), min(int(high), len(self.shards) - 1) + 1):
+            names = [label.name for label in self.shards[shard].labels]
+            if self.label in names:
+                here = slice(*(np.maximum(self._firsts[shard : shard + 2] - first, 0)))
+                mine[here] = labels[here] == names.index(self.label)
+        return lengths, mine
+
+    @cached_property
+    def _own_starts(self) -> np.ndarray:
+        """``[segments + 1]``: ids that count before each segment of the index."""
+        if self.label is None:
+            return np.append(self._index.starts, self.tokens)
+        sizes = (self._mine(i) for i in range(self._index.segments))
+        return np.cumsum([0, *(int(lengths[mine].sum(dtype=np.int64)) for lengths, mine in sizes)])
+
+    def _make_own(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of the documents of a segment that count: where they end in the stream, and where they
+        begin in that of all."""
+        lengths, mine = self._mine(i)
+        begins = np.cumsum(lengths, dtype=np.int64) - lengths + self._index.starts[i]
+        ends = np.cumsum(lengths[mine], dtype=np.int64) + self._own_starts[i]
+        return ends, begins[mine]
+
+    def _ends_in(self, i: int) -> np.ndarray:
+        return self._own(i)[0]
 
     def _places(self, i: int) -> np.ndarray:
         """Which documents of a shard count."""
@@ -253,28 +362,25 @@ class Corpus:
             return np.arange(self.shards[i].documents)
         return np.flatnonzero(np.array(self._labels(i)) == self.label)
 
-    @cached_property
-    def _runs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where documents of the label begin in its own stream, and in that of all."""
-        ends = [self._starts[i] + np.cumsum(self._lengths(i), dtype=np.int64)
-                for i in range(len(self.shards))]  # fmt: skip
-        mine = np.concatenate([ends[i][self._places(i)] for i in range(len(self.shards))])
-        own = np.append(0, self.document_ends())
-        return own[:-1], mine - np.diff(own)
+    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Where the documents of the label between two places of its own stream lie, or what of
+        them does, in that of all."""
+        segment = int(np.searchsorted(self._own_starts, start, side="right")) - 1
+        while start < stop:
+            ends, begins = self._own(segment)
+            own = np.append(self._own_starts[segment], ends)
+            run = int(np.searchsorted(own, start, side="right")) - 1
+            while start < stop and run < len(ends):
+                end = min(stop, int(ends[run]))
+                low = int(begins[run] + start - own[run])
+                yield low, low + end - start
+                run, start = run + 1, end
+            segment += 1
 
     def _lengths(self, i: int) -> np.ndarray:
         """Of a shard's documents; uint32."""
-        shard = self.shards[i]
-        (record,) = self._records(i, [_blocks(shard) * (2 if self.marks else 1)])
-        lengths = np.frombuffer(record, np.uint32)
-        found = len(lengths), int(lengths.sum(dtype=np.int64))
-        if found != (shard.documents, shard.tokens):
-            raise DataError(
-                f"{self.folder / MANIFEST} is damaged: it says that {shard.file} has "
-                f"{shard.documents} documents of {shard.tokens} tokens, but it has {found[0]} of "
-                f"{found[1]}. {REMAKE}"
-            )
-        return lengths
+        (record,) = self._records(i, [_behind(self.shards[i], self.marks)])
+        return _lengths_in(record, self.folder, self.shards[i])
 
     def document_of(self, label: str, number: int) -> int:
         """Which document is a label's ``number``-th. Reads no shard but the one it is in."""
@@ -293,15 +399,15 @@ class Corpus:
         shard = self.shards[i]
         if not shard.labels:
             return [None] * shard.documents
-        (record,) = self._records(i, [_blocks(shard) * (2 if self.marks else 1) + 1])
-        numbers = np.frombuffer(record, np.uint16)
-        counts = np.bincount(numbers, minlength=len(shard.labels)).tolist()
-        if counts != [label.documents for label in shard.labels]:
-            raise DataError(
-                f"{self.folder / MANIFEST} is damaged: it says another thing of the labels of "
-                f"{shard.file} than that holds. {REMAKE}"
-            )
-        return [shard.labels[number].name for number in numbers.tolist()]
+        return [shard.labels[number].name for number in self._numbers(i).tolist()]
+
+    def _numbers(self, i: int) -> np.ndarray:
+        """Which of the shard's labels each of its documents has; uint16, 0 where there are none."""
+        shard = self.shards[i]
+        if not shard.labels:
+            return np.zeros(shard.documents, np.uint16)
+        (record,) = self._records(i, [_behind(shard, self.marks) + 1])
+        return _numbers_in(record, self.folder, shard)
 
     def read(self, start: int, stop: int, out: np.ndarray, marks: np.ndarray | None = None) -> None:
         """Copy the stream's ids from ``start`` to ``stop`` to ``out``, and their marks (uint8, 0 or
@@ -309,25 +415,22 @@ class Corpus:
         if self.label is None:
             self._read(start, stop, out, marks)
             return
-        own, stored = self._runs
-        run = int(np.searchsorted(own, start, side="right")) - 1
         # What lies near is read with it: documents may be short, and those of others between.
         base, ids = 0, np.zeros(0, self.dtype)
         bits = None if marks is None else np.zeros(0, np.uint8)
-        at = start
-        while at < stop:
-            end = min(stop, int(own[run + 1]) if run + 1 < len(own) else stop)
-            low = int(stored[run] + at - own[run])
-            high = low + end - at
+        at = 0
+        for low, high in self._runs(start, stop):
             if not base <= low <= high <= base + len(ids):
-                base, size = low, min(max(high, low + BLOCK), int(self._starts[-1])) - low
+                shard_ends = int(self._starts[np.searchsorted(self._starts, low, "right")])
+                base, size = low, max(high, min(low + BLOCK, shard_ends)) - low
                 ids = np.empty(size, self.dtype)
                 bits = None if marks is None else np.empty(size, np.uint8)
                 self._read(base, base + size, ids, bits)
-            out[at - start : end - start] = ids[low - base : high - base]
+            here = slice(at, at + high - low)
+            out[here] = ids[low - base : high - base]
             if marks is not None and bits is not None:
-                marks[at - start : end - start] = bits[low - base : high - base]
-            run, at = run + 1, end
+                marks[here] = bits[low - base : high - base]
+            at += high - low
 
     def _read(self, start: int, stop: int, out: np.ndarray, marks: np.ndarray | None) -> None:
         """The same, of the stream of all documents."""
@@ -370,7 +473,9 @@ class Corpus:
 
     def _check(self, shards: Iterable[int]) -> None:
         """Compare the content of shards that changed, or were not read yet."""
-        new = []
+        new, shards = [], list(shards)
+        if self.url:
+            fetch(self.url, self.folder, (self.shards[i] for i in shards))
         for i in shards:
             now = checked.stamp(self.folder / self.shards[i].file)
             if now is None or self._checked.get(i) != now:
@@ -398,7 +503,7 @@ _REPAIR = (
 )
 
 
-def check(folder: Path, shards: list[Shard]) -> list[checked.Stamp | None]:
+def check(folder: Path, shards: Sequence[Shard]) -> list[checked.Stamp | None]:
     """Compare shards with the manifest: there, as large, and of the same content. Raises DataError
     at the first that differs."""
     paths = [folder / shard.file for shard in shards]
@@ -415,9 +520,13 @@ def check(folder: Path, shards: list[Shard]) -> list[checked.Stamp | None]:
 
 
 def _check_size(path: Path, shard: Shard) -> None:
-    if not path.is_file():
+    try:
+        about = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        about = None
+    if about is None or not stat.S_ISREG(about.st_mode):
         raise DataError(f"{path} is missing, but the manifest lists it. {_REPAIR}")
-    if (size := path.stat().st_size) != shard.size:
+    if (size := about.st_size) != shard.size:
         raise DataError(
             f"{path} has {size:,} bytes, but the manifest says {shard.size:,}. {_REPAIR}"
         )
@@ -429,6 +538,78 @@ def _bits(record: bytes) -> np.ndarray:
 
 def _blocks(shard: Shard) -> int:
     return -(-shard.tokens // BLOCK)
+
+
+def _behind(shard: Shard, marks: dict | None) -> int:
+    """The number of the record behind the ids and marks of a shard: that of the lengths."""
+    return _blocks(shard) * (2 if marks else 1)
+
+
+def _lengths_in(record: bytes, folder: Path, shard: Shard) -> np.ndarray:
+    """Of a shard's documents; uint32."""
+    lengths = np.frombuffer(record, np.uint32)
+    found = len(lengths), int(lengths.sum(dtype=np.int64))
+    if found != (shard.documents, shard.tokens):
+        raise DataError(
+            f"{folder / MANIFEST} is damaged: it says that {shard.file} has "
+            f"{shard.documents} documents of {shard.tokens} tokens, but it has {found[0]} of "
+            f"{found[1]}. {REMAKE}"
+        )
+    return lengths
+
+
+def _numbers_in(record: bytes, folder: Path, shard: Shard) -> np.ndarray:
+    """Of the labels of a shard's documents; uint16."""
+    numbers = np.frombuffer(record, np.uint16)
+    counts = np.bincount(numbers, minlength=len(shard.labels)).tolist()
+    if counts != [label.documents for label in shard.labels]:
+        raise DataError(
+            f"{folder / MANIFEST} is damaged: it says another thing of the labels of "
+            f"{shard.file} than that holds. {REMAKE}"
+        )
+    return numbers
+
+
+def has_index(folder: Path, split: str, shards: Iterable[Shard]) -> bool:
+    """Whether a split has a whole index of these shards."""
+    shards = tuple(shards)
+    try:
+        index = Index(folder / index_file(split), *index_about(shards))
+        for i in range(index.segments):
+            index.segment(i)
+    except Damaged:
+        return False
+    return True
+
+
+def index_about(shards: tuple[Shard, ...]) -> tuple[str, int, bool]:
+    """What an index of the shards is of: their content, the names of labels, and how many documents
+    there are; whether any has labels."""
+    parts = (
+        f"{s.crc32c} {s.documents} {s.tokens} {[label.name for label in s.labels]}" for s in shards
+    )
+    documents = sum(shard.documents for shard in shards)
+    key = fingerprint_of(*(part.encode() for part in parts))
+    return key, documents, any(shard.labels for shard in shards)
+
+
+def write_index(folder: Path, split: str, shards: Iterable[Shard], marks: dict | None) -> None:
+    """Write the index of shards that are known to be whole. Raises DataError, OSError."""
+    shards = tuple(shards)
+    about = index_about(shards)
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for shard in shards:
+            reader = ArrayRecordReader(str(folder / shard.file))
+            behind, numbers = _behind(shard, marks), np.zeros(0, np.uint16)
+            lengths = _lengths_in(reader.read([behind])[0], folder, shard)
+            if shard.labels:
+                numbers = _numbers_in(reader.read([behind + 1])[0], folder, shard)
+            elif about[-1]:
+                numbers = np.zeros(shard.documents, np.uint16)
+            yield lengths, numbers
+
+    write(folder / index_file(split), *about, parts())
 
 
 def verify(folder: Path) -> int:

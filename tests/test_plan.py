@@ -11,6 +11,7 @@ from octavo.configs.model import ModelConfig, StageConfig
 from octavo.configs.schema import DataConfig
 from octavo.data import pipeline, plan, sources
 from octavo.data.errors import DataError
+from octavo.data.index import Ends
 from octavo.data.pipeline import BatchSource, batches, make_plan
 from octavo.data.plan import BestFit, Concat, permutation
 from octavo.data.prepare import prepare
@@ -40,12 +41,16 @@ def many_shards(tmp_path_factory):
     return folder / "out"
 
 
-@pytest.fixture(params=["one window", "many windows"])
+@pytest.fixture(params=["one window", "many windows", "lanes"])
 def windows(request, monkeypatch):
-    """Shuffle windows of the size in use, and so small that every border is crossed often."""
+    """Shuffle windows of the size in use, and so small that every border is crossed often; rows in
+    lanes."""
     if request.param == "many windows":
         monkeypatch.setattr(plan, "CHUNK", 1000)
         return 3000 / 2**20
+    if request.param == "lanes":
+        monkeypatch.setattr(plan, "CHUNK", 200)
+        return 1600 / 2**20
     return 1
 
 
@@ -66,9 +71,13 @@ def stream_of(folder) -> np.ndarray:
 
 
 def epoch(a_plan, number=0):
-    """All rows of an epoch, as one batch."""
-    a_plan.batch_size = a_plan.rows_per_epoch
-    return BatchSource(a_plan, np.arange(a_plan.batch_size), 10)[number]
+    """All rows of an epoch of one corpus, as one batch."""
+    each, rows = a_plan.batch_size // a_plan.lanes, []
+    for lane in range(a_plan.lanes):
+        low, high = a_plan.orders[0]._edges(lane)
+        turns = np.arange(high - low) + number * (high - low)
+        rows.append(turns // each * a_plan.batch_size + lane * each + turns % each)
+    return BatchSource(a_plan, np.concatenate(rows), 10)[0]
 
 
 def pieces(batch):
@@ -118,8 +127,8 @@ def test_concat_is_the_stream_cut(many_shards):
 
 
 def test_best_fit_cuts_only_what_must_be(many_shards):
-    ends = Corpus(many_shards).document_ends()
-    rows = BestFit(ends, LENGTH)
+    corpus = Corpus(many_shards)
+    ends, rows = corpus.document_ends(), BestFit(corpus.ends, LENGTH)
     lengths = np.diff(np.append(0, ends))
     cut = sum(-(-n // LENGTH) for n in lengths)
     packed = rows.chunk(0)
@@ -188,7 +197,7 @@ def test_same_stream_for_any_workers_and_start(many_shards, workers):
 
 def test_mixture_keeps_its_weights(many_shards, corpus):
     a_plan = planned([many_shards, corpus], 1, weights=[3, 1], batch_size=64)
-    chosen, draws = a_plan.draws(np.arange(8192))
+    chosen, _, draws = a_plan.draws(np.arange(8192))
     assert (np.bincount(chosen[:4096]) == [3072, 1024]).all()
     for c in (0, 1):  # every draw of each corpus, none twice
         assert sorted(draws[chosen == c]) == list(range((chosen == c).sum()))
@@ -198,6 +207,63 @@ def test_mixture_keeps_its_weights(many_shards, corpus):
     batch = BatchSource(a_plan, np.arange(64), 1)[0]
     for row, c in enumerate(chosen[:64]):
         assert batch["targets"][row].tobytes().rstrip(b"\0") in texts[c]
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """A corpus of many windows, and the MiB of one of 16 chunks."""
+    monkeypatch.setattr(sources, "UNIT_BYTES", 20_000)
+    (tmp_path / "text").mkdir()
+    for i in range(600):
+        (tmp_path / "text" / f"{i:03}.txt").write_bytes(words(i, 500 + i % 7))
+    units = find_units([str(tmp_path / "text")], "text", None)
+    prepare(units, tmp_path / "large", ByteTokenizer(), heldout=0, processes=1)
+    monkeypatch.setattr(plan, "CHUNK", 1000)
+    return tmp_path / "large", 16_000 / 2**20
+
+
+@pytest.mark.parametrize("packing", ["concat", "best_fit"])
+def test_a_host_reads_its_share(large, packing, monkeypatch):
+    """Of the text of an epoch, and of the shards; all of it in runs of version 2."""
+    folder, window = large
+    opened = []
+    monkeypatch.setattr(Corpus, "_check", lambda self, shards: opened.append((self, *shards)))
+
+    def of_host(host, **more):
+        a_plan = planned(folder, window, packing=packing, **more)
+        corpus, sizes = a_plan.corpora[0], []
+        real = corpus.read
+        corpus.read = lambda low, high, *out: sizes.append(high - low) or real(low, high, *out)
+        opened.clear()
+        source = BatchSource(a_plan, np.arange(2 * host, 2 * host + 2), 10**6)
+        for step in range(a_plan.rows_per_epoch // 8):
+            source[step]
+        return sum(sizes) / corpus.tokens, len(set(opened)) / len(corpus.shards)
+
+    assert planned(folder, window).lanes == 8
+    for host in range(4):
+        text, shards = of_host(host)
+        assert 0.24 < text < 0.33 and 0.24 < shards < 0.45
+    text, shards = of_host(0, version=2)
+    assert text > 0.95 and shards == 1
+
+
+def test_lanes_of_a_mixture(large, many_shards):
+    """Each draws its shares; a corpus of one window is shared by all, and none of its rows is drawn
+    twice."""
+    folder, window = large
+    a_plan = planned([folder, many_shards], window, weights=[3, 0.03])
+    assert [order.lanes for order in a_plan.orders] == [8, 1]
+    corpora, lanes, draws = a_plan.draws(np.arange(80_000))
+    assert abs((corpora == 1).sum() - 800) < 16
+    for lane in range(8):
+        mine = (corpora == 0) & (np.arange(80_000) % 8 == lane)
+        assert (lanes[mine] == lane).all() and (draws[mine] == np.arange(mine.sum())).all()
+    shared = draws[corpora == 1]
+    assert len(np.unique(shared)) == len(shared) and shared.max() < 1.2 * len(shared)
+    # Of a small share not in all lanes at once.
+    a_plan = planned([folder, many_shards], window, weights=[1, 1e-4])
+    assert 0 < (a_plan.draws(np.arange(8 * 4096))[0] == 1).sum() < 7
 
 
 def test_any_change_of_the_plan_is_seen(many_shards, corpus):
@@ -230,22 +296,24 @@ def test_sources_with_weights(tmp_path):
 
 
 def test_concat_geometry():
-    rows = Concat(np.array([5, 130]), 64).chunk(0)
+    rows = Concat(Ends.of(np.array([5, 130])), 64).chunk(0)
     assert rows.first.tolist() == [0, 2, 3, 4]
     assert rows.start.tolist() == [0, 5, 64, 128] and rows.stop.tolist() == [5, 64, 128, 130]
 
 
 def invented(number: int, documents: int, longest: int) -> SimpleNamespace:
     """A corpus of which only the ends of documents are known."""
-    ends = np.cumsum(permutation(documents, number) % longest + 1)
-    return SimpleNamespace(fingerprint=f"corpus {number}", document_ends=lambda: ends)
+    ends = Ends.of(np.cumsum(permutation(documents, number) % longest + 1))
+    return SimpleNamespace(
+        fingerprint=f"corpus {number}", ends=ends, kept=lambda name, make: make()
+    )
 
 
-def invented_plan(*corpora, seed=5, **more):
+def invented_plan(*corpora, seed=5, shuffle_window_ids=40_000, **more):
     """A plan of invented corpora, given as (number, documents, longest, weight)."""
     return plan.Plan(
         [(invented(*corpus), weight) for *corpus, weight in corpora], packing="concat",
-        length=LENGTH, batch_size=8, shuffle_window_ids=40_000, seed=seed, **more,
+        length=LENGTH, batch_size=8, shuffle_window_ids=shuffle_window_ids, seed=seed, **more,
     )  # fmt: skip
 
 
@@ -255,9 +323,7 @@ def digest(*arrays) -> str:
 
 def all_rows(strategy) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     chunks = [strategy.chunk(i) for i in range(strategy.chunks)]
-    assert [len(rows.first) - 1 for rows in chunks] == [
-        strategy.rows_in(i) for i in range(strategy.chunks)
-    ]
+    assert [len(rows.first) - 1 for rows in chunks] == strategy.sizes.tolist()
     return [(rows.first, rows.start, rows.stop) for rows in chunks]
 
 
@@ -280,7 +346,7 @@ def test_rows_that_have_room_stay(strategy, sizes, golden, stages, monkeypatch):
     """The rows that past runs used, whatever the model. A change here breaks every resume."""
     monkeypatch.setattr(plan, "CHUNK", 20_000)
     documents, longest, length = sizes
-    ends = invented(7, documents, longest).document_ends()
+    ends = invented(7, documents, longest).ends
     room = None if stages is None else room_of(ModelConfig(stages=stages), length)
     rows = strategy(ends, length, room)
     assert not rows.split
@@ -294,7 +360,7 @@ def test_no_row_needs_more_units_than_it_has(strategy, stages, monkeypatch):
     room = room_of(ModelConfig(stages=stages), LENGTH)
     # Short documents for a while, then ones longer than a row.
     sizes = np.concatenate([permutation(5000, 1) % 12 + 1, permutation(500, 2) % 200 + 1])
-    ends = np.cumsum(sizes)
+    ends = Ends.of(np.cumsum(sizes))
     rows, plain = strategy(ends, LENGTH, room), strategy(ends, LENGTH)
     assert rows.split and not plain.split and rows.total > plain.total
     for (first, start, stop), (_, *pieces) in zip(all_rows(rows), all_rows(plain), strict=True):
@@ -310,7 +376,7 @@ def test_concat_splits_only_rows_without_room():
     """Greedily, in order; rows before and after stay as they are."""
     room = room_of(ModelConfig(stages=(NARROW,)), LENGTH)
     assert room.most[0] == 23 and room.price[0, [2, 32, 36]].tolist() == [2, 6, 6]
-    ends = np.concatenate([[64, 100], 100 + 2 * np.arange(1, 30), [190, 256]])
+    ends = Ends.of(np.concatenate([[64, 100], 100 + 2 * np.arange(1, 30), [190, 256]]))
     rows = Concat(ends, LENGTH, room)
     packed = rows.chunk(0)
     # 36 positions and eight times two; six times two. Eleven times two; four times, and the rest.
@@ -338,11 +404,22 @@ def test_models_share_a_plan_where_rows_have_room(many_shards):
     plans = [planned(many_shards, 1, room=room) for room in rooms]
     assert [p.description["room"] is None for p in plans] == [True, True, True, False]
     assert len({p.fingerprint for p in plans}) == 2
-    assert plans[0].description["version"] == 2
+    assert plans[0].description["version"] == plan.Plan.VERSION
     # Version 1 knew none.
     first = [planned(many_shards, 1, room=room, version=1) for room in rooms]
     assert len({p.fingerprint for p in first}) == 1 and "room" not in first[0].description
     assert first[0].rows_per_epoch == plans[0].rows_per_epoch
+
+
+def drawn(a_plan) -> str:
+    corpora, lanes, draws = a_plan.draws(np.arange(20_000))
+    assert not lanes.any()
+    return digest(corpora, draws)
+
+
+def shuffled(a_plan) -> str:
+    window = a_plan.orders[0].window(0, 1, 0)
+    return digest(window.chunks, window.slot, window.row)
 
 
 THREE = (0, 300, 200, 3), (1, 100, 300, 1), (2, 50, 100, 0.01)
@@ -352,7 +429,7 @@ def test_plans_of_version_1_stay():
     """What past runs were given. A change here breaks every resume."""
     mixed = invented_plan(*THREE, version=1)
     assert mixed.fingerprint == "35d4bae7008b3768"
-    assert digest(*mixed.draws(np.arange(20_000))) == "2386217c9173c830"
+    assert drawn(mixed) == "2386217c9173c830"
     assert list(mixed.description) == [
         "corpora", "weights", "packing", "length", "batch_size", "shuffle_window_ids", "seed",
         "version",
@@ -361,19 +438,36 @@ def test_plans_of_version_1_stay():
     old, new = (invented_plan(THREE[0], version=version) for version in (1, 2))
     for a, b in zip(old.draws(np.arange(10_000)), new.draws(np.arange(10_000)), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert digest(*old.orders[0].window(1, 0)) == digest(*new.orders[0].window(1, 0))
+    assert shuffled(old) == shuffled(new)
     assert old.fingerprint != new.fingerprint
 
 
 def test_plans_of_version_2_stay():
-    mixed = invented_plan(*THREE)
+    mixed = invented_plan(*THREE, version=2)
     assert mixed.fingerprint == "686bf724ffc230ca"
-    assert digest(*mixed.draws(np.arange(20_000))) == "39feac5f7e4ffd55"
+    assert drawn(mixed) == "39feac5f7e4ffd55"
+
+
+def test_plans_of_version_3_stay(monkeypatch):
+    assert drawn(invented_plan(*THREE)) == "39feac5f7e4ffd55"  # small corpora: as in version 2
+    monkeypatch.setattr(plan, "CHUNK", 200)
+    mixed = invented_plan(
+        (0, 3000, 200, 3), (1, 150, 300, 1), (2, 50, 100, 0.01), shuffle_window_ids=1600
+    )
+    assert [order.lanes for order in mixed.orders] == [8, 2, 1]
+    assert digest(*mixed.draws(np.arange(20_000))) == "0e847d188cd831cc"
+    of_lanes = (array for lane in range(8) for array in lane_window(mixed, lane))
+    assert digest(*of_lanes) == "0432c76966565d59"
+
+
+def lane_window(a_plan, lane):
+    window = a_plan.orders[0].window(lane, 1, 1)
+    return window.chunks, window.skipped, window.sizes, window.slot, window.row
 
 
 def test_a_version_of_a_later_revision_is_refused():
-    with pytest.raises(DataError, match="version 3 of the plan"):
-        invented_plan(THREE[0], version=3)
+    with pytest.raises(DataError, match="version 4 of the plan"):
+        invented_plan(THREE[0], version=4)
 
 
 @pytest.mark.parametrize(
@@ -404,9 +498,9 @@ def test_shares_are_the_same_for_any_hosts():
     """A pure function of the row: in any order, any part, and from any process."""
     mixed = invented_plan((0, 300, 200, 1e-3), (1, 100, 300, 1), (2, 50, 100, 0.3))
     rows = np.arange(100_000)
-    whole = mixed.draws(rows)
+    whole = mixed.mixtures[0].draws(rows)
     assert len(np.unique(whole[0])) == 3
-    copied = pickle.loads(pickle.dumps(mixed.mixture))
+    copied = pickle.loads(pickle.dumps(mixed.mixtures[0]))
     for hosts in (2, 3, 8):
         for host in range(hosts):
             mine = rows[host::hosts][::-1]

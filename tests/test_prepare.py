@@ -1,5 +1,6 @@
 """From sources to shards: nothing lost, nothing doubled, continued where it stopped."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -9,11 +10,13 @@ import sys
 import pytest
 
 from helpers import random_text, run, words
+from octavo.configs.checks import ConfigError
+from octavo.data import copies, sources
 from octavo.data import prepare as preparing
-from octavo.data import sources
+from octavo.data.beam import on_beam
 from octavo.data.errors import DataError
 from octavo.data.manifest import read_manifest
-from octavo.data.prepare import prepare
+from octavo.data.prepare import Part, prepare
 from octavo.data.shards import Corpus, verify
 from octavo.data.sources import documents, find_units
 from octavo.tokenizers.bpe import BPETokenizer
@@ -213,6 +216,81 @@ def test_interrupted_continues(many_units, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="holds a finished corpus already, made from other sources"):
         prepared(out, many_units, heldout=0.1)
     assert checksums(prepared(out, many_units, heldout=0.2)) == checksums(whole)
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_parts_are_the_corpus_of_one_process(many_units, tmp_path):
+    """By machines side by side, killed and continued; what is not there is named."""
+    for i in range(5):
+        (many_units / f"copy{i}.txt").write_bytes(words(7, 107))
+    prepared(tmp_path / "whole", many_units, heldout=0.2)
+    out, units = tmp_path / "out", find_units([str(many_units)], "text", None)
+
+    def make(number):
+        half = out / f"train-00000.array_record.{2**31 - 1}.partial"
+        half.write_bytes(b"of part 1, on another machine")
+        done = prepare(units, out, ByteTokenizer(), heldout=0.2, processes=1, part=Part(number, 3))
+        assert half.exists() == bool(done.waiting and number != 1)
+        return done
+
+    out.mkdir()
+    of_part = [len(range(number, len(units), 3)) for number in range(3)]
+    assert make(2).waiting == {1: of_part[0], 3: of_part[2]}
+    assert make(3).waiting == {1: of_part[0]}
+    shard = out / "train-00001.array_record"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:])
+    with pytest.raises(DataError, match="was not finished"):
+        Corpus(out)
+    assert make(1).waiting == {2: 1}
+    done = make(2)
+    assert not done.waiting and done.copies == 5
+    assert content(out) == content(tmp_path / "whole")
+    # Of a finished one, too, each looks after its own.
+    shard.unlink()
+    assert make(1).remade == 0 and make(2).remade == 1
+    assert shard.read_bytes() == whole
+    for name in ("0/3", "4/3", "1", "a/b"):
+        done = run("prepare.py", str(many_units), "--out", str(out), "--part", name)
+        assert done.returncode == 2 and "--part is I/N" in done.stderr
+
+
+def test_beam_prepares_the_same(many_units, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    prepared(whole, many_units, heldout=0.2)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "apache_beam", None)
+        with pytest.raises(ConfigError, match="needs Apache Beam: pip install"):
+            on_beam(["runner=DirectRunner"], tmp_path)
+    pytest.importorskip("apache_beam")
+    out = tmp_path / "out"
+    run = on_beam(["runner=DirectRunner"], out)
+    units = find_units([str(many_units)], "text", None)
+    prepare(units, out, ByteTokenizer(), heldout=0.2, processes=1, run=run)
+    assert content(out) == content(whole)
+    # What its text lacks is said as ever.
+    last = max(path for path in many_units.rglob("*") if path.is_file())
+    last.write_bytes(b"no text: \xff")
+    units = [dataclasses.replace(unit, optional=False) for unit in units]
+    with pytest.raises(DataError, match=f"{last.name} .*UTF-8"):
+        run = on_beam(["runner=DirectRunner"], tmp_path / "other")
+        prepare(units, tmp_path / "other", ByteTokenizer(), heldout=0.2, processes=1, run=run)
+    for options in (["runner=Nonsense"], ["nonsense=3"]):
+        with pytest.raises(ConfigError, match="--beam .*onsense"):
+            on_beam(options, out)
+
+
+def test_copies_are_counted_in_parts_of_memory(tmp_path, monkeypatch):
+    documents = [words(i % 70, 50 + i % 70) for i in range(100)]
+    for i in range(4):
+        (tmp_path / f"{i}").write_bytes(copies.in_order(map(copies.hash_of, documents[i::4])))
+    (tmp_path / "4").write_bytes(b"")
+    for size in (1, 7, 1000):
+        monkeypatch.setattr(copies, "_AT_ONCE", size)
+        assert copies.count(tmp_path / f"{i}" for i in range(5)) == 30
 
 
 def test_a_file_that_changes_while_it_is_read(many_units, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers import words
+from octavo import files
 from octavo.configs.schema import DataConfig
 from octavo.data import checked, sources, stdlib
 from octavo.data import prepare as preparing
@@ -61,6 +62,14 @@ def plan_of(folder):
     return make_plan(DataConfig(source=str(folder), length=32, batch_size=4), 0)
 
 
+def read(folder):
+    """All text of a plan."""
+    plan = plan_of(folder)
+    corpus = plan.corpora[0]
+    corpus.read(0, corpus.tokens, np.empty(corpus.tokens, np.uint8))
+    return plan
+
+
 def swap(a, b):
     kept = a.read_bytes()
     a.write_bytes(b.read_bytes())
@@ -81,7 +90,7 @@ def test_shards_in_the_place_of_others(many, how):
         os.utime(a, ns=(before.st_atime_ns, before.st_mtime_ns))
     said = f"{a.name} is damaged, or another file: it has checksum .* same prepare.py command"
     with pytest.raises(DataError, match=said):
-        plan_of(many)
+        read(many)
     with pytest.raises(DataError, match=said):
         list(Corpus(many).documents_in(0))
     with pytest.raises(DataError, match=said):
@@ -116,38 +125,98 @@ def counted(monkeypatch):
 
 def test_a_shard_is_read_once(many, cache, counted, monkeypatch):
     monkeypatch.setattr(checked, "RACE_NS", -(10**12))
-    plan = plan_of(many)
+    plan_of(many)
+    assert not counted
+    plan = read(many)
     assert len(counted) == len(shards(many))
     # In this process, in its workers, and in the next one.
-    plan_of(many)
+    read(many)
     BatchSource(pickle.loads(pickle.dumps(plan)), np.arange(4), 9)[0]
     checked._known.clear()
-    plan_of(many)
+    read(many)
     assert len(counted) == len(shards(many)) and len(list(cache.iterdir())) == 1
     # What is remembered is of that file only: another in its place is read.
     checked._known.clear()
     swap(*shards(many)[:2])
     with pytest.raises(DataError, match="another file"):
-        plan_of(many)
+        read(many)
     # And what is remembered wrongly is no worse than nothing.
     checked._known.clear()
     swap(*shards(many)[:2])
-    next(cache.iterdir()).write_text("[" * 100_000)
-    plan_of(many)
+    for content in ("[" * 100_000, '{"a": 1}\n[3]\n\xff\n{"train-0', ""):
+        checked._known.clear()
+        next(cache.iterdir()).write_text(content)
+        read(many)
+
+
+def test_an_index_of_documents(many, capsys, tmp_path, monkeypatch):
+    """Beside the shards from the beginning; made where there is none, or another one; damage is
+    noticed when that part is read; where the folder cannot be written it lies elsewhere."""
+    file, ends = many / "train.documents", Corpus(many).document_ends()
+    whole = file.read_bytes()
+    assert np.array_equal(np.diff(np.append(0, ends)), np.frombuffer(whole, "<u4", len(ends), 80))
+
+    def found(folder=many):
+        return np.array_equal(Corpus(folder).document_ends(), ends)
+
+    for content in (None, b"", whole[:-1], whole + b"x", b"x" * len(whole), *(
+        whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in (0, 40, 60, 70, 90)
+    )):  # fmt: skip
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
+        assert found() and file.read_bytes() == whole
+    assert "train.documents is damaged; it is made anew" in capsys.readouterr().err
+    # That of another corpus, of the same sizes.
+    other = tmp_path / "other"
+    shutil.copytree(many, other)
+    swap(*shards(other)[:2])
+    with pytest.raises(DataError, match="another file"):
+        read(other)
+    # The same command makes it, too.
+    file.write_bytes(whole[:-1] + b"x")
+    make(tmp_path / "in", many)
+    assert file.read_bytes() == whole
+    # Where it cannot be written, and where there is no cache either.
+    real = files.cache_folder
+    for place in (real, lambda: Path("/dev/null/nowhere")):
+        monkeypatch.setattr(files, "cache_folder", place)
+        file.unlink(missing_ok=True)
+        file.mkdir()  # in its way
+        corpus = pickle.loads(pickle.dumps(Corpus(many)))
+        assert np.array_equal(corpus.document_ends(), ends)
+        copied = pickle.loads(pickle.dumps(corpus))
+        assert copied._index.path == corpus._index.path and copied.ends.after(0) == ends[0]
+        file.rmdir()
+
+
+def test_what_takes_a_pass_is_kept(many, monkeypatch):
+    """How rows of many documents are packed: once, unless that is damaged."""
+    monkeypatch.setattr("octavo.data.shards._MANY", 1)
+    config = DataConfig(source=str(many), length=32, batch_size=4, packing="best_fit")
+    expected = make_plan(config, 0).orders[0].strategy.sizes
+    (kept,) = many.glob("*.rows")
+    whole = kept.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("octavo.data.plan._count", None)  # not needed again
+        assert np.array_equal(make_plan(config, 0).orders[0].strategy.sizes, expected)
+    kept.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert np.array_equal(make_plan(config, 0).orders[0].strategy.sizes, expected)
+    assert kept.read_bytes() == whole
 
 
 def test_without_a_cache(many, counted, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")
     monkeypatch.setattr(checked, "RACE_NS", -(10**12))
-    plan_of(many)
-    plan_of(many)
+    read(many)
+    read(many)
     assert len(counted) == len(shards(many))
 
 
 def test_what_just_changed_is_not_remembered(many, counted):
     """The clocks of file systems are coarse: it could change again and look the same."""
-    plan_of(many)
-    plan_of(many)
+    read(many)
+    read(many)
     assert len(counted) == 2 * len(shards(many))
 
 

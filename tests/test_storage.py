@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import pickle
 import re
 import signal
 import socket
@@ -20,6 +21,7 @@ import pytest
 from helpers import arguments_of, metrics_of, saved_params, start
 from octavo import locks, storage
 from octavo.configs.checks import ConfigError
+from octavo.data import sources
 from octavo.data.errors import DataError
 from octavo.data.remote import corpus_folder, verify
 from octavo.data.shards import Corpus
@@ -122,6 +124,24 @@ def test_a_run_on_s3_is_the_run_here(s3, corpus, tiny, trained, tmp_path):
     assert said["bits_per_byte"] == found["bits_per_byte"] == here["bits_per_byte"]
 
 
+def test_parts_on_storage(store, tmp_path, monkeypatch, capsys):
+    """By machines with caches of their own; then one finishes the corpus that one alone makes."""
+    (tmp_path / "texts").mkdir()
+    for i in range(8):
+        (tmp_path / "texts" / f"{i}.txt").write_text(f"text {i} " * 400)
+    monkeypatch.setattr(sources, "UNIT_BYTES", 5000)
+    ask = Prepare((str(tmp_path / "texts"),), f"{store}/corpus", heldout=0.3, processes=1)
+    for part in ("2/2", "1/2", None):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache of {part and part[0]}"))
+        prepare(dataclasses.replace(ask, part=part))
+    assert "part 2/2" in capsys.readouterr().out
+    prepare(dataclasses.replace(ask, out=f"{store}/alone"))
+    alone, parts = (storage.listed(f"{store}/{name}") for name in ("alone", "corpus"))
+    assert alone == parts
+    for name in alone:
+        assert storage.read(f"{store}/alone/{name}") == storage.read(f"{store}/corpus/{name}")
+
+
 def test_any_protocol_of_fsspec(store, tiny, cache, monkeypatch, capsys):
     """Text, corpus and run, by a protocol of which nothing is known here."""
     texts = Path(store.removeprefix("file://"), "texts")
@@ -177,18 +197,27 @@ def test_a_shard_damaged_there_is_made_anew(store, corpus, cache):
     url = f"{store}/corpus"
     ask = Prepare((corpus,), url, processes=1)
     prepare(ask)
+
+    def read():
+        found = Corpus(corpus_folder(url))
+        found.read(0, found.tokens, np.empty(found.tokens, np.uint8))
+        return found
+
+    subprocess.run(["rm", "-r", cache / "corpora"], check=True)  # another machine
     fetched = corpus_folder(url)
-    assert Corpus(fetched).fingerprint == Corpus(corpus).fingerprint
+    assert not list(fetched.glob("*.array_record")) and (fetched / "train.documents").exists()
+    assert pickle.loads(pickle.dumps(read())).fingerprint == Corpus(corpus).fingerprint
+    assert [path.name for path in fetched.glob("*.array_record")] == ["train-00000.array_record"]
     place = Path(url.removeprefix("file://"))
     shard = next(place.glob("train-*"))
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1] + b"?")
-    assert corpus_folder(url) == fetched  # what was fetched is still what the manifest says
+    assert read().folder == fetched  # what was fetched is still what the manifest says
     with pytest.raises(DataError, match=f"{url}/{shard.name} has checksum"):
         verify(url)
     subprocess.run(["rm", "-r", cache / "corpora"], check=True)
     with pytest.raises(DataError, match=f"{url}/{shard.name} is damaged"):
-        corpus_folder(url)
+        read()
     prepare(ask)
     assert shard.read_bytes() == whole and verify(url) == 2
 

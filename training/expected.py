@@ -169,7 +169,9 @@ def _sample(plan: Plan) -> dict[str, np.ndarray]:
     """Rows of an epoch of the plan, as the pipeline makes them."""
     near = copy.copy(plan)
     # Windows of one chunk: few bytes are read for a row.
-    near.orders = [Order(order.strategy, CHUNK, *order.key) for order in plan.orders]
+    near.orders = [
+        Order(order.strategy, CHUNK, *order.key, lanes=order.lanes) for order in plan.orders
+    ]
     total, wanted = plan.rows_per_epoch, max(ROWS, SAMPLE // plan.length)
     rows = np.arange(total)
     if wanted < total:
