@@ -25,11 +25,11 @@ COMPILER: dict[str, dict] = {
         "xla_tpu_overlap_compute_collective_tc": True,
     }
 }
-"""What the compiler is told, by platform. The first: a product with sharded weights would be one for
-each shard, with permutes between, where its other side takes 256 MiB: slices so narrow keep a TPU's
-units waiting, and the sum is written as often. Gathered first, flat-100m on 16 chips is twice as
-fast (estimated). The others: weights are gathered while others' work goes on, as a v5e does anyway;
-a v6e would wait for them."""
+"""What the compiler is told, by platform. The first: a product with sharded weights would be one
+for each shard, with permutes between, where its other side takes 256 MiB: slices so narrow keep a
+TPU's units waiting, and the sum is written as often. Gathered first, flat-100m on 16 chips is twice
+as fast (estimated). The others: weights are gathered while others' work goes on, as a v5e does
+anyway; a v6e would wait for them."""
 
 
 def execution_of(
