@@ -31,10 +31,11 @@ class Batch(NamedTuple):
     """1 where a unit that was marked beforehand ends with the token; 0 everywhere without marks."""
 
     @staticmethod
-    def dtypes(ids: np.dtype) -> dict[str, np.dtype]:
-        """The narrow type of each field; ids: of the vocabulary."""
-        narrow = {"segment_ids": np.uint16, "positions": np.uint16, "loss_weights": np.uint8}
-        others = narrow | {"marks": np.uint8}
+    def dtypes(ids: np.dtype, length: int) -> dict[str, np.dtype]:
+        """The narrow type of each field of rows of ``length``; ids: of the vocabulary."""
+        place = np.uint16 if length <= np.iinfo(np.uint16).max else np.uint32
+        narrow = {"segment_ids": place, "positions": place}
+        others = narrow | {"loss_weights": np.uint8, "marks": np.uint8}
         return {name: np.dtype(others.get(name, ids)) for name in FIELDS}
 
     def widen(self) -> "Batch":

@@ -90,7 +90,7 @@ def batches(tokenizer, rows: int, length: int, documents: int, count: int) -> li
         "tokens": tokens, "targets": targets, "segment_ids": segments, "positions": positions,
         "loss_weights": np.ones_like(targets), "marks": np.zeros_like(targets),
     }  # fmt: skip
-    kinds = Batch.dtypes(tokenizer.dtype)
+    kinds = Batch.dtypes(tokenizer.dtype, length)
     fields = {k: v.reshape(count, rows, length).astype(kinds[k]) for k, v in fields.items()}
     return [{name: values[i] for name, values in fields.items()} for i in range(count)]
 

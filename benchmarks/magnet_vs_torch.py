@@ -139,7 +139,7 @@ def main() -> None:
     script = np.arange(a.batch) % 3
     texts = ["".join(rng.choice(list(alphabets[i]), a.length)).encode()[: a.length] for i in script]
     tokens = np.stack([np.frombuffer(text, np.uint8) for text in texts])
-    batch = {k: np.ones(tokens.shape, kind) for k, kind in Batch.dtypes(np.uint8).items()}
+    batch = {k: np.ones(tokens.shape, kind) for k, kind in Batch.dtypes(np.uint8, a.length).items()}
     batch |= {"tokens": tokens, "targets": np.roll(tokens, -1, 1)}
     batch["positions"] *= np.arange(a.length, dtype=np.uint16)
     rates = {0: 0.2, 1: 0.1, 2: 0.08}

@@ -70,7 +70,8 @@ def main() -> None:
     )
     rng = np.random.default_rng(0)
     shape = (a.batch, a.length)
-    batch = {name: np.ones(shape, kind) for name, kind in Batch.dtypes(np.uint8).items()}
+    kinds = Batch.dtypes(np.uint8, a.length)
+    batch = {name: np.ones(shape, kind) for name, kind in kinds.items()}
     batch |= {name: rng.integers(0, 256, shape, np.uint8) for name in ("tokens", "targets")}
     batch["positions"] *= np.arange(a.length, dtype=np.uint16)
     runs = {"octavo": ours(config, batch), "pytorch": theirs(config, batch)}

@@ -34,7 +34,7 @@ _LIMITS = {
     "seed": SEEDS - 1,
     **dict.fromkeys(("width", "mlp_width", "predictor_width"), MOST_WIDE),
     **dict.fromkeys(("layers", "encoder_layers", "decoder_layers"), MOST_DEEP),
-    "length": 65_535,
+    "length": 2**24,  # of places in float32, as rotary positions turn by them
     "hash_rows": 2**24,
     "sample_bytes": 1_000_000,
     "watchdog_seconds": 10**9,

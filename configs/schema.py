@@ -155,6 +155,9 @@ class MeshConfig:
     """Data-parallel devices that share one copy of the parameters between them."""
     tensor: int = 1
     """Devices that split each matrix product (heads and MLP hidden units)."""
+    sequence: int = 1
+    """Devices that split the positions of each row, at every level, and share its parameters too:
+    for rows too long for one device, and for more devices than rows."""
 
     def __post_init__(self):
         check_values(self)

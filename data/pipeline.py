@@ -64,7 +64,7 @@ class BatchSource(grain.sources.RandomAccessDataSource):
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         plan, shape = self.plan, (len(self.rows), self.plan.length)
-        kinds = Batch.dtypes(plan.corpora[0].dtype)
+        kinds = Batch.dtypes(plan.corpora[0].dtype, plan.length)
         batch = {name: np.empty(shape, kind) for name, kind in kinds.items()}
         corpora, lanes, draws = plan.draws(step * plan.batch_size + self.rows)
         fields = [field.reshape(-1) for field in batch.values()]

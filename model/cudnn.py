@@ -31,9 +31,16 @@ def causal_or_full(q, k, v, causal: bool, mask=None) -> jax.Array:
     )
 
 
-def masked(causal: bool, q, k, v, ids) -> jax.Array:
-    """Positions of a row see those of the same id."""
-    return causal_or_full(q, k, v, causal, ids[:, None, :, None] == ids[:, None, None, :])
+def masked(causal: bool, q, k, v, ids, first=None) -> jax.Array:
+    """Positions of a row see those of the same id. first: of the row's positions the one that q
+    begins with, where it has some of them only."""
+    if first is None:
+        return causal_or_full(q, k, v, causal, ids[:, None, :, None] == ids[:, None, None, :])
+    own = lax.dynamic_slice_in_dim(ids, first, q.shape[1], axis=1)
+    mask = own[:, :, None] == ids[:, None]
+    if causal:
+        mask &= first + jnp.arange(q.shape[1])[:, None] >= jnp.arange(k.shape[1])
+    return causal_or_full(q, k, v, False, mask[:, None])
 
 
 def fits(q: jax.Array) -> bool:

@@ -8,7 +8,7 @@ Letters: B batch, T positions, H query heads, K key/value heads, G = H / K, D he
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -18,7 +18,8 @@ from jax import lax
 
 from octavo.configs.checks import ConfigError
 from octavo.model import cudnn
-from octavo.model.layers import BATCH_AXES, KEPT_MIXED
+from octavo.model.axes import ACTIVATIONS, POSITIONS, ROWS, divides, mesh_axes, split
+from octavo.model.layers import KEPT_MIXED
 
 MASKED = -1e30
 """Score of a hidden key. Finite, so that a row that sees nothing gives no NaN."""
@@ -138,10 +139,26 @@ def _scores(q, k, bias, visible, key_axes="bksd"):
 _softmax_product.defvjp(_softmax_product_forward, _softmax_product_backward)
 
 
-def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Array:
+def _reference(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Array:
+    """``_blocked`` by XLA, which splits rows and heads by itself."""
+    if not _shared(q):
+        return _blocked(q, k, v, spec)
+
+    def local(q, k, v, first, *rows):
+        ids, bias = rows if len(rows) > 1 else (*rows, None)
+        return _blocked(q, k, v, replace(spec, segment_ids=ids, key_bias=bias), first)
+
+    ids, bias = spec.segment_ids, spec.key_bias
+    ids = jnp.zeros(q.shape[:2], jnp.int32) if ids is None else ids
+    return _per_shard(local, q, k, v, ids, *([] if bias is None else [bias]))
+
+
+def _blocked(q, k, v, spec: MaskSpec, first: jax.Array | None = None) -> jax.Array:
     """Query blocks that read only the keys they may see: half the work of a dense mask when
-    causal, and linear in T with a window."""
-    T = q.shape[1]
+    causal, and linear in T with a window. first: of the rows' positions, the first one of q, where
+    that has some of them only; which keys they see is known too late to leave others out but by a
+    window."""
+    T, keys = q.shape[1], k.shape[1]
     block = max(128, -(-T // 16 // 128) * 128)
     if spec.window is not None:
         block = max(128, min(block, spec.window))
@@ -151,20 +168,33 @@ def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Ar
     queries = lax.split(q, [min(block, T - start) for start in starts], axis=1)
     for start, some in zip(starts, queries, strict=True):
         stop = min(start + block, T)
-        reach = T if spec.window is None else spec.window - 1
+        reach = keys if spec.window is None else spec.window - 1
         if spec.extra is not None:
             every, count, _ = spec.extra
             reach += (reach // every + 2) * count
-        low, high = max(0, start - reach), stop if spec.causal else min(T, stop + reach)
-        visible = _visible(np.arange(start, stop)[:, None], np.arange(low, high)[None], spec)
-        visible = jnp.asarray(visible[None])
+        if first is None:
+            low, high = max(0, start - reach), stop if spec.causal else min(T, stop + reach)
+            at, size = start, high - low
+        else:
+            at, size = first + start, min(stop - start + (1 + (not spec.causal)) * reach, keys)
+            low = jnp.clip(at - reach, 0, keys - size)
+        seen = functools.partial(_places, low=low, size=size)
+        queries_at, keys_at = at + np.arange(stop - start), low + np.arange(size)
+        visible = jnp.asarray(_visible(queries_at[:, None], keys_at[None], spec)[None])
         if spec.segment_ids is not None:
-            ids = spec.segment_ids
-            visible &= ids[:, start:stop, None] == ids[:, None, low:high]
-        bias = None if spec.key_bias is None else spec.key_bias[:, low:high]
-        seen, values = (x[:, low:high].transpose(0, 2, 1, 3) for x in (k, v))
-        outputs.append(attend(some, seen, values, visible, bias, spec.plus_one))
+            own = _places(spec.segment_ids, at, stop - start)
+            visible &= own[:, :, None] == seen(spec.segment_ids)[:, None]
+        bias = None if spec.key_bias is None else seen(spec.key_bias)
+        known, values = (seen(x).transpose(0, 2, 1, 3) for x in (k, v))
+        outputs.append(attend(some, known, values, visible, bias, spec.plus_one))
     return jnp.concatenate(outputs, axis=1) if len(outputs) > 1 else outputs[0]
+
+
+def _places(x, low, size: int):
+    """x ``[B, T, ...]`` at so many places from ``low`` on."""
+    if isinstance(low, int):
+        return x[:, low : low + size]
+    return lax.dynamic_slice_in_dim(x, low, size, axis=1)
 
 
 def _visible(query, key, spec: MaskSpec):
@@ -201,7 +231,8 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
     q = q * jnp.asarray(1 / math.sqrt(q.shape[3]), q.dtype)
     if spec.key_bias is not None:
         q, k = _with_bias(q, k, spec.key_bias)
-    q, k, v, segment_ids = _filled(q, k, v, spec.segment_ids, SPLASH_BLOCK)
+    parts = split("positions")
+    q, k, v, segment_ids = _filled(q, k, v, spec.segment_ids, SPLASH_BLOCK * parts)
     T = q.shape[1]
     if spec.window is not None:
         reach = spec.window - 1
@@ -210,31 +241,32 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
     else:
         mask = masks.CausalMask((T, T)) if spec.causal else masks.FullMask((T, T))
 
-    def local(q, k, v, segment_ids):
-        block = next(size for size in (512, 256, SPLASH_BLOCK) if T % size == 0)
-        # Not the kernel of all gradients: it makes 5 products with scores where two make 7, but
-        # adding up what each of its blocks gives to queries takes longer than that saves.
-        run = kernel.make_splash_mha(
-            mask=masks.MultiHeadMask([mask] * q.shape[2]),
-            block_sizes=kernel.BlockSizes(
-                block_q=block, block_kv=block, block_kv_compute=block,
-                block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block,
-                block_q_dq=block, block_kv_dq=block,
-            ),
-            head_shards=1, q_seq_shards=1, residual_checkpoint_name=KEPT_MIXED,
-            interpret=interpret,
-        )  # fmt: skip
+    block = next(size for size in (512, 256, SPLASH_BLOCK) if T // parts % size == 0)
+    # Not the kernel of all gradients: it makes 5 products with scores where two make 7, but
+    # adding up what each of its blocks gives to queries takes longer than that saves.
+    run = kernel.make_splash_mha(
+        mask=masks.MultiHeadMask([mask] * (q.shape[2] // split("heads"))),
+        block_sizes=kernel.BlockSizes(
+            block_q=block, block_kv=block, block_kv_compute=block,
+            block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block,
+            block_q_dq=block, block_kv_dq=block,
+        ),
+        head_shards=1, q_seq_shards=parts, residual_checkpoint_name=KEPT_MIXED,
+        interpret=interpret,
+    )  # fmt: skip
+
+    def local(q, k, v, first, ids, run):
         # The kernel wants heads first, and as many key heads as query heads.
         repeat = q.shape[2] // k.shape[2]
         heads_first = [q] + [jnp.repeat(x, repeat, axis=2) for x in (k, v)]
         heads_first = [jnp.swapaxes(x, 1, 2) for x in heads_first]
-        ids = kernel.SegmentIds(segment_ids, segment_ids)
+        ids = kernel.SegmentIds(_places(ids, 0 if first is None else first, q.shape[1]), ids)
         # A sink of score 0 is the 1 of softmax1.
         sinks = jnp.zeros(q.shape[2]) if spec.plus_one else None
         mixed: Any = jax.vmap(functools.partial(run, sinks=sinks))(*heads_first, ids)
         return jnp.swapaxes(mixed, 1, 2).astype(q.dtype)
 
-    return _per_shard(local, q, k, v, segment_ids)[:, :whole]
+    return _per_shard(local, q, k, v, segment_ids, run)[:, :whole]
 
 
 def _with_bias(q, k, bias):
@@ -263,18 +295,40 @@ def _filled(q, k, v, segment_ids, block: int):
     return q, k, v, segment_ids
 
 
-def _per_shard(function, q, k, v, segment_ids) -> Any:
-    """Run a custom kernel on each device's own rows and heads; XLA cannot partition it itself."""
+def _shared(q) -> bool:
+    """Whether devices share the rows of q ``[B, T, H, D]``, each with some positions."""
+    return split("positions") > 1 and divides(q, POSITIONS)
+
+
+def _per_shard(function, q, k, v, *rows) -> Any:
+    """``function(q, k, v, first, *rows)`` on each device's own rows, heads and positions of q, but
+    all keys and values of those rows, for XLA cannot partition a custom kernel. first: which of the
+    positions are its own, from there on; None: all. rows: arrays ``[B, T]`` of whole rows, and at
+    last maybe a splash kernel."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return function(q, k, v, segment_ids)
-    head_spec = jax.P(BATCH_AXES, None, "tensor", None)
+        return function(q, k, v, None, *rows)
+    shared = _shared(q)
+    own = ACTIVATIONS.spec(("rows", "positions" if shared else None, "heads"))
+    whole = [ACTIVATIONS.spec(ROWS) if isinstance(x, jax.Array) else _kernel_spec(x) for x in rows]
+
+    def local(q, k, v, *rows):
+        if not shared:
+            return function(q, k, v, None, *rows)
+        axes = mesh_axes("positions")
+        k, v = (lax.all_gather(x, axes, axis=1, tiled=True) for x in (k, v))
+        return function(q, k, v, lax.axis_index(axes) * q.shape[1], *rows)
+
     return jax.shard_map(
-        function,
-        in_specs=(head_spec, head_spec, head_spec, jax.P(BATCH_AXES, None)),
-        out_specs=head_spec,
-        check_vma=False,
-    )(q, k, v, segment_ids)
+        local, in_specs=(own, own, own, *whole), out_specs=own, check_vma=False
+    )(q, k, v, *rows)  # fmt: skip
+
+
+def _kernel_spec(kernel) -> Any:
+    """How a splash kernel's mask lies over devices: like the queries."""
+    spec = jax.P(None, ACTIVATIONS.positions)
+    mesh = jax.sharding.get_abstract_mesh()
+    return kernel.manual_sharding_spec(jax.sharding.NamedSharding(mesh, spec))
 
 
 CUDNN_BLOCK = 64
@@ -284,12 +338,14 @@ CUDNN_BLOCK = 64
 def _cudnn(q, k, v, spec: MaskSpec) -> jax.Array:
     """cuDNN flash attention (model/cudnn.py)."""
     whole = q.shape[1]
-    q, k, v, segment_ids = _filled(q, k, v, spec.segment_ids, CUDNN_BLOCK)
+    q, k, v, segment_ids = _filled(q, k, v, spec.segment_ids, CUDNN_BLOCK * split("positions"))
     one = spec.segment_ids is None and q.shape[1] == whole
     # Packed sequences want as many key heads as query heads in jax below 0.11.
     k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
 
-    def local(q, k, v, ids):
+    def local(q, k, v, first, ids):
+        if first is not None:
+            return cudnn.masked(spec.causal, q, k, v, ids, first)
         if one:
             return cudnn.causal_or_full(q, k, v, spec.causal)
         by = cudnn.packed if _generation() >= 9 and cudnn.fits(q) else cudnn.masked
@@ -310,7 +366,7 @@ def _generation() -> int:
 
 
 BACKENDS = {
-    "reference": _blocked,
+    "reference": _reference,
     "splash": _splash,
     "splash_interpret": functools.partial(_splash, interpret=True),
     "cudnn": _cudnn,

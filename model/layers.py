@@ -1,11 +1,10 @@
 """Small parts: linear maps, norms, rotary positions. All hold float32, compute in ``dtype``.
 
-Every parameter carries the logical names of its axes (``names``); ``ShardingRules`` maps those to
-mesh axes. A stacked parameter has one more leading axis, "layers".
+Every parameter carries the logical names of its axes (``names``), which model/axes.py maps to those
+of the mesh. A stacked parameter has one more leading axis, "layers".
 """
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -49,34 +48,6 @@ def parameter(value: jax.Array, *names: str | None) -> nnx.Param:
 KEPT_MIXED, KEPT_HIDDEN = "mixed", "hidden"
 """Names of what the backward pass may keep of a block: what attention gives, and what goes into the
 MLP's nonlinearity."""
-
-BATCH_AXES = ("replica", "fsdp")
-"""The mesh axes that split the rows of a batch."""
-
-
-def constrain(x: jax.Array, rows: bool = True) -> jax.Array:
-    """Say that ``[B, ...]`` activations are split by rows and nothing else, where a mesh is set;
-    without ``rows``, that every device has all of x (a table that rows look things up in).
-
-    Once a block is enough; without it the compiler may prefer to split activations like weights.
-    """
-    if jax.sharding.get_abstract_mesh().empty:
-        return x
-    return jax.lax.with_sharding_constraint(x, jax.P(BATCH_AXES) if rows else jax.P())
-
-
-def on_own_rows(function: Callable, *rows: jax.Array, shared: tuple = ()) -> Any:
-    """``function(*rows, *shared)`` by each device for the rows that it has, where the mesh splits
-    them; shared: trees of which every device has all. The result is of rows, too."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return function(*rows, *shared)
-    split, whole = jax.P(BATCH_AXES), jax.tree.map(lambda leaf: jax.P(), shared)
-    return jax.shard_map(
-        function, in_specs=(*[split] * len(rows), *whole), out_specs=split,
-        axis_names=set(BATCH_AXES), check_vma=False,
-    )(*rows, *shared)  # fmt: skip
-
 
 EXACT = jax.lax.Precision.HIGHEST
 """Of products behind a decision. By default, TPUs multiply float32 numbers as bfloat16."""

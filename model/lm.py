@@ -11,8 +11,9 @@ from jax import lax
 
 from octavo.batch import Batch
 from octavo.configs.model import ModelConfig
+from octavo.model.axes import POSITIONS, constrain
 from octavo.model.embeddings import embedding
-from octavo.model.layers import Execution, Linear, RMSNorm, constrain, take
+from octavo.model.layers import Execution, Linear, RMSNorm, take
 from octavo.model.mtp import mtp
 from octavo.model.trunk import first_seen
 from octavo.model.units.hourglass import Level, make_trunk
@@ -140,7 +141,7 @@ class ByteLM(nnx.Module):
         ``[L]``: for extra positions, which only training has, how far they predict."""
         tokens, positions = batch.tokens, batch.positions
         layout = layout_of(batch, self.config, self.vocabulary)
-        x = constrain(self.embedding(tokens, positions))
+        x = constrain(self.embedding(tokens, positions), *POSITIONS)
         if self.config.token_dropout and noise is not None:
             x = jnp.where(_kept(noise, self.config.token_dropout)[..., None], x, 0)
         extra = None if ahead is None else self.mtp.positions(ahead)

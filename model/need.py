@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from octavo.model.axes import ROWS, split
 from octavo.model.layers import Execution, Filled
-from octavo.model.packing import Packing, groups
+from octavo.model.packing import Packing
 from octavo.model.transformer import Transformer
 
 
@@ -38,21 +39,23 @@ ROOM = {
 
 
 def sizes(
-    platform: str, filled: Filled, rows: int, slots: int, innermost: bool
+    platform: str, filled: Filled, rows: int, slots: int, innermost: bool, parts: int = 1
 ) -> list[tuple[int, int]]:
     """Numbers of slots that are compiled for so many rows of a device, beside all of them: in all,
-    and of a row. innermost: for the units of the last stage."""
+    and of a row. innermost: for the units of the last stage. parts: devices that share each row;
+    rows that are shared are not laid end to end."""
     room, found = ROOM[platform], []
     if not (innermost or room.between):
         return []
+    tile, packs = room.tile * parts, room.packs and rows > 1 and parts == 1
 
     def tiles(count: float) -> int:
-        return int(-(-count // room.tile) * room.tile)
+        return int(-(-count // tile) * tile)
 
     for mean, fullest in zip(room.mean, FULLEST, strict=False):
         row = min(tiles(slots * filled.most * fullest), slots)
         packed = tiles(rows * slots * filled.mean * mean)
-        found.append((packed if room.packs and rows > 1 else rows * row, row))
+        found.append((packed if packs else rows * row, row))
     return [size for size in found if size[0] < rows * slots]
 
 
@@ -74,10 +77,10 @@ class ByNeed:
         the rows in which they saw each other."""
         if not self.level:
             return stack(x, positions, segment_ids), {}
-        (B, T, _), G = x.shape, groups()
+        (B, T, _), G, parts = x.shape, split(*ROWS), split("positions")
         compiled = []
         if self.filled:
-            compiled = sizes(self.platform, self.filled, B // G, T, self.innermost)
+            compiled = sizes(self.platform, self.filled, B // G, T, self.innermost, parts)
         count = jnp.sum(segment_ids > 0, axis=1)
 
         def whole(x):

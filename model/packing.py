@@ -8,20 +8,13 @@ Letters: B rows, S slots of a row, G groups (devices that split rows), L places 
 """
 
 import functools
-import math
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from octavo.model.layers import BATCH_AXES, on_own_rows
-
-
-def groups() -> int:
-    """Devices that the current mesh splits rows over."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+from octavo.model.axes import ROWS, on_own
 
 
 @dataclass(frozen=True)
@@ -46,12 +39,12 @@ class Packing:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _pack(slots, length, x, count):
-    return on_own_rows(functools.partial(_pack_group, slots, length), x, count)
+    return on_own(functools.partial(_pack_group, slots, length), (x, count), (ROWS, ROWS), ROWS)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _unpack(slots, length, x, count):
-    return on_own_rows(functools.partial(_unpack_group, slots, length), x, count)
+    return on_own(functools.partial(_unpack_group, slots, length), (x, count), (ROWS, ROWS), ROWS)
 
 
 # Each is the transpose of the other: copies of whole rows both ways, where JAX would add up parts.

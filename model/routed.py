@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from octavo.model.layers import on_own_rows
+from octavo.model.axes import POSITIONS, ROWS, divides, on_own
 
 LEAST, MOST = 16, 512
 """Positions of a block."""
@@ -35,9 +35,10 @@ def routed(
     ``[B, T]`` integers below K, params a tree of arrays ``[K, ...]``. The function takes
     ``[b, d]`` and one route's params to ``[b]``; so the result is ``[B, T]``.
 
-    Where rows are split over devices, each sorts its own.
+    Where rows and positions are split over devices, each sorts its own.
     """
-    return on_own_rows(partial(_routed, function), x, route, shared=(params,))
+    own = POSITIONS if divides(x, POSITIONS) else ROWS
+    return on_own(partial(_routed, function), (x, route), (own, own), own, shared=(params,))
 
 
 def _routed(function, x, route, params):

@@ -14,6 +14,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from octavo.configs.model import ModelConfig
+from octavo.model.axes import POSITIONS, constrain
 from octavo.model.kernels import MaskSpec
 from octavo.model.layers import (
     KEPT_HIDDEN,
@@ -21,7 +22,6 @@ from octavo.model.layers import (
     Execution,
     Linear,
     RMSNorm,
-    constrain,
     take,
 )
 from octavo.model.mixers import Mixer, Rows, Step, angles_of, mixer
@@ -256,7 +256,10 @@ class Transformer(nnx.Module):
         rows = Rows(angles_of(self.config, positions), spec, packing)
 
         def block(definition, layers):
-            return lambda layer, x: constrain(nnx.merge(definition, layer)(x, rows, memory)), layers
+            def apply(layer, x):
+                return constrain(nnx.merge(definition, layer)(x, rows, memory), *POSITIONS)
+
+            return apply, layers
 
         return [block(*place) for place in self._places()]
 

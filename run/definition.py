@@ -13,16 +13,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding
 
 from octavo.configs.schema import Config
+from octavo.model.axes import POSITIONS, ShardingRules, split
 from octavo.model.check import check, steered
 from octavo.model.embeddings import Embedding, embedding
 from octavo.model.layers import Filled
 from octavo.model.lm import ByteLM
 from octavo.model.mixers.attention import Attention
-from octavo.model.packing import groups
 from octavo.model.stored import stored_name, to_stored
 from octavo.model.transformer import Layers
 from octavo.run.execution import COMPILER, execution_of, recomputation
-from octavo.run.sharding import ShardingRules
 from octavo.tokenizers.interface import Vocabulary
 
 
@@ -96,7 +95,7 @@ def define(
     """Build the model abstractly, for a tokenizer's vocabulary: nothing is allocated. filled: see
     ``Execution``. Raises ConfigError if it cannot be."""
     check(config.model, config.data.length, vocabulary)
-    execution = execution_of(config, platform, filled, groups())
+    execution = execution_of(config, platform, filled, split(*POSITIONS))
 
     def make(key):
         return ByteLM(config.model, vocabulary, execution, nnx.Rngs(params=key))

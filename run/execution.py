@@ -38,9 +38,9 @@ def execution_of(
     filled: tuple[Filled, ...] | None = None,
     devices: int = 1,
 ) -> Execution:
-    """See ``ExecutionConfig`` and ``Execution``. devices: that rows are split over. It goes by the
-    config, the platform and the mesh, and on a GPU by what its memory holds: that moves losses by
-    rounding at most."""
+    """See ``ExecutionConfig`` and ``Execution``. devices: that rows and positions are split over.
+    It goes by the config, the platform and the mesh, and on a GPU by what its memory holds: that
+    moves losses by rounding at most."""
     how, scan = config.execution, config.execution.scan_layers
     remat = _remat(config, platform, devices) if how.remat == "auto" else how.remat
     if scan is None:

@@ -1,8 +1,6 @@
 """The mesh, and the rules that lay parameters and batches over it."""
 
-import dataclasses
 import math
-from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -12,25 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from octavo.configs.checks import ConfigError, nearest_divisors
 from octavo.configs.model import ModelConfig
 from octavo.configs.schema import MeshConfig
-from octavo.model.layers import BATCH_AXES
-
-AXES = ("replica", "fsdp", "tensor")
-
-
-@dataclass(frozen=True)
-class ShardingRules:
-    """Which mesh axis splits each logical axis of the parameters. None: every device has it all."""
-
-    layers: str | None = None
-    embed: str | None = "fsdp"
-    heads: str | None = "tensor"
-    kv_heads: str | None = "tensor"
-    mlp: str | None = "tensor"
-    vocab: str | None = None
-
-    def spec(self, names: tuple[str | None, ...]) -> jax.P:
-        return jax.P(*(name and getattr(self, name) for name in names))
-
+from octavo.model.axes import ACTIVATIONS, AXES, POSITIONS
 
 TILE = 16
 """Rows of a tile of bfloat16 numbers on a TPU. Of weights whose shards have fewer, the compiler
@@ -44,9 +24,9 @@ def make_mesh(
     the parameters as keep ``TILE`` rows of every width each. Raises ConfigError if the sizes do
     not multiply to the number of devices."""
     devices = jax.devices() if devices is None else devices
-    sizes = dataclasses.asdict(config)
+    sizes = {axis: getattr(config, axis) for axis in AXES}
     if config.replica is None:
-        sizes["replica"] = -1 if config.fsdp > 0 and config.tensor > 0 else 1
+        sizes["replica"] = 1 if -1 in sizes.values() else -1
     fixed = math.prod(size for size in sizes.values() if size > 0)
     asked = ", ".join(f"mesh.{name} {size}" for name, size in sizes.items())
     if len(devices) % fixed:
@@ -61,18 +41,20 @@ def make_mesh(
             "set one axis to -1 to take all that are left."
         )
     if config.replica is None and config.fsdp == -1 and model is not None:
-        fsdp = _sharing(shape[1] // _slices(devices) or 1, model.widths)
+        fsdp = _sharing(shape[1] // _slices(devices) or 1, shape[2], model.widths)
         shape[:2] = shape[1] // fsdp, fsdp
     return Mesh(_arranged(devices, shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _sharing(devices: int, widths: tuple[int, ...]) -> int:
-    """The most of these devices that ``TILE`` rows of every width are left to."""
-    fits = (
-        n for n in range(devices, 1, -1)
-        if devices % n == 0 and all(width % n == 0 and width // n >= TILE for width in widths)
-    )  # fmt: skip
-    return next(fits, 1)
+def _sharing(devices: int, sequence: int, widths: tuple[int, ...]) -> int:
+    """The most of these devices that ``TILE`` rows of every width are left to, if so many more
+    split rows, and with them the widths."""
+
+    def fits(parts: int) -> bool:
+        return all(width % parts == 0 and width // parts >= TILE for width in widths)
+
+    found = (n for n in range(devices, 1, -1) if devices % n == 0 and fits(n * sequence))
+    return next(found, 1)
 
 
 def meshes(model: ModelConfig, devices: list) -> list[MeshConfig]:
@@ -101,54 +83,66 @@ def _arranged(devices: list, shape: list[int]) -> np.ndarray:
         return np.array(devices).reshape(shape)
     if slices > 1:
         return mesh_utils.create_hybrid_device_mesh(
-            (replica // slices, *rest), (slices, 1, 1), devices, allow_split_physical_axes=True
+            (replica // slices, *rest), (slices, 1, 1, 1), devices, allow_split_physical_axes=True
         )
     return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
 
 
 def narrow(mesh: Mesh, model: ModelConfig) -> str | None:
     """A sentence of warning where a TPU's shards are narrower than ``TILE``, None elsewhere."""
-    fsdp, least = mesh.shape["fsdp"], min(model.widths)
-    if mesh.devices.flat[0].platform != "tpu" or fsdp == 1 or least // fsdp >= TILE:
+    parts, least = mesh.shape["fsdp"] * mesh.shape["sequence"], min(model.widths)
+    if mesh.devices.flat[0].platform != "tpu" or parts == 1 or least // parts >= TILE:
         return None
     return (
-        f"mesh.fsdp {fsdp} leaves a device {least // fsdp} rows of a width of {least}, less than a "
-        f"tile of {TILE}: gathers and reductions will hold up the step. Leave mesh.replica and "
-        "mesh.fsdp out, or take fewer for mesh.fsdp and more for mesh.replica."
+        f"{_sharing_in_words(mesh)} leaves a device {least // parts} rows of a width of {least}, "
+        f"less than a tile of {TILE}: gathers and reductions will hold up the step. Leave "
+        "mesh.replica and mesh.fsdp out, or take fewer for mesh.fsdp and more for mesh.replica."
     )
 
 
-def check_fits(mesh: Mesh, model: ModelConfig, rows: int) -> None:
-    """Raise ConfigError unless the mesh divides the model and ``rows`` rows of a batch."""
-    fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
-    batch = mesh.shape["replica"] * fsdp
+def _sharing_in_words(mesh: Mesh) -> str:
+    """Of the devices that share the parameters."""
+    fsdp, sequence = mesh.shape["fsdp"], mesh.shape["sequence"]
+    return f"mesh.fsdp {fsdp}" + (f" x mesh.sequence {sequence}" if sequence > 1 else "")
+
+
+def check_fits(mesh: Mesh, model: ModelConfig, rows: int, length: int) -> None:
+    """Raise ConfigError unless the mesh divides the model and ``rows`` rows of a batch, each of
+    ``length`` positions."""
+    fsdp, sequence, tensor = (mesh.shape[axis] for axis in AXES[1:])
+    batch, sharing = mesh.shape["replica"] * fsdp, fsdp * sequence
+    by = "mesh.fsdp" if sequence == 1 else "mesh.fsdp x mesh.sequence"
     checks = [
         ("mesh.replica x mesh.fsdp", batch, "data.batch_size / train.accumulation", rows),
-        ("mesh.fsdp", fsdp, "model.width", model.width),
+        ("mesh.sequence", sequence, "data.length", length),
+        (by, sharing, "model.width", model.width),
         ("mesh.tensor", tensor, "model.heads", model.heads),
         ("mesh.tensor", tensor, "model.kv_heads", model.key_value_heads),
         ("mesh.tensor", tensor, "model.mlp_width", model.hidden_width),
     ]
     for i, stage in enumerate(model.stages):
         checks += [
-            ("mesh.fsdp", fsdp, f"model.stages.{i}.width", stage.width),
+            (by, sharing, f"model.stages.{i}.width", stage.width),
             ("mesh.tensor", tensor, f"model.stages.{i}.heads", stage.heads),
         ]
     for part_name, part, whole_name, whole in checks:
         if whole % part:
+            shares = "; mesh.sequence N lets N devices share each row"
+            more = shares if whole_name.startswith("data.batch_size") else ""
             raise ConfigError(
                 f"{part_name} {part} does not divide {whole_name} {whole}; nearest that does: "
-                f"{nearest_divisors(whole, min(part, whole))}."
+                f"{nearest_divisors(whole, min(part, whole))}{more}."
             )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over every data-parallel axis."""
-    return NamedSharding(mesh, jax.P(BATCH_AXES))
+    """Rows over every data-parallel axis, and their positions over the devices that share them."""
+    return NamedSharding(mesh, ACTIVATIONS.spec(POSITIONS))
 
 
 def local_rows(sharding: NamedSharding, shape: tuple[int, int]) -> np.ndarray:
-    """The rows of a ``[rows, length]`` batch that this process's devices hold, in order."""
+    """The rows of a ``[rows, length]`` batch of which this process's devices hold any part, in
+    order."""
     indices = sharding.addressable_devices_indices_map(shape).values()
     rows = [np.arange(shape[0])[index[0]] for index in indices if index is not None]
     return np.unique(np.concatenate(rows))
@@ -157,11 +151,11 @@ def local_rows(sharding: NamedSharding, shape: tuple[int, int]) -> np.ndarray:
 def place_batch(
     sharding: NamedSharding, host_batch: dict[str, np.ndarray], rows: np.ndarray, batch_size: int
 ) -> dict[str, jax.Array]:
-    """Global arrays from this host's rows."""
+    """Global arrays from this host's rows, of which each device is given its positions."""
 
     def place(local: np.ndarray) -> jax.Array:
         def shard(index):
-            return local[np.searchsorted(rows, np.arange(batch_size)[index[0]])]
+            return local[np.searchsorted(rows, np.arange(batch_size)[index[0]]), index[1]]
 
         return jax.make_array_from_callback((batch_size, local.shape[1]), sharding, shard)
 

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.xdist_group("trained")  # one worker, one finished run
          "2 or 4"),
         (["--mesh.tensor", "3"], "3 does not divide the 1 devices; nearest that does: 1"),
         (["--mesh.fsdp", "0"], "mesh sizes are positive"),
-        (["--data.length", "70000"], "data.length is at most 65535"),
+        (["--data.length", "17000000"], "data.length is at most 16777216"),
         (["--data.length", "65535", "--data.batch-size", "65536"], "ask for fewer rows"),
         (["--data.workers", "100000"], "data.workers is at most 1024"),
         (["--data.source", "a\udce9"], "data.source 'a\\udce9' is no UTF-8"),

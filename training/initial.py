@@ -25,7 +25,6 @@ from octavo.run.directory import CONFIG, read_config
 from octavo.run.errors import CheckpointError
 from octavo.run.identity import differences
 from octavo.run.saved import read
-from octavo.run.sharding import ShardingRules
 from octavo.tokenizers.interface import Tokenizer
 from octavo.training.state import state_of
 
@@ -151,7 +150,7 @@ class Source:
         straight to their devices, and a fresh optimizer. Raises CheckpointError if they cannot be
         read, or are not what was saved."""
         ours: Any = flatten_dict(abstract["params"])
-        everywhere = NamedSharding(mesh, ShardingRules().spec(()))
+        everywhere = NamedSharding(mesh, jax.P())
         taken = set(ours).difference(self.fresh)
         where = {
             path: ours[path].sharding if path in taken else everywhere

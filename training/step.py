@@ -11,8 +11,8 @@ from jax import lax
 
 from octavo.batch import Batch
 from octavo.configs.schema import Config
+from octavo.model.axes import ROWS, constrain
 from octavo.model.check import steered
-from octavo.model.layers import constrain
 from octavo.model.mtp import distances
 from octavo.run.definition import Definition
 from octavo.training.objective import INTEGRAL, nats_ahead, objective
@@ -74,7 +74,7 @@ def make_step(
         batch = Batch(**arrays).widen()
         # Drawn for the whole batch: the same on any mesh, in any number of parts.
         key = jax.random.fold_in(jax.random.key(config.train.seed), state["step"])
-        noise = constrain(jax.random.logistic(key, batch.tokens.shape)) if drawn else None
+        noise = constrain(jax.random.logistic(key, batch.tokens.shape), *ROWS) if drawn else None
         ahead = distances(config.model, jax.random.fold_in(key, 1))
         integral = state.get("integral", 0.0)
         (total, sums), grads = summed(state["params"], (batch, noise), integral, ahead)

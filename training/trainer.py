@@ -82,7 +82,7 @@ class Trainer:
             check_used(config.model)
         mesh = sharding.make_mesh(config.mesh, devices, config.model)
         rows = config.data.batch_size // config.train.accumulation
-        sharding.check_fits(mesh, config.model, rows)
+        sharding.check_fits(mesh, config.model, rows, config.data.length)
         plan, marker = None, NoMarks()
         if tokenizer is None:
             version = Plan.VERSION if record is None else record.data.get("version", Plan.VERSION)
@@ -184,7 +184,7 @@ class Trainer:
         where = sharding.batch_sharding(self.mesh)
         return {
             field: jax.ShapeDtypeStruct(self.shape, kind, sharding=where)
-            for field, kind in Batch.dtypes(self.tokenizer.dtype).items()
+            for field, kind in Batch.dtypes(self.tokenizer.dtype, self.shape[1]).items()
         }
 
     @property

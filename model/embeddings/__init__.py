@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from octavo.configs.model import ModelConfig
-from octavo.model.layers import constrain, parameter
+from octavo.model.axes import constrain
+from octavo.model.layers import parameter
 from octavo.model.parts import find
 from octavo.tokenizers.interface import Vocabulary
 
@@ -67,7 +68,7 @@ class LearnedTable(Embedding):
 
     def __call__(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
         # Looked up in float32: the gradient adds up thousands of rows per id.
-        table = constrain(self.table(), rows=False)
+        table = constrain(self.table())
         return (table * table.shape[1] ** 0.5)[ids].astype(self.dtype)
 
     def logits(self, x: jax.Array) -> jax.Array:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from octavo.configs.model import ModelConfig
+from octavo.model.axes import constrain
 from octavo.model.embeddings import LearnedTable
-from octavo.model.layers import back_by, constrain, parameter
+from octavo.model.layers import back_by, parameter
 from octavo.tokenizers.interface import Vocabulary
 
 
@@ -29,7 +30,7 @@ class NgramHash(LearnedTable):
 
     def __call__(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
         x = super().__call__(ids, positions).astype(jnp.float32)
-        hashed = constrain(self.hashed[...], rows=False)
+        hashed = constrain(self.hashed[...])
         found = self.hashes(ids, positions, hashed.shape[1])
         for table, size, row in zip(hashed, self.sizes, found, strict=True):
             x += jnp.where(self.counts(size, positions)[..., None], table[row], 0)

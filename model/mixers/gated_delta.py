@@ -12,6 +12,7 @@ matrices (the WY representation).
 Letters: B batch, N positions, H heads, D head size (Dv, Dk of values and keys), C chunk.
 """
 
+import functools
 import math
 
 import jax
@@ -20,6 +21,7 @@ from flax import nnx
 from jax import lax
 
 from octavo.configs.model import ModelConfig
+from octavo.model.axes import POSITIONS, ROWS, divides, mesh_axes, on_own, split
 from octavo.model.kernels import MaskSpec
 from octavo.model.layers import (
     EXACT,
@@ -185,10 +187,15 @@ def gated_delta(q, k, v, log_decay, beta, starts, state):
     through them one after another. Nothing at a position depends on a later one, to the last bit:
     what is hidden is exactly 0.
     """
+    rows = q, k, v, log_decay, beta, starts
+    if split("positions") == 1 or not divides(q, POSITIONS):
+        return _recurrence(*rows, state)
+    names = (*[POSITIONS] * len(rows), ROWS)
+    return on_own(functools.partial(_recurrence, shared=True), (*rows, state), names, POSITIONS)
 
-    def product(a, b):
-        return jnp.matmul(a, b, precision=EXACT)
 
+def _recurrence(q, k, v, log_decay, beta, starts, state, shared: bool = False):
+    """The same; shared: for the positions that this device has of rows that several share."""
     N = q.shape[1]
     size = _chunk_size(N)
     q, k, v, log_decay, beta, starts = (
@@ -201,7 +208,7 @@ def gated_delta(q, k, v, log_decay, beta, starts, state):
     def summed(x):
         """Over the document up to each position. (Over the chunk, sums would be rounded in another
         way beside other documents.)"""
-        return product(x, mask)
+        return _product(x, mask)
 
     # Differences of sums lose the small one beside a strong decay. Whole numbers lose nothing.
     whole = lax.stop_gradient(jnp.round(log_decay))
@@ -211,26 +218,56 @@ def gated_delta(q, k, v, log_decay, beta, starts, state):
     from_start = jnp.where(document == 0, jnp.exp(sum(sums)), 0)
     carried, to_end = _to_end(log_decay, starts)
 
-    keys = product(k, k.mT) * decay * beta[..., None]
+    keys = _product(k, k.mT) * decay * beta[..., None]
     solution = unit_lower_inverse(jnp.tril(keys, -1))
-    wanted = product(solution, v * beta[..., None])
-    erased = product(solution, k * (beta * from_start)[..., None])
+    wanted = _product(solution, v * beta[..., None])
+    erased = _product(solution, k * (beta * from_start)[..., None])
 
-    def through(state, chunk):
-        wanted, erased, k, to_end, carried = chunk
-        delta = wanted - product(erased, state.mT)
-        after = state * carried[..., None, None] + product((delta * to_end[..., None]).mT, k)
-        return after, (state, delta)
-
-    _, (states, delta) = lax.scan(through, state, (wanted, erased, k, to_end, carried))
-    y = product(q * from_start[..., None], states.mT)
-    y += product(product(q, k.mT) * decay, delta)
+    chunks = wanted, erased, k, to_end, carried
+    if shared:
+        state = _arriving(state, chunks)
+    _, (states, delta) = lax.scan(_through, state, chunks)
+    y = _product(q * from_start[..., None], states.mT)
+    y += _product(_product(q, k.mT) * decay, delta)
 
     def rows(x):
         chunks = jnp.moveaxis(x, (0, 2), (1, 3))
         return chunks.reshape(len(chunks), -1, *chunks.shape[3:])[:, :N]
 
     return rows(y), rows(delta)
+
+
+def _product(a, b):
+    return jnp.matmul(a, b, precision=EXACT)
+
+
+def _through(state, chunk):
+    """The state behind a chunk; and the state before it, and the chunk's deltas."""
+    wanted, erased, k, to_end, carried = chunk
+    delta = wanted - _product(erased, state.mT)
+    after = state * carried[..., None, None] + _product((delta * to_end[..., None]).mT, k)
+    return after, (state, delta)
+
+
+def _arriving(state, chunks):
+    """The state that reaches this device's chunks through those of the devices before it.
+
+    To a device's chunks, a state S is S A + U. What they make of 0 above the identity is U above
+    A: so each finds its own at once, and all that go between devices are those.
+    """
+    wanted, *others = chunks
+    (*_, Dv, Dk), axes = state.shape, mesh_axes("positions")
+    start = jnp.broadcast_to(jnp.eye(Dv + Dk, Dk, -Dv), (*state.shape[:2], Dv + Dk, Dk))
+    wanted = jnp.pad(wanted, [(0, 0)] * (wanted.ndim - 1) + [(0, Dk)])
+    made = lax.scan(lambda s, at: (_through(s, at)[0], None), start, (wanted, *others))[0]
+    each, mine = lax.all_gather(made, axes), lax.axis_index(axes)
+
+    def on(state, at):
+        device, made = at
+        after = _product(state, made[..., Dv:, :]) + made[..., :Dv, :]
+        return jnp.where(device < mine, after, state), None
+
+    return lax.scan(on, state, (jnp.arange(len(each)), each))[0]
 
 
 def _chunk_size(length: int) -> int:

@@ -18,8 +18,9 @@ from flax import nnx
 from jax import lax
 
 from octavo.configs.model import ModelConfig, StageConfig
+from octavo.model.axes import POSITIONS, ROWS, constrain
 from octavo.model.extra import ExtraPositions
-from octavo.model.layers import Execution, RMSNorm, constrain, starts_of, take
+from octavo.model.layers import Execution, RMSNorm, starts_of, take
 from octavo.model.need import ByNeed
 from octavo.model.transformer import Transformer
 from octavo.model.trunk import Slots, Trunk, first_seen
@@ -137,7 +138,7 @@ class Hourglass(nnx.Module):
             share = _clipped(take(decision.probability, units.last))
             share = jnp.where(units.layout.positions == 0, 1, share)
             made = self.unpool.averaged(made, share, jnp.zeros_like(made[:, 0]))
-        memory = constrain(jnp.concatenate([self.unpool.before_any(len(x)), made], axis=1))
+        memory = constrain(jnp.concatenate([self.unpool.before_any(len(x)), made], axis=1), *ROWS)
         start = x if self.within_units else encoded
         there = index, units.boundary, units.since, decision.probability
         start, own = self.unpool(start, memory, *there), None
@@ -168,7 +169,7 @@ class Hourglass(nnx.Module):
             newest = take(units.last, jnp.maximum(index - 1, 0))
             index = jnp.where(index > 0, newest + 1, 0)
             return self._memory(z[:, :, None]), index, statistics, levels
-        pooled = constrain(self._pool(encoded, units, decision, layout))
+        pooled = constrain(self._pool(encoded, units, decision, layout), *POSITIONS)
         B, S, p, D = pooled.shape
         positions, biases = self.segmenter.inner(decision, layout, units.last)
         inner_layout = _placed(spread(units.layout, p), positions)
