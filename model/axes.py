@@ -107,25 +107,14 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(x, names))
 
 
-def on_own(
-    function: Callable,
-    arrays: Sequence[jax.Array],
-    names: Sequence[tuple[str | None, ...]],
-    out: tuple[str | None, ...],
-    shared: tuple = (),
-) -> Any:
-    """``function(*arrays, *shared)`` by each device for what it has of the arrays, where the mesh
-    splits them. Names are of their leading axes, out those of all results; the mesh must divide
-    what they name. shared: trees of which every device has all."""
+def on_own(function: Callable, arrays: Sequence, names: Sequence[tuple], out: tuple) -> Any:
+    """``function(*arrays)`` by each device for what it has of them, where the mesh splits rows or
+    positions. Names are of the leading axes of each (array, or tree of arrays), out of those of all
+    results; the mesh must divide what they name, and devices have all of what they do not."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return function(*arrays, *shared)
-    whole = jax.tree.map(lambda leaf: jax.P(), shared)
-    named = {name for each in (*names, out) for name in each if name}
+        return function(*arrays)
     return jax.shard_map(
-        function,
-        in_specs=(*map(ACTIVATIONS.spec, names), *whole),
-        out_specs=ACTIVATIONS.spec(out),
-        axis_names=set(mesh_axes(*named)),
-        check_vma=False,
-    )(*arrays, *shared)
+        function, in_specs=tuple(map(ACTIVATIONS.spec, names)), out_specs=ACTIVATIONS.spec(out),
+        axis_names=set(mesh_axes(*POSITIONS)), check_vma=False,
+    )(*arrays)  # fmt: skip

@@ -11,7 +11,7 @@ from jax import lax
 
 from octavo.batch import Batch
 from octavo.configs.model import ModelConfig
-from octavo.model.axes import POSITIONS, constrain
+from octavo.model.axes import POSITIONS, ROWS, constrain
 from octavo.model.embeddings import embedding
 from octavo.model.layers import Execution, Linear, RMSNorm, take
 from octavo.model.mtp import mtp
@@ -141,12 +141,16 @@ class ByteLM(nnx.Module):
         ``[L]``: for extra positions, which only training has, how far they predict."""
         tokens, positions = batch.tokens, batch.positions
         layout = layout_of(batch, self.config, self.vocabulary)
+        if self.config.stages:
+            layout = jax.tree.map(lambda each: constrain(each, *ROWS), layout)
         x = constrain(self.embedding(tokens, positions), *POSITIONS)
         if self.config.token_dropout and noise is not None:
             x = jnp.where(_kept(noise, self.config.token_dropout)[..., None], x, 0)
         extra = None if ahead is None else self.mtp.positions(ahead)
         x, statistics, levels = self.trunk(x, layout, noise, extra=extra)
-        states, extra_states = jnp.split(x, [tokens.shape[1]], axis=1)
+        states, extra_states = (
+            constrain(part, *POSITIONS) for part in jnp.split(x, [tokens.shape[1]], axis=1)
+        )
         x = states
         if self._next is not None:
             x = self._next(x, positions, batch.segment_ids)

@@ -38,7 +38,7 @@ def routed(
     Where rows and positions are split over devices, each sorts its own.
     """
     own = POSITIONS if divides(x, POSITIONS) else ROWS
-    return on_own(partial(_routed, function), (x, route), (own, own), own, shared=(params,))
+    return on_own(partial(_routed, function), (x, route, params), (own, own, ()), own)
 
 
 def _routed(function, x, route, params):

@@ -9,6 +9,7 @@ unit, p vectors per unit in the inner trunk.
 """
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from flax import nnx
 from jax import lax
 
 from octavo.configs.model import ModelConfig, StageConfig
-from octavo.model.axes import POSITIONS, ROWS, constrain
+from octavo.model.axes import POSITIONS, ROWS, constrain, on_own
 from octavo.model.extra import ExtraPositions
 from octavo.model.layers import Execution, RMSNorm, starts_of, take
 from octavo.model.need import ByNeed
@@ -126,7 +127,10 @@ class Hourglass(nnx.Module):
             encoded = _normed(self.encoder_norm, encoded)
         carry = self.segmenter.init_carry(len(x))
         decision, _ = self.segmenter.decide(encoded, layout, carry, noise=noise)
-        units = cut(stage, decision.ends, layout)
+        # Where devices share rows, each knows of all their units.
+        decision = jax.tree.map(lambda each: constrain(each, *ROWS), decision)
+        whole = functools.partial(cut, stage)
+        units = on_own(whole, (decision.ends, layout), (ROWS, ROWS), ROWS)
         statistics = {
             f"units/{self.level}": jnp.sum(units.boundary),
             f"merged/{self.level}": jnp.sum(decision.ends & real & ~units.boundary),
@@ -137,7 +141,8 @@ class Hourglass(nnx.Module):
         if self.unpool.averages:
             share = _clipped(take(decision.probability, units.last))
             share = jnp.where(units.layout.positions == 0, 1, share)
-            made = self.unpool.averaged(made, share, jnp.zeros_like(made[:, 0]))
+            arrays = made, share, jnp.zeros_like(made[:, 0])
+            made = on_own(self.unpool.averaged, arrays, [ROWS] * 3, ROWS)
         memory = constrain(jnp.concatenate([self.unpool.before_any(len(x)), made], axis=1), *ROWS)
         start = x if self.within_units else encoded
         there = index, units.boundary, units.since, decision.probability

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from octavo.model.axes import ROWS, constrain
+
 UNIT = 1 << 12
 """Fixed point of accumulated probabilities: sums are exact, however a row is cut into steps."""
 
@@ -18,6 +20,7 @@ def within_document(x: jax.Array, positions: jax.Array) -> jax.Array:
 
 
 def _since(x: jax.Array, starts: jax.Array) -> jax.Array:
+    x = constrain(x, *ROWS)  # before it is summed, not within
     before = jnp.cumsum(x, axis=1) - x
     t = jnp.arange(x.shape[1])[None]
     start = lax.cummax(jnp.where(starts, t, 0), axis=1)
