@@ -106,10 +106,10 @@ class GatedDelta(Mixer):
         B, N, _ = x.shape
         split = (B, N, self.heads, self.head_size)
         new = jnp.stack([self.query(x), self.key(x), self.value(x)], axis=2)
-        inputs = jnp.concatenate([cache["recent"], new], axis=1)
-        q, k, v = (
-            part.reshape(split) for part in jnp.moveaxis(self._convolved(inputs, starts), 2, 0)
-        )
+        taps = (self.query_taps, self.key_taps, self.value_taps)
+        taps = jnp.stack([weight[...] for weight in taps], axis=1)
+        convolved = convolution(cache["recent"], new, starts, taps)
+        q, k, v = (part.reshape(split) for part in jnp.moveaxis(convolved, 2, 0))
         q, k = _normalized(q), _normalized(k)
         log_decay = -jax.nn.softplus(self.dt(x) + self.dt_bias[...]) * jnp.exp(self.A_log[...])
         beta = jax.nn.sigmoid(self.beta(x))
@@ -120,20 +120,6 @@ class GatedDelta(Mixer):
             "new": new, "starts": starts, "log_decay": log_decay, "key": k, "delta": delta,
         }  # fmt: skip
         return y, found
-
-    def _convolved(self, inputs, starts):
-        """SiLU of the causal depthwise convolution, in float32, of inputs ``[B, 3 + N, 3, H * D]``
-        at the last N."""
-        N = starts.shape[1]
-        taps = (self.query_taps, self.key_taps, self.value_taps)
-        taps = jnp.stack([weight[...] for weight in taps], axis=1)
-        document = jnp.cumsum(jnp.pad(starts, ((0, 0), (TAPS - 1, 0))), axis=1)
-        total = 0.0
-        for back in range(TAPS):
-            there = slice(TAPS - 1 - back, TAPS - 1 - back + N)
-            same = document[:, there] == document[:, TAPS - 1 :]
-            total += taps[back] * jnp.where(same[:, :, None, None], inputs[:, there], 0)
-        return jax.nn.silu(total)
 
     @staticmethod
     def flops(config: ModelConfig, length: float, causal: bool = True) -> float:
@@ -175,6 +161,42 @@ def _settled(cache: dict, found: dict, kept: jax.Array) -> dict:
     return {"state": state, "recent": jnp.where(known, take(inputs, at), 0)}
 
 
+def convolution(recent, new, starts, taps):
+    """SiLU of the causal depthwise convolution, in float32, of new ``[B, N, 3, H * D]`` behind
+    recent ``[B, 3, 3, H * D]``; taps ``[TAPS, 3, H * D]``."""
+    if not _shared(new) or new.shape[1] < split("positions") * (TAPS - 1):
+        return _convolution(recent, new, starts, taps)
+    names, own = (ROWS, POSITIONS, POSITIONS, ()), functools.partial(_convolution, shared=True)
+    return on_own(own, (recent, new, starts, taps), names, POSITIONS)
+
+
+def _convolution(recent, new, starts, taps, shared: bool = False):
+    """The same; shared: of the positions that this device has of rows that several share."""
+    N, begun = starts.shape[1], jnp.zeros_like(starts, shape=(len(starts), TAPS - 1))
+    if shared:
+        axes = mesh_axes("positions")
+        number, count = lax.axis_index(axes), lax.axis_size(axes)
+        # To the next device; zeros come to the first.
+        last, begun = (
+            lax.ppermute(x[:, 1 - TAPS :], axes, [(i, i + 1) for i in range(count - 1)])
+            for x in (new, starts)
+        )
+        recent = jnp.where(number == 0, recent, last)
+    inputs = jnp.concatenate([recent, new], axis=1)
+    document = jnp.cumsum(jnp.concatenate([begun, starts], axis=1), axis=1)
+    total = 0.0
+    for back in range(TAPS):
+        there = slice(TAPS - 1 - back, TAPS - 1 - back + N)
+        same = document[:, there] == document[:, TAPS - 1 :]
+        total += taps[back] * jnp.where(same[:, :, None, None], inputs[:, there], 0)
+    return jax.nn.silu(total)
+
+
+def _shared(x) -> bool:
+    """Whether devices share the rows of x ``[B, N, ...]``."""
+    return split("positions") > 1 and divides(x, POSITIONS)
+
+
 def _normalized(x):
     return x * lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
 
@@ -188,7 +210,7 @@ def gated_delta(q, k, v, log_decay, beta, starts, state):
     what is hidden is exactly 0.
     """
     rows = q, k, v, log_decay, beta, starts
-    if split("positions") == 1 or not divides(q, POSITIONS):
+    if not _shared(q):
         return _recurrence(*rows, state)
     names = (*[POSITIONS] * len(rows), ROWS)
     return on_own(functools.partial(_recurrence, shared=True), (*rows, state), names, POSITIONS)

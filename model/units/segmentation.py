@@ -76,14 +76,14 @@ def bounded(
     own = asked - before + jnp.where(document == 0, used[:, None], 0)
     budget = 2 + jnp.floor(stage.capacity * (positions + 1)).astype(jnp.int32)
     # The number granted, min(number before + end, budget), has a closed form. Falling offsets keep
-    # each document's minimum its own.
-    size = ends.shape[1] + 2
-    slack = jnp.minimum(budget - own, 0) - document * size
-    granted = own + lax.cummin(slack, axis=1) + document * size
+    # each document's minimum its own: no document lacks more than it has positions.
+    t = jnp.arange(ends.shape[1])[None]
+    offset = lax.cummax(jnp.where(fresh, t, 0), axis=1)
+    slack = jnp.minimum(budget - own, 0) - offset
+    granted = own + lax.cummin(slack, axis=1) + offset
     previous = jnp.concatenate([used[:, None], granted[:, :-1]], axis=1)
     granted = granted > jnp.where(fresh, 0, previous)
     # Units that are still too long are cut every max_unit positions.
-    t = jnp.arange(ends.shape[1])[None]
     start = jnp.where(granted, t + 1, -open_since[:, None])
     start = jnp.concatenate([-open_since[:, None], start[:, :-1]], axis=1)
     start = lax.cummax(jnp.where(fresh, t, start), axis=1)
