@@ -234,28 +234,36 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
     parts = split("positions")
     q, k, v, segment_ids = _filled(q, k, v, spec.segment_ids, SPLASH_BLOCK * parts)
     T = q.shape[1]
-    if spec.window is not None:
+    # Nothing that is not said by segment ids: every query sees as the first ones do.
+    same = not spec.causal and (spec.window is None or spec.window >= T)
+    if same:
+        mask = masks.FullMask((T // parts, T))
+    elif spec.window is not None:
         reach = spec.window - 1
         sides = (reach, 0 if spec.causal else reach)
         mask = masks.LocalMask((T, T), window_size=sides, offset=0)
     else:
-        mask = masks.CausalMask((T, T)) if spec.causal else masks.FullMask((T, T))
+        mask = masks.CausalMask((T, T))
 
     block = next(size for size in (512, 256, SPLASH_BLOCK) if T // parts % size == 0)
-    # Not the kernel of all gradients: it makes 5 products with scores where two make 7, but
-    # adding up what each of its blocks gives to queries takes longer than that saves.
-    run = kernel.make_splash_mha(
-        mask=masks.MultiHeadMask([mask] * (q.shape[2] // split("heads"))),
-        block_sizes=kernel.BlockSizes(
-            block_q=block, block_kv=block, block_kv_compute=block,
-            block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block,
-            block_q_dq=block, block_kv_dq=block,
-        ),
-        head_shards=1, q_seq_shards=parts, residual_checkpoint_name=KEPT_MIXED,
-        interpret=interpret,
-    )  # fmt: skip
+    shards = 1 if same else parts
 
-    def local(q, k, v, first, ids, run):
+    def made():
+        # Not the kernel of all gradients: it makes 5 products with scores where two make 7, but
+        # adding up what each of its blocks gives to queries takes longer than that saves.
+        return kernel.make_splash_mha(
+            mask=masks.MultiHeadMask([mask] * (q.shape[2] // split("heads"))),
+            block_sizes=kernel.BlockSizes(
+                block_q=block, block_kv=block, block_kv_compute=block,
+                block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block,
+                block_q_dq=block, block_kv_dq=block,
+            ),
+            head_shards=1, q_seq_shards=shards, residual_checkpoint_name=KEPT_MIXED,
+            interpret=interpret,
+        )  # fmt: skip
+
+    def local(q, k, v, first, ids, *given):
+        run = given[0] if given else made()
         # The kernel wants heads first, and as many key heads as query heads.
         repeat = q.shape[2] // k.shape[2]
         heads_first = [q] + [jnp.repeat(x, repeat, axis=2) for x in (k, v)]
@@ -266,7 +274,7 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
         mixed: Any = jax.vmap(functools.partial(run, sinks=sinks))(*heads_first, ids)
         return jnp.swapaxes(mixed, 1, 2).astype(q.dtype)
 
-    return _per_shard(local, q, k, v, segment_ids, run)[:, :whole]
+    return _per_shard(local, q, k, v, segment_ids, *([made()] if shards > 1 else []))[:, :whole]
 
 
 def _with_bias(q, k, bias):

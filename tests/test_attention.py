@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo as stablehlo
 
+from octavo.configs.schema import MeshConfig
 from octavo.model.cudnn import documents
 from octavo.model.kernels import BACKENDS, MaskSpec, attention
+from octavo.run.sharding import make_mesh
 
 BATCH, LENGTH, HEADS, SIZE = 2, 256, 4, 128
 
@@ -30,6 +32,11 @@ def by_definition(q, k, v, causal, window, segments):
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     return np.einsum("bhqk,bkhd->bqhd", weights, v)
+
+
+def indices_of(x):
+    """Which part of x each device has."""
+    return [shard.index for shard in x.addressable_shards]
 
 
 def inputs(kv_heads, length=LENGTH):
@@ -107,6 +114,37 @@ def test_biases_of_keys_and_softmax1_in_splash():
         np.testing.assert_allclose(a, b, atol=5e-4)
     rough, exact = of("splash_interpret", jnp.bfloat16)[0], of("reference", q.dtype)[0]
     np.testing.assert_allclose(rough, exact, atol=0.05)
+
+
+@pytest.mark.parametrize("backend", ["reference", "splash_interpret"])
+@pytest.mark.parametrize(
+    "spec",
+    [{}, {"window": 37}, {"causal": False}, {"causal": False, "window": 30}, {"plus_one": True}],
+    ids=str,
+)
+def test_shared_rows(backend, spec):
+    """Two devices have the halves of each row, and two the halves of the heads: results and
+    gradients as on one; in the reference, of the length that nothing is filled up to, too."""
+    length = 250 if backend == "reference" else LENGTH
+    (q, k, v), segments = inputs(2, length)
+    bias = jax.random.normal(jax.random.key(5), segments.shape)
+
+    @jax.jit
+    def found(q, k, v, bias):
+        def summed(q, k, v, bias):
+            own = bias if spec.get("plus_one") else None
+            mask = MaskSpec(jnp.asarray(segments), key_bias=own, **spec)
+            mixed = attention(q, k, v, mask, backend)
+            return jnp.sum(jnp.sin(mixed)), mixed
+
+        return jax.grad(summed, (0, 1, 2, 3), has_aux=True)(q, k, v, bias)
+
+    expected = found(q, k, v, bias)
+    with jax.set_mesh(make_mesh(MeshConfig(1, 2, 2, 2))):
+        shared = found(q, k, v, bias)
+    assert {index[1].stop for index in indices_of(shared[1])} == {length // 2, length}
+    for a, b in zip(jax.tree.leaves(shared), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 @pytest.mark.parametrize("length", [1, 5, 129, 300, 2200])

@@ -381,6 +381,43 @@ def test_sharded_equals_unsharded(preset):
         np.testing.assert_allclose(a, b, atol=4e-3)
 
 
+SHARED = [MeshConfig(1, 2, sequence=2), MeshConfig(1, 2, sequence=4)]
+"""Devices share rows, and everything that positions have to do with each other."""
+
+
+@pytest.mark.parametrize("mesh", SHARED, ids=["2", "4"])
+@pytest.mark.parametrize(
+    "name", [of_preset(name) for name in ("flat", "words", "magnet", "hnet-delta", "mtp-modules")]
+)
+def test_shared_rows_equal_unsharded(name, mesh):
+    """A flat model, units by a rule and by what is learned, recurrent layers, further ids."""
+    config = computed(shrink(presets()[name]), compute_dtype="float32")
+    expected, params = losses(config, MeshConfig(), 1)
+    found, shared = losses(config, mesh, 2 * mesh.sequence)
+    np.testing.assert_allclose(found, expected, rtol=3e-6)
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(shared), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_a_checkpoint_goes_from_mesh_to_mesh(tmp_path):
+    """Rows of one device each, shared by four, by two."""
+    config = shrink(Config())
+    expected, _ = losses(config, MeshConfig(), 1)
+    state, found = None, []
+    for mesh, devices in ((MeshConfig(), 1), (SHARED[1], 8), (SHARED[0], 4)):
+        fresh, abstract, advance = trainer(config, mesh, devices)
+        checkpoints = Checkpoints(tmp_path, 1)
+        if state is None:
+            state = fresh()
+        else:
+            state = checkpoints.restore(abstract, {}, {"model": {}}, warn=pytest.fail)
+        state, more = advance(state, 1)
+        found += more
+        checkpoints.save(state, {}, {"model": {}})
+        checkpoints.close()
+    np.testing.assert_allclose(found, expected, rtol=3e-6)
+
+
 def test_a_start_is_the_same_on_any_mesh():
     def start(mesh_config, devices):
         config = dataclasses.replace(shrink(Config()), mesh=mesh_config)

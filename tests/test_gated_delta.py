@@ -1,6 +1,7 @@
 """Gated DeltaNet: the chunked form against the recurrence as it is written, step by step."""
 
 import functools
+import math
 import re
 
 import jax
@@ -12,11 +13,12 @@ from jax import lax
 
 from octavo.configs.model import ModelConfig
 from octavo.configs.schema import MeshConfig
+from octavo.model.axes import ShardingRules
 from octavo.model.kernels import MaskSpec
 from octavo.model.layers import Execution
 from octavo.model.mixers import Rows
 from octavo.model.mixers.gated_delta import GatedDelta, _settled, unit_lower_inverse
-from octavo.run.sharding import ShardingRules, make_mesh
+from octavo.run.sharding import make_mesh
 
 CONFIG = ModelConfig(width=24, heads=2, layers=3)
 LENGTH = 150
@@ -295,6 +297,35 @@ def test_mesh():
     )
     assert moved and all(shape.count(",") == 1 for shape in moved), moved
     np.testing.assert_allclose(found[2:], parallel(), rtol=1e-5, atol=5e-6)
+
+
+@pytest.mark.parametrize("decay", [0.0, STRONG], ids=["weak", "strong"])
+def test_shared_rows(decay):
+    """Three devices have a third of each row each: the same numbers and gradients, and none but
+    states and the last positions before goes between them."""
+    mixer, mesh = made(decay), make_mesh(MeshConfig(1, 2, sequence=3), jax.devices()[:6])
+    definition, state = nnx.split(mixer)
+    segments = jnp.asarray(SEGMENTS)
+
+    def run(state, x, s):
+        y = whole(nnx.merge(definition, state), x, s)
+        return jnp.sum(jnp.sin(y)), y
+
+    run = jax.jit(jax.value_and_grad(run, (0, 1), has_aux=True))
+    expected = run(state, inputs(), segments)
+    with jax.set_mesh(mesh):
+        lie = jax.sharding.NamedSharding(mesh, jax.P(("replica", "fsdp"), "sequence"))
+        x, segments = jax.device_put((inputs(), segments), lie)
+        compiled = run.lower(state, x, segments).compile()
+        found = compiled(state, x, segments)
+    D, kinds = CONFIG.head_size, "all-gather|all-to-all|collective-permute|reduce-scatter"
+    moved = set(re.findall(rf"= f32\[([\d,]*)\]\S* (?:{kinds})", compiled.as_text()))
+    assert {f"3,1,2,{2 * D},{D}", "1,3,3,24"} <= moved
+    assert all(math.prod(map(int, shape.split(","))) < 50 * 24 * 3 for shape in moved), moved
+    np.testing.assert_allclose(found[0][1], parallel(decay), rtol=1e-5, atol=5e-6)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        # Other sizes of chunks move the gradient of strong decays as much.
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-3 if decay else 1e-4)
 
 
 def test_flops():

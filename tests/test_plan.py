@@ -289,6 +289,25 @@ def test_narrow_types_on_the_host(corpus):
     }
 
 
+@pytest.mark.parametrize("packing", ["concat", "best_fit"])
+def test_rows_longer_than_65535(tmp_path, packing):
+    """Places and documents beyond what 16 bits hold."""
+    length = 140_000
+    long = bytes(97 + i % 23 for i in range(length - 1)).decode()
+    texts = {"one": f'{{"text": "{long}"}}\n', "many": '{"text": "a"}\n' * (length // 2)}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.jsonl").write_text(text)
+        units = find_units([str(tmp_path / f"{name}.jsonl")], "text", None)
+        prepare(units, tmp_path / name, ByteTokenizer(), heldout=0, processes=1)
+        source = str(tmp_path / name)
+        config = DataConfig(source=source, length=length, batch_size=1, packing=packing)
+        batch = BatchSource(make_plan(config, 0), np.arange(1), 1)[0]
+        documents = 1 if name == "one" else length // 2
+        expected = np.arange(length) % (length // documents)
+        np.testing.assert_array_equal(batch["positions"][0], expected)
+        np.testing.assert_array_equal(np.unique(batch["segment_ids"]), 1 + np.arange(documents))
+
+
 def test_sources_with_weights(tmp_path):
     assert [(str(p), w) for p, w in pipeline.parse_source("a:0.7, b/c:3,d")] == [
         ("a", 0.7), ("b/c", 3.0), ("d", 1.0),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +24,13 @@ from octavo.configs.schema import (  # fmt: skip
     to_json,
 )
 from octavo.model import flops
+from octavo.model.axes import ActivationRules, ShardingRules
 from octavo.model.embeddings.bit_biased import BITS
 from octavo.model.entropy import cross_entropy
 from octavo.model.lm import Output, _kept
 from octavo.run.checkpoint import Checkpoints
 from octavo.run.definition import define
-from octavo.run.sharding import check_fits, make_mesh
+from octavo.run.sharding import batch_sharding, check_fits, local_rows, make_mesh, place_batch
 from octavo.tokenizers.bytes import BYTES, ByteTokenizer
 from octavo.training import optimizers
 from octavo.training.objective import boundary_nats, entropy_spikes, objective
@@ -413,18 +415,22 @@ def test_flops_agree_with_the_compiler(model):
     [(MeshConfig(1, 3), "3 does not divide the 8 devices; nearest that does: 2 or 4"),
      (MeshConfig(1, 4), "make 4 devices, but there are 8; set one axis to -1"),
      (MeshConfig(), "mesh.replica x mesh.fsdp 8 does not divide .* train.accumulation 12"),
-     (MeshConfig(1, -1, 8), "mesh.tensor 8 does not divide model.heads 4")],
+     (MeshConfig(1, -1, 8), "mesh.tensor 8 does not divide model.heads 4"),
+     (MeshConfig(), "mesh.sequence N lets N devices share each row"),
+     (MeshConfig(1, 1, sequence=8), "mesh.sequence 8 does not divide data.length 1028; .* 4 or 2"),
+     (MeshConfig(1, 1, sequence=3), "mesh.sequence 3, mesh.tensor 1: 3 does not divide the 8")],
 )  # fmt: skip
 def test_a_mesh_that_does_not_divide(mesh, said):
     with pytest.raises(ConfigError, match=said):
-        check_fits(make_mesh(mesh), Config().model, rows=12)
+        check_fits(make_mesh(mesh), Config().model, rows=12, length=1028)
 
 
 @pytest.mark.parametrize(
     ("mesh", "width", "sizes"),
-    [(MeshConfig(), 128, (1, 8, 1)), (MeshConfig(), 64, (2, 4, 1)), (MeshConfig(), 8, (8, 1, 1)),
-     (MeshConfig(tensor=2), 32, (2, 2, 2)), (MeshConfig(fsdp=2), 64, (4, 2, 1)),
-     (MeshConfig(1, -1), 64, (1, 8, 1)), (MeshConfig(-1, 8), 64, (1, 8, 1))],
+    [(MeshConfig(), 128, (1, 8, 1, 1)), (MeshConfig(), 64, (2, 4, 1, 1)),
+     (MeshConfig(), 8, (8, 1, 1, 1)), (MeshConfig(tensor=2), 32, (2, 2, 1, 2)),
+     (MeshConfig(fsdp=2), 64, (4, 2, 1, 1)), (MeshConfig(1, -1), 64, (1, 8, 1, 1)),
+     (MeshConfig(-1, 8), 64, (1, 8, 1, 1)), (MeshConfig(sequence=2), 64, (2, 2, 2, 1))],
 )  # fmt: skip
 def test_the_mesh_where_it_is_left_open(mesh, width, sizes):
     """A tile of every width for each that shares the parameters; what is asked for stays."""
@@ -436,13 +442,55 @@ def test_the_mesh_where_it_is_left_open(mesh, width, sizes):
 @pytest.mark.parametrize(
     ("mesh", "said"),
     [(MeshConfig(1, 2, 4), "mesh.tensor 4 does not divide model.stages.0.heads 2"),
-     (MeshConfig(1, 3, 1), "mesh.fsdp 3 does not divide model.stages.0.width 64")],
+     (MeshConfig(1, 3, 1), "mesh.fsdp 3 does not divide model.stages.0.width 64"),
+     (MeshConfig(1, 3, 1, 2), "x mesh.sequence 6 does not divide model.stages.0.width 64")],
 )  # fmt: skip
 def test_a_mesh_must_divide_every_level(mesh, said):
     words = dataclasses.replace(presets()["words"].model, width=144)
-    devices = jax.devices()[: mesh.fsdp * mesh.tensor]
+    devices = jax.devices()[: mesh.fsdp * mesh.tensor * mesh.sequence]
     with pytest.raises(ConfigError, match=said):
-        check_fits(make_mesh(mesh, devices), words, rows=24)
+        check_fits(make_mesh(mesh, devices), words, rows=24, length=64)
+
+
+def test_axes_that_collide_are_refused():
+    rules = dataclasses.replace(ShardingRules(), mlp="fsdp")
+    assert rules.spec(("layers", "mlp", "heads")) == jax.P(None, "fsdp", "tensor")
+    with pytest.raises(ConfigError, match="mesh.fsdp cannot split both embed and mlp"):
+        rules.spec(("embed", "mlp"))
+    with pytest.raises(
+        ConfigError, match="mesh.sequence cannot split both positions and positions"
+    ):
+        ActivationRules().spec(("rows", "positions", "positions"))
+
+
+def test_each_device_is_given_its_rows_and_positions():
+    """More devices than rows."""
+    mesh = make_mesh(MeshConfig(1, 2, sequence=4))
+    batch = {"tokens": np.arange(4 * 8).reshape(4, 8)}
+    lie = batch_sharding(mesh)
+    np.testing.assert_array_equal(local_rows(lie, (4, 8)), np.arange(4))
+    placed = place_batch(lie, batch, np.arange(4), 4)["tokens"]
+    np.testing.assert_array_equal(placed, batch["tokens"])
+    assert {shard.data.shape for shard in placed.addressable_shards} == {(2, 2)}
+
+
+def test_memory_and_what_is_gathered_where_rows_are_shared():
+    """Of activations, only keys and values are whole rows on any device."""
+
+    def compiled(mesh):
+        config = change(SMALL, data={"length": 1024, "batch_size": 2})
+        config = dataclasses.replace(config, mesh=mesh)
+        devices = jax.devices()[: mesh.fsdp * mesh.sequence]
+        it = Trainer.of(config, ByteTokenizer(), devices=devices)
+        with jax.set_mesh(it.mesh):
+            return it.step.lower(it.abstract, it.abstract_batch()).compile()
+
+    whole, shared = compiled(MeshConfig(1, 2)), compiled(MeshConfig(1, 2, sequence=4))
+    heads, size = SMALL.model.heads, SMALL.model.head_size
+    gathered = set(re.findall(r"= \w+\[([\d,]*)\]\S* all-gather\(", shared.as_text()))
+    assert {shape for shape in gathered if "1024" in shape} == {f"1,1024,{heads},{size}", "1,1024"}
+    used = [found.memory_analysis().temp_size_in_bytes for found in (whole, shared)]
+    assert used[1] < 0.5 * used[0]
 
 
 def test_config_survives_json():
