@@ -61,7 +61,7 @@ def meshes(model: ModelConfig, devices: list) -> list[MeshConfig]:
     """Those that are worth a try: shards of a tile at least, as many as can be, half as many, and
     so on down to an eighth; and a whole copy on every device."""
     slices = _slices(devices)
-    most = _sharing(len(devices) // slices, model.widths)
+    most = _sharing(len(devices) // slices, 1, model.widths)
     sizes = [most // part for part in (1, 2, 4, 8) if most % part == 0]
     return [
         MeshConfig(replica=len(devices) // fsdp, fsdp=fsdp)

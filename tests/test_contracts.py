@@ -381,30 +381,29 @@ def test_sharded_equals_unsharded(preset):
         np.testing.assert_allclose(a, b, atol=4e-3)
 
 
-SHARED = [MeshConfig(1, 2, sequence=2), MeshConfig(1, 2, sequence=4)]
-"""Devices share rows, and everything that positions have to do with each other."""
-
-
-@pytest.mark.parametrize("mesh", SHARED, ids=["2", "4"])
 @pytest.mark.parametrize(
-    "name", [of_preset(name) for name in ("flat", "words", "magnet", "hnet-delta", "mtp-modules")]
-)
-def test_shared_rows_equal_unsharded(name, mesh):
-    """A flat model, units by a rule and by what is learned, recurrent layers, further ids."""
+    ("name", "sequence"),
+    [of_preset("flat", 2), of_preset("flat", 4), of_preset("words", 4), of_preset("magnet", 2),
+     of_preset("hnet-delta", 4), of_preset("mtp-modules", 2)],
+)  # fmt: skip
+def test_shared_rows_equal_unsharded(name, sequence):
+    """Several devices have some positions of each row. A flat model, units by a rule and by what is
+    learned, recurrent layers, further ids."""
     config = computed(shrink(presets()[name]), compute_dtype="float32")
     expected, params = losses(config, MeshConfig(), 1)
-    found, shared = losses(config, mesh, 2 * mesh.sequence)
+    found, shared = losses(config, MeshConfig(1, 2, sequence=sequence), 2 * sequence)
     np.testing.assert_allclose(found, expected, rtol=3e-6)
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(shared), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def test_a_checkpoint_goes_from_mesh_to_mesh(tmp_path):
-    """Rows of one device each, shared by four, by two."""
+    """Rows of one device each, then shared by four, then by two."""
     config = shrink(Config())
     expected, _ = losses(config, MeshConfig(), 1)
     state, found = None, []
-    for mesh, devices in ((MeshConfig(), 1), (SHARED[1], 8), (SHARED[0], 4)):
+    for sequence in (1, 4, 2):
+        mesh, devices = MeshConfig(1, 2, sequence=sequence), 2 * sequence
         fresh, abstract, advance = trainer(config, mesh, devices)
         checkpoints = Checkpoints(tmp_path, 1)
         if state is None:

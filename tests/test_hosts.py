@@ -72,7 +72,9 @@ def single(config, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("count", "mesh"), [(2, []), (4, ["--mesh.tensor", "2"])], ids=["2 fsdp", "4 tensor"]
+    ("count", "mesh"),
+    [(2, []), (4, ["--mesh.tensor", "2"]), (2, ["--mesh.fsdp", "1", "--mesh.sequence", "4"])],
+    ids=["2 fsdp", "4 tensor", "2 sequence"],
 )
 def test_hosts_equal_one(config, single, count, mesh, tmp_path):
     """The data is identical and the loss close; one log, one checkpoint, one score."""

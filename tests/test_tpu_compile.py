@@ -77,11 +77,25 @@ def test_the_report(compiled):
     assert starts >= {"memory", "compute", "collective", "step", "MFU"}
 
 
+def test_two_chips_share_each_row():
+    """Fewer rows than chips: the kernel runs over a chip's queries, and only keys and values are
+    gathered and their gradients summed."""
+    config = with_data(presets()["flat"], batch_size=2, length=512)
+    how = dataclasses.replace(config.execution, attention="splash")
+    config = dataclasses.replace(config, execution=how, mesh=MeshConfig(1, 2, sequence=2))
+    found = compile_step(config, "v5e-4")
+    assert found.mesh["sequence"] == 2 and "tpu_custom_call" in found.text
+    heads = f"{config.model.heads},{config.model.head_size}"
+    gathered = re.findall(r"= \(?\w+\[([\d,]+)\]\S* all-gather", found.text)
+    assert f"1,512,{heads}" in gathered
+    assert not {shape for shape in gathered if shape.endswith(f"512,{config.model.width}")}
+
+
 def test_the_mesh_of_a_pod():
     """Shards of a tile at least, neighbours along the axes; and what is said of narrower ones."""
     devices, model = devices_of(topology("v5e-256")), presets()["flat-1b"].model
     mesh = make_mesh(MeshConfig(), devices, model)
-    assert dict(mesh.shape) == {"replica": 2, "fsdp": 128, "tensor": 1}
+    assert dict(mesh.shape) == {"replica": 2, "fsdp": 128, "sequence": 1, "tensor": 1}
     assert narrow(mesh, model) is None
     # A group of 128 is half of the torus: 8 columns, or rows, of 16.
     spans = [len({device.coords[axis] for device in mesh.devices[0].flat}) for axis in (0, 1)]
