@@ -249,6 +249,26 @@ def test_what_cudnn_is_asked_for(capability, most, causal, length, monkeypatch):
         np.testing.assert_allclose(a, b, atol=5e-4)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_shared_rows_in_cudnn(causal, monkeypatch):
+    """It gets a device's queries, all keys, and a mask."""
+    asked = CuDNN(monkeypatch)
+    (q, k, v), segments = inputs(2, 192)
+    spec = MaskSpec(jnp.asarray(segments), causal)
+
+    def pulled(backend):
+        return jax.jit(
+            jax.grad(lambda *x: jnp.sum(jnp.sin(BACKENDS[backend](*x, spec))), (0, 1, 2))
+        )
+
+    expected = pulled("reference")(q, k, v)
+    with jax.set_mesh(make_mesh(MeshConfig(1, 2, sequence=4))):
+        found = pulled("cudnn")(q, k, v)
+    assert set(asked.masked) == {"cudnn"} and not asked.packed
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
 def test_documents_of_rows():
     ids = jnp.array([[3, 3, 3, 4, 0, 0], [1, 1, 1, 1, 1, 1]])
     begin, length, count = (np.asarray(x).tolist() for x in documents(ids, 4))
