@@ -45,6 +45,7 @@ _FIELDS = (
     Option("--optimizer.name STR", "adamw, muon, or a file of training/optimizers/"),
     Option("--execution.compute-dtype STR", "float32 or bfloat16"),
     Option("--mesh.fsdp INT", "devices that share one copy of the parameters; -1: by the widths"),
+    Option("--mesh.sequence INT", "devices that share each row: long rows, more devices than rows"),
     Option("--train.distributed True", "several hosts: the same command on each"),
 )
 """The settings that are changed most."""
