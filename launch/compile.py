@@ -314,7 +314,7 @@ def sweep(config: Config, name: str, vocabulary: int | None, say=print) -> list[
         )
 
     attempt([], config)
-    for mesh in meshes(config.model, devices_of(topology(name))):
+    for mesh in meshes(config.mesh, config.model, devices_of(topology(name))):
         flags = [f"--mesh.replica {mesh.replica}", f"--mesh.fsdp {mesh.fsdp}"]
         attempt(flags, dataclasses.replace(config, mesh=mesh))
     if not found:

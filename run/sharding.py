@@ -1,6 +1,7 @@
 """The mesh, and the rules that lay parameters and batches over it."""
 
 import math
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -57,16 +58,17 @@ def _sharing(devices: int, sequence: int, widths: tuple[int, ...]) -> int:
     return next(found, 1)
 
 
-def meshes(model: ModelConfig, devices: list) -> list[MeshConfig]:
-    """Those that are worth a try: shards of a tile at least, as many as can be, half as many, and
-    so on down to an eighth; and a whole copy on every device."""
-    slices = _slices(devices)
-    most = _sharing(len(devices) // slices, 1, model.widths)
+def meshes(config: MeshConfig, model: ModelConfig, devices: list) -> list[MeshConfig]:
+    """Those that are worth a try beside a config's: of the devices that split neither rows nor
+    products, shards of a tile at least, as many as can be, half as many, and so on down to an
+    eighth; and a whole copy on each."""
+    count = len(devices) // (max(config.sequence, 1) * max(config.tensor, 1))
+    most = _sharing(count // _slices(devices) or 1, config.sequence, model.widths)
     sizes = [most // part for part in (1, 2, 4, 8) if most % part == 0]
     return [
-        MeshConfig(replica=len(devices) // fsdp, fsdp=fsdp)
+        replace(config, replica=count // fsdp, fsdp=fsdp)
         for fsdp in dict.fromkeys([*sizes, 1])
-        if len(devices) % fsdp == 0
+        if count % fsdp == 0
     ]
 
 
@@ -112,8 +114,15 @@ def check_fits(mesh: Mesh, model: ModelConfig, rows: int, length: int) -> None:
     fsdp, sequence, tensor = (mesh.shape[axis] for axis in AXES[1:])
     batch, sharing = mesh.shape["replica"] * fsdp, fsdp * sequence
     by = "mesh.fsdp" if sequence == 1 else "mesh.fsdp x mesh.sequence"
+    if rows % batch:
+        fewer, more = rows // batch * batch, -(-rows // batch) * batch
+        raise ConfigError(
+            f"data.batch_size / train.accumulation {rows} is no multiple of mesh.replica x "
+            f"mesh.fsdp {batch}: devices take as many rows each. Ask for "
+            f"{f'{fewer} or {more}' if fewer else more} rows, or let N devices share each row with "
+            "--mesh.sequence N."
+        )
     checks = [
-        ("mesh.replica x mesh.fsdp", batch, "data.batch_size / train.accumulation", rows),
         ("mesh.sequence", sequence, "data.length", length),
         (by, sharing, "model.width", model.width),
         ("mesh.tensor", tensor, "model.heads", model.heads),
@@ -127,11 +136,9 @@ def check_fits(mesh: Mesh, model: ModelConfig, rows: int, length: int) -> None:
         ]
     for part_name, part, whole_name, whole in checks:
         if whole % part:
-            shares = "; mesh.sequence N lets N devices share each row"
-            more = shares if whole_name.startswith("data.batch_size") else ""
             raise ConfigError(
                 f"{part_name} {part} does not divide {whole_name} {whole}; nearest that does: "
-                f"{nearest_divisors(whole, min(part, whole))}{more}."
+                f"{nearest_divisors(whole, min(part, whole))}."
             )
 
 

@@ -414,9 +414,9 @@ def test_flops_agree_with_the_compiler(model):
     ("mesh", "said"),
     [(MeshConfig(1, 3), "3 does not divide the 8 devices; nearest that does: 2 or 4"),
      (MeshConfig(1, 4), "make 4 devices, but there are 8; set one axis to -1"),
-     (MeshConfig(), "mesh.replica x mesh.fsdp 8 does not divide .* train.accumulation 12"),
+     (MeshConfig(), "accumulation 12 is no multiple of .* mesh.fsdp 8.* Ask for 8 or 16 rows"),
      (MeshConfig(1, -1, 8), "mesh.tensor 8 does not divide model.heads 4"),
-     (MeshConfig(), "mesh.sequence N lets N devices share each row"),
+     (MeshConfig(), "Ask for .* rows, or let N devices share each row with --mesh.sequence"),
      (MeshConfig(1, 1, sequence=8), "mesh.sequence 8 does not divide data.length 1028; .* 4 or 2"),
      (MeshConfig(1, 1, sequence=3), "mesh.sequence 3, mesh.tensor 1: 3 does not divide the 8")],
 )  # fmt: skip
