@@ -112,7 +112,7 @@ def _in_parts(work: Callable[[int, int], np.ndarray], chunks: int) -> list[np.nd
     """What is made of all chunks, some neighbours at a time, on all cores."""
     firsts = range(0, chunks, _PART)
     lasts = [min(first + _PART, chunks) for first in firsts]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(work, firsts, lasts))
 
 
