@@ -23,14 +23,20 @@ def in_order(hashes: Iterable[bytes]) -> bytes:
 def count(paths: Iterable[Path]) -> int:
     """How many documents are copies of another one before them, by the files of hashes. Raises
     OSError."""
-    files = [np.memmap(path, "<u8", "r") for path in paths if path.stat().st_size]
-    documents = sum(map(len, files))
+    sizes = {path: path.stat().st_size // 8 for path in paths}
+    documents = sum(sizes.values())
     edges = np.linspace(0, 2.0**64, documents // _AT_ONCE + 2)[1:-1].astype(np.uint64)
-    # Parts of all possible values, one after another.
-    cuts = [[0, *np.searchsorted(file, edges).tolist(), len(file)] for file in files]
+    # Parts of all possible values, one after another. One file is open at a time: there are many.
+    cuts = {
+        path: [0, *np.searchsorted(np.fromfile(path, "<u8"), edges).tolist(), size]
+        for path, size in sizes.items()
+    }
     different = 0
     for part in range(len(edges) + 1):
-        here = [file[at[part] : at[part + 1]] for file, at in zip(files, cuts, strict=True)]
+        here = [
+            np.fromfile(path, "<u8", at[part + 1] - at[part], offset=8 * at[part])
+            for path, at in cuts.items()
+        ]
         if here:
             different += len(np.unique(np.concatenate(here)))
     return documents - different

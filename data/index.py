@@ -101,6 +101,9 @@ def _checksum(lengths: np.ndarray, labels: np.ndarray) -> int:
     return google_crc32c.extend(crc, labels.tobytes())
 
 
+_ZEROS = bytes(1 << 20)
+
+
 def write(
     path: Path, key: str, documents: int, labelled: bool,
     parts: Iterator[tuple[np.ndarray, np.ndarray]],
@@ -111,7 +114,9 @@ def write(
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, sum(sizes))  # a full disk is an error, no signal
+            # Written, not mapped, so that a full disk is an error, and no signal.
+            for begin in range(0, sum(sizes), len(_ZEROS)):
+                file.write(_ZEROS[: sum(sizes) - begin])
         data = np.memmap(partial, np.uint8, "r+")
         begins = np.cumsum(sizes).tolist()
         table = data[begins[0] : begins[1]].view(_TABLE)

@@ -244,13 +244,20 @@ def prepare(
         raise DataError("the sources hold no text to train on.")
     copied = None
     if all(result.documents is not None for result in ordered):
-        copied = copies.count(out / _hashes(i) for i in sorted(results))
+        try:
+            copied = copies.count(out / _hashes(i) for i in sorted(results))
+        except FileNotFoundError:
+            if not (out / MANIFEST).exists():
+                raise
+            # Another part was the last one, too, and has taken them away.
+            about = {"heldout": splitting, "processes": processes, "mark": mark, "part": part}
+            return prepare(units, out, tokenizer, **about, run=run)
     source = {"units": len(units), **begun}
     if copied is not None and "split" in begun:  # others are as earlier revisions made them
         source["copies"] = copied
     write_index(out, "train", shards["train"], recipe["marks"])
     write_manifest(out, tokenizer, shards, source, recipe["marks"])
-    _clean(out)
+    _clean(out, WHOLE)
     return Prepared(None, left_out, earlier, copied)
 
 
@@ -357,7 +364,7 @@ def _mend(
         progress(done, result.warnings)
     if not has_index(out, "train", manifest.splits["train"].shards):
         write_index(out, "train", manifest.splits["train"].shards, manifest.marks)
-    _clean(out)
+    _clean(out, part)
     return Prepared(len(again), Counter(), same != recipe, manifest.source.get("copies"))
 
 
@@ -370,12 +377,12 @@ def _whole(out: Path, shard: Shard) -> bool:
     )
 
 
-def _clean(out: Path) -> None:
+def _clean(out: Path, part: Part) -> None:
     """Take away what only an unfinished corpus needs."""
     for pattern in (RECIPE, "unit-*.json", "unit-*.hashes", "look-*.json"):
         for path in out.glob(pattern):
             path.unlink(missing_ok=True)
-    _clean_halves(out, WHOLE)
+    _clean_halves(out, part)
 
 
 def _clean_halves(out: Path, part: Part) -> None:

@@ -39,10 +39,12 @@ class Signals:
     def within(self, seconds: float) -> bool:
         """Whether a signal comes within so long, whatever children do."""
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
+        while True:
+            left = max(end - time.monotonic(), 0)
             if self.wait(left):
                 return True
-        return False
+            if not left:
+                return False
 
 
 def code_of(job: subprocess.Popen) -> int:
@@ -132,6 +134,8 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...")
     given = parser.parse_args()
+    if given.command[:1] == ["--"]:
+        del given.command[0]
     if not given.command:
         parser.error("there is no command")
     sys.exit(again(given.command, given.times, given.pause, given.ends))

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from octavo import cli, files, process
+from octavo import cli, process, storage
+from octavo.arguments import check_output
 from octavo.brief import human
 from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig
@@ -43,6 +44,8 @@ class Compiled:
     warning: str | None
     """Of a mesh whose shards are narrow (``sharding.narrow``)."""
     device_kind: str
+    tokenizer: str
+    """Whose ids the step reads."""
     ids: float
     """Of a step, all chips together."""
     bytes_per_id: float | None
@@ -121,6 +124,7 @@ def compile_step(config: Config, name: str, vocabulary: int | None = None) -> Co
         remat=trainer.definition.remat,
         warning=narrow(trainer.mesh, model),
         device_kind=devices[0].device_kind,
+        tokenizer=tokenizer.name,
         ids=positions,
         bytes_per_id=bytes_per_id,
         useful_flops=positions * each,
@@ -215,6 +219,7 @@ def told(found: Compiled, config: Config) -> dict[str, Any]:
         "device_kind": found.device_kind,
         "mesh": found.mesh,
         "remat": found.remat,
+        "tokenizer": found.tokenizer,
         "compile_seconds": found.seconds,
         "memory": {
             "peak_bytes": found.peak_bytes,
@@ -256,6 +261,7 @@ def lines(about: dict[str, Any]) -> Iterator[str]:
           f"{about['device_kind']}"  # fmt: skip
     sizes = "  ".join(f"{axis} {size}" for axis, size in about["mesh"].items())
     yield f"mesh         {sizes}, remat {about['remat']}"
+    yield f"text         ids of {about['tokenizer']}"
     yield (
         f"memory       {memory['peak_bytes'] / 2**30:.2f} GiB per chip at the peak, of "
         f"{memory['hbm_bytes'] / 2**30:.2f}; {memory['argument_bytes'] / 2**30:.2f} of it state "
@@ -295,8 +301,10 @@ def lines(about: dict[str, Any]) -> Iterator[str]:
 def sweep(config: Config, name: str, vocabulary: int | None, say=print) -> list[str]:
     """Compile with other meshes and, of the best, with other remat; what is tried is said by
     ``say``. Returns the flags of the fastest that fits. Raises ConfigError if none does."""
-    from octavo.run.sharding import meshes
+    from octavo.run.sharding import make_mesh, meshes
 
+    devices = devices_of(topology(name))
+    make_mesh(config.mesh, devices, config.model)  # what cannot be is told as that
     found: list[tuple[float, Config, list[str]]] = []
 
     def attempt(flags: list[str], changed: Config) -> None:
@@ -314,7 +322,7 @@ def sweep(config: Config, name: str, vocabulary: int | None, say=print) -> list[
         )
 
     attempt([], config)
-    for mesh in meshes(config.mesh, config.model, devices_of(topology(name))):
+    for mesh in meshes(config.mesh, config.model, devices):
         flags = [f"--mesh.replica {mesh.replica}", f"--mesh.fsdp {mesh.fsdp}"]
         attempt(flags, dataclasses.replace(config, mesh=mesh))
     if not found:
@@ -331,7 +339,9 @@ def main() -> None:
     name = taken(arguments, "--topology") or "v5e-16"
     topology(name)
     out, count = taken(arguments, "--json"), taken(arguments, "--vocabulary")
-    if count is not None and not (count.isdigit() and 257 <= int(count) <= 1 << 24):
+    if count is not None and not (
+        count.isascii() and count.isdigit() and 257 <= int(count) <= 1 << 24
+    ):
         raise ConfigError(f"--vocabulary is a number of ids from 257 up, not {count!r:.40}.")
     sweeping = "--sweep" in arguments
     arguments = [each for each in arguments if each != "--sweep"]
@@ -344,8 +354,6 @@ def main() -> None:
     described = "Compile a training step for a TPU pod, on this machine, and say what it takes."
     config = parse_config("python -m octavo.launch.compile", described, arguments, options)
     if out is not None:
-        from octavo.arguments import check_output
-
         check_output(out, "--json")
     vocabulary = None if count is None else int(count)
     if sweeping:
@@ -360,7 +368,7 @@ def main() -> None:
     if compiled.warning:
         process.warn(compiled.warning)
     if out is not None:
-        files.write_json(out, about)
+        storage.write_json(out, about)
 
 
 if __name__ == "__main__":

@@ -78,10 +78,10 @@ def report(name: str, path: Path) -> tuple[dict[str, Any], list[str]]:
         speed = number(results.get("bytes_per_second"))
     else:
         steps, laps, waits = (logged[key][known] for key in ("step", LAP, WAIT))
-        speed = float(np.nansum(np.diff(logged[BYTES], prepend=0)[known]) / laps.sum())
+        speed = float(np.nansum(np.diff(logged[BYTES], prepend=0)[known]) / max(laps.sum(), 1e-9))
         found |= {
             "step_seconds": percentiles(laps),
-            "data_wait": float(np.nansum(waits) / laps.sum()),
+            "data_wait": float(np.nansum(waits) / max(laps.sum(), 1e-9)),
         }
         lines.append(pace(laps, waits, steps))
     if speed is not None:

@@ -37,7 +37,7 @@ _ALIVE = (
 
 
 def hosts_of(file: str) -> list[str]:
-    """Raises OSError."""
+    """Raises OSError, or UnicodeDecodeError."""
     lines = [line.partition("#")[0].split() for line in Path(file).read_text().splitlines()]
     return [words[0] for words in lines if words]
 
@@ -134,6 +134,10 @@ def main() -> None:
         names = hosts_of(given.hosts)
     except OSError as error:
         parser.error(f"{given.hosts}: {error.strerror}")
+    except UnicodeDecodeError:
+        parser.error(f"{given.hosts} is no text")
+    if given.command[:1] == ["--"]:
+        del given.command[0]
     if not names or not given.command:
         parser.error("there is no command" if names else f"{given.hosts} names no host")
     coordinator = given.coordinator or names[0].rpartition("@")[2]

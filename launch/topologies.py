@@ -64,7 +64,7 @@ def topology(name: str) -> Topology:
     """``v5e-256``, ``2xv5e-256`` (two slices) or, as libtpu has it, ``v5e:16x16``. Names of v4 and
     v5p count TensorCores, two a chip; the others count chips. Raises ConfigError if there is none.
     """
-    found = re.fullmatch(r"(?:([1-9]\d{0,2})x)?([a-z0-9]+)([-:])([\dx]{1,20})", name)
+    found = re.fullmatch(r"(?:([1-9]\d{0,2})x)?([a-z0-9]+)([-:])(\d{1,5}(?:x\d{1,3}){0,2})", name)
     kind = GENERATIONS.get(found[2]) if found else None
     if not found or kind is None:
         raise ConfigError(

@@ -95,7 +95,9 @@ _PEAKS = {  # dense bfloat16 FLOP/s of one device, from the vendors' sheets
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
     "TPU v5p": 459e12,
+    "TPU v5": 459e12,  # the same, as the compiler calls it; behind "TPU v5 lite"
     "TPU v6 lite": 918e12,
+    "TPU7x": 1153e12,  # half a chip: JAX counts two devices
     "NVIDIA A100": 312e12,
     "NVIDIA H100": 989e12,
     "NVIDIA H200": 989e12,

@@ -180,7 +180,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
         numbers += [value for name, value in row.items() if name.endswith("_bytes")]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    whole = all(isinstance(number, int | float) for number in numbers)
+    whole = all(isinstance(each, int | float) and math.isfinite(each) for each in numbers)
     return row if whole else None
 
 

@@ -18,6 +18,7 @@ from octavo.storage import Mirror
 _GROUP = re.compile(rf"(checkpoints/[^/]+|{MARKER_FOLDER})/")
 """What is whole or absent."""
 _ARRAYS = re.compile(r"checkpoints/[^/]+/(params|opt)/")
+_LEFT = ("tensorboard/", "profile/")
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
 _open: dict[Path, "RunMirror"] = {}
@@ -32,14 +33,14 @@ class RunMirror(Mirror):
     """Checkpoints are written there by Orbax, not here."""
 
     def refresh(self) -> None:
-        """Fetch all but arrays and TensorBoard events, of what is complete there."""
+        """Fetch all but arrays, TensorBoard events and traces, of what is complete there."""
         self.pull(self._wanted)
 
     def _wanted(self, name: str) -> bool:
         group = _GROUP.match(name)
         if group and f"{group[0]}{self.MARKER}" not in self.remote:
             return False
-        return not _ARRAYS.match(name) and not name.startswith("tensorboard/") and name != LOCK
+        return not _ARRAYS.match(name) and not name.startswith(_LEFT) and name != LOCK
 
     def newest(self) -> int | None:
         """The step of the newest complete checkpoint."""

@@ -153,7 +153,9 @@ def test_what_an_earlier_one_left_is_ended_first(hosts, tmp_path):
     first.kill()
     job = hosts("echo second")
     assert job.wait(60) == 0
-    assert set(logs(tmp_path).values()) == {"got TERM\nsecond\n"}
+    # What the first one said comes through a process of its own.
+    both = ["got TERM", "second"]
+    wait_for(lambda: all(sorted(log.split("\n")[:-1]) == both for log in logs(tmp_path).values()))
 
 
 @pytest.mark.parametrize(

@@ -173,10 +173,11 @@ def _sample(plan: Plan) -> dict[str, np.ndarray]:
         Order(order.strategy, CHUNK, *order.key, lanes=order.lanes) for order in plan.orders
     ]
     total, wanted = plan.rows_per_epoch, max(ROWS, SAMPLE // plan.length)
-    rows = np.arange(total)
     if wanted < total:
         beginnings = np.linspace(0, total - wanted // PLACES, PLACES).astype(np.int64)
         rows = np.unique(beginnings[:, None] + np.arange(wanted // PLACES))
+    else:
+        rows = np.arange(total)
     return BatchSource(near, rows, 1)[0]
 
 

@@ -57,7 +57,7 @@ def _square(matrix: jax.Array) -> jax.Array:
 def _sum() -> str | None:
     count = jax.device_count()
     mesh = Mesh(np.array(jax.devices()), ("all",))
-    numbers = np.arange(1, count + 1, dtype=np.float32)
+    numbers = (np.arange(count) % 7 + 1).astype(np.float32)  # small: any order of sums is exact
     each = jax.make_array_from_callback(
         (count,), NamedSharding(mesh, jax.P("all")), numbers.__getitem__
     )
