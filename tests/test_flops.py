@@ -187,6 +187,9 @@ def test_counts_go_on_where_the_log_ends(pooled, tmp_path):
         assert reporter(pooled, tmp_path, 2).flops_useful == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("kind", "peak"), [("TPU v5 lite", 197e12), ("cpu", None)])
+@pytest.mark.parametrize(
+    ("kind", "peak"),
+    [("TPU v5 lite", 197e12), ("TPU v5", 459e12), ("TPU7x", 1153e12), ("cpu", None)],
+)
 def test_peaks(kind, peak):
     assert peak_flops(kind) == peak
