@@ -144,7 +144,9 @@ def _tokenizer(config: Config, vocabulary: int | None):
     from octavo.data.pipeline import folders_of
     from octavo.data.shards import Corpus
     from octavo.data.stdlib import VARIANTS
+    from octavo.model.check import reads_unit_marks
     from octavo.tokenizers.bpe import BPETokenizer
+    from octavo.tokenizers.bytes import ByteTokenizer
     from octavo.tokenizers.words import WordTokenizer
 
     if vocabulary is not None:
@@ -155,7 +157,7 @@ def _tokenizer(config: Config, vocabulary: int | None):
         if not any(part.partition(":")[0] in VARIANTS for part in source.split(",")):
             corpus = Corpus(folders_of(source)[0])
             return corpus.tokenizer, corpus.utf8_bytes / corpus.tokens
-    return WordTokenizer(), 1.0
+    return WordTokenizer() if reads_unit_marks(config.model) else ByteTokenizer(), 1.0
 
 
 def _too_big(error: str, config: Config, trainer: Any, name: str) -> str:
