@@ -77,7 +77,7 @@ def check_output(path: str, name: str, *inputs: str | Path | None) -> Path | str
 _PARTS = (
     "config.json", "tokenizer.json", "metrics.jsonl", "samples.jsonl", "results.json",
     "sample.txt", "checkpoints", "tensorboard", "marker", "manifest.json", "subwords.json",
-    "goodput.jsonl", "report.html", "profile", "train.documents",
+    "goodput.jsonl", "profile", "train.documents",
 )  # fmt: skip
 """What runs and corpora consist of, beside shards."""
 
