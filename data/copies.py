@@ -28,8 +28,9 @@ def count(paths: Iterable[Path]) -> int:
     edges = np.linspace(0, 2.0**64, documents // _AT_ONCE + 2)[1:-1].astype(np.uint64)
     # Parts of all possible values, one after another. One file is open at a time: there are many.
     cuts = {
-        path: [0, *np.searchsorted(np.fromfile(path, "<u8"), edges).tolist(), size]
+        path: [0, *np.searchsorted(np.memmap(path, "<u8", "r"), edges).tolist(), size]
         for path, size in sizes.items()
+        if size
     }
     different = 0
     for part in range(len(edges) + 1):

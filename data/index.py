@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -101,7 +102,14 @@ def _checksum(lengths: np.ndarray, labels: np.ndarray) -> int:
     return google_crc32c.extend(crc, labels.tobytes())
 
 
-_ZEROS = bytes(1 << 20)
+def _allocate(file: BinaryIO, size: int) -> None:
+    """Take room on the disk, so that a full one is an error, and no signal. Raises OSError."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    some = bytes(1 << 20)
+    for begin in range(0, size, len(some)):
+        file.write(some[: size - begin])
 
 
 def write(
@@ -114,9 +122,7 @@ def write(
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
-            # Written, not mapped, so that a full disk is an error, and no signal.
-            for begin in range(0, sum(sizes), len(_ZEROS)):
-                file.write(_ZEROS[: sum(sizes) - begin])
+            _allocate(file, sum(sizes))
         data = np.memmap(partial, np.uint8, "r+")
         begins = np.cumsum(sizes).tolist()
         table = data[begins[0] : begins[1]].view(_TABLE)

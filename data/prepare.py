@@ -230,9 +230,12 @@ def prepare(
     waiting = Counter(i % part.of + 1 for i, result in found.items() if result is None)
     if waiting and not (out / MANIFEST).exists():  # else another part was the last one, too
         return Prepared(None, Counter(), earlier, waiting=waiting)
+    mended = functools.partial(
+        prepare, units, out, tokenizer,
+        heldout=splitting, processes=processes, mark=mark, part=part, run=run,
+    )  # fmt: skip
     if waiting:
-        about = {"heldout": splitting, "processes": processes, "mark": mark, "part": part}
-        return prepare(units, out, tokenizer, **about, run=run)
+        return mended()
     results |= {i: result for i, result in found.items() if result is not None}
     ordered = [results[i] for i in sorted(results)]
     shards: dict[SplitName, list[Shard]] = {
@@ -249,9 +252,7 @@ def prepare(
         except FileNotFoundError:
             if not (out / MANIFEST).exists():
                 raise
-            # Another part was the last one, too, and has taken them away.
-            about = {"heldout": splitting, "processes": processes, "mark": mark, "part": part}
-            return prepare(units, out, tokenizer, **about, run=run)
+            return mended()  # another part was the last one, too, and has taken them away
     source = {"units": len(units), **begun}
     if copied is not None and "split" in begun:  # others are as earlier revisions made them
         source["copies"] = copied

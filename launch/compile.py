@@ -70,10 +70,7 @@ class Compiled:
     @property
     def collectives(self) -> dict[str, int]:
         """How often each collective takes place in a step."""
-        found: dict[str, int] = {}
-        for one in self.estimate.program.collectives:
-            found[one.kind] = found.get(one.kind, 0) + one.times
-        return found
+        return {kind: about["times"] for kind, about in self.estimate.by_kind().items()}
 
 
 def compile_step(config: Config, name: str, vocabulary: int | None = None) -> Compiled:
@@ -140,24 +137,13 @@ def compile_step(config: Config, name: str, vocabulary: int | None = None) -> Co
 
 def _tokenizer(config: Config, vocabulary: int | None):
     """Whose ids the step reads, and how many bytes an id stands for."""
-    from octavo.data.errors import DataError
-    from octavo.data.pipeline import folders_of
-    from octavo.data.shards import Corpus
-    from octavo.data.stdlib import VARIANTS
-    from octavo.model.check import reads_unit_marks
+    from octavo.run.size import ids_of
     from octavo.tokenizers.bpe import BPETokenizer
-    from octavo.tokenizers.bytes import ByteTokenizer
-    from octavo.tokenizers.words import WordTokenizer
 
-    if vocabulary is not None:
-        more = (b"\0" + i.to_bytes(3, "big") for i in range(vocabulary - 257))
-        return BPETokenizer([*(bytes([b]) for b in range(256)), *more]), None
-    source = config.data.source
-    with contextlib.suppress(DataError, OSError, ValueError):
-        if not any(part.partition(":")[0] in VARIANTS for part in source.split(",")):
-            corpus = Corpus(folders_of(source)[0])
-            return corpus.tokenizer, corpus.utf8_bytes / corpus.tokens
-    return WordTokenizer() if reads_unit_marks(config.model) else ByteTokenizer(), 1.0
+    if vocabulary is None:
+        return ids_of(config.data.source, config.model)
+    more = (b"\0" + i.to_bytes(3, "big") for i in range(vocabulary - 257))
+    return BPETokenizer([*(bytes([b]) for b in range(256)), *more]), None
 
 
 def _too_big(error: str, config: Config, trainer: Any, name: str) -> str:
@@ -300,14 +286,28 @@ def lines(about: dict[str, Any]) -> Iterator[str]:
     yield f"compiled     in {about['compile_seconds']:.0f} s; docs/pods.md: how it is estimated"
 
 
-def sweep(config: Config, name: str, vocabulary: int | None, say=print) -> list[str]:
+@dataclass(frozen=True)
+class Tried:
+    """A config of a sweep, the flags that make it, and what became of it."""
+
+    flags: list[str]
+    config: Config
+    compiled: Compiled
+
+    @property
+    def seconds(self) -> float:
+        return self.compiled.estimate.seconds
+
+
+def sweep(config: Config, name: str, vocabulary: int | None, say=print) -> Tried:
     """Compile with other meshes and, of the best, with other remat; what is tried is said by
-    ``say``. Returns the flags of the fastest that fits. Raises ConfigError if none does."""
+    ``say``. Returns the fastest that fits. Raises ConfigError if none does."""
     from octavo.run.sharding import make_mesh, meshes
 
     devices = devices_of(topology(name))
-    make_mesh(config.mesh, devices, config.model)  # what cannot be is told as that
-    found: list[tuple[float, Config, list[str]]] = []
+    # What cannot be is told as that.
+    asked = make_mesh(config.mesh, devices, config.model).shape
+    found: list[Tried] = []
 
     def attempt(flags: list[str], changed: Config) -> None:
         shown = " ".join(flags) or "as it is"
@@ -316,24 +316,26 @@ def sweep(config: Config, name: str, vocabulary: int | None, say=print) -> list[
         except (ConfigError, cli.RunError) as error:
             say(f"tried        {shown}: {cli.sentence(error)[:160]}")
             return
-        about = told(compiled, changed)
-        found.append((about["step"]["seconds"], changed, flags))
+        found.append(Tried(flags, changed, compiled))
         say(
-            f"tried        {shown}: {about['step']['seconds'] * 1e3:.1f} ms, "
-            f"{compiled.peak_bytes / 2**30:.2f} GiB, MFU {about['mfu'] or 0:.1%}"
+            f"tried        {shown}: {found[-1].seconds * 1e3:.1f} ms, "
+            f"{compiled.peak_bytes / 2**30:.2f} GiB, MFU {told(compiled, changed)['mfu'] or 0:.1%}"
         )
 
     attempt([], config)
     for mesh in meshes(config.mesh, config.model, devices):
-        flags = [f"--mesh.replica {mesh.replica}", f"--mesh.fsdp {mesh.fsdp}"]
-        attempt(flags, dataclasses.replace(config, mesh=mesh))
+        if (mesh.replica, mesh.fsdp) != (asked["replica"], asked["fsdp"]):
+            flags = [f"--mesh.replica {mesh.replica}", f"--mesh.fsdp {mesh.fsdp}"]
+            attempt(flags, dataclasses.replace(config, mesh=mesh))
     if not found:
         raise ConfigError(f"no mesh of {name} holds this step; take more chips or smaller batches.")
-    _, best, flags = min(found, key=lambda each: each[0])
+    best = min(found, key=lambda each: each.seconds)
     for remat in ("none", "inner", "full"):
-        how = dataclasses.replace(best.execution, remat=remat)
-        attempt([*flags, f"--execution.remat {remat}"], dataclasses.replace(best, execution=how))
-    return min(found, key=lambda each: each[0])[2]
+        if remat != best.compiled.remat:
+            how = dataclasses.replace(best.config.execution, remat=remat)
+            changed = dataclasses.replace(best.config, execution=how)
+            attempt([*best.flags, f"--execution.remat {remat}"], changed)
+    return min(found, key=lambda each: each.seconds)
 
 
 def main() -> None:
@@ -359,11 +361,11 @@ def main() -> None:
         check_output(out, "--json")
     vocabulary = None if count is None else int(count)
     if sweeping:
-        flags = sweep(config, name, vocabulary)
-        print(f"best         {' '.join(flags) or 'as it is'}")
-        pairs = [part for flag in flags for part in flag.split(" ")]
-        config = parse_config("python -m octavo.launch.compile", described, arguments + pairs)
-    compiled = compile_step(config, name, vocabulary)
+        best = sweep(config, name, vocabulary)
+        print(f"best         {' '.join(best.flags) or 'as it is'}")
+        config, compiled = best.config, best.compiled
+    else:
+        compiled = compile_step(config, name, vocabulary)
     about = told(compiled, config)
     for line in lines(about):
         print(line)

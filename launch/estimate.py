@@ -79,9 +79,11 @@ def estimate(text: str, where: Topology, devices: list) -> Estimate:
 
 
 def _seconds(one: Collective, where: Topology, devices: list) -> float:
+    from octavo.run.sharding import slices_of
+
     members = [devices[i] for i in group(one.groups, len(devices))]
     count, chip = len(members), where.generation
-    if len({getattr(device, "slice_index", 0) for device in members}) > 1:
+    if slices_of(members) > 1:
         return one.bytes / (NETWORK / chip.host * 1e9)
     if one.kind == "collective-permute":  # one way only
         return one.bytes / (chip.link / 2 * 1e9)

@@ -51,6 +51,11 @@ class Instruction:
         return _OPERAND.findall(self.rest.partition(")")[0])
 
     @property
+    def index(self) -> int:
+        """Which part of a tuple it gets."""
+        return int(self.rest.rpartition("index=")[2].partition(",")[0])
+
+    @property
     def cycles(self) -> int:
         found = _CYCLES.search(self.rest)
         return int(found[1]) if found else 0
@@ -144,12 +149,9 @@ class _Reader:
             if one.operation != "compare" or "direction=LT" not in one.rest:
                 continue
             counter, limit = (condition.get(name) for name in one.operands[:2])
-            start = self._carried(counter, loop, outside)
-            end = (
-                self._value(limit)
-                if self._value(limit) is not None
-                else self._carried(limit, loop, outside)
-            )
+            start, end = self._carried(counter, loop, outside), self._value(limit)
+            if end is None:
+                end = self._carried(limit, loop, outside)
             if end is not None:
                 return max(0, math.ceil((end - (start or 0)) / self._step(loop, counter)))
         return 1
@@ -166,7 +168,7 @@ class _Reader:
         """What a part of the loop's state is before the first trip."""
         if one is None or one.operation != "get-tuple-element":
             return None
-        index = int(re.search(r"index=(\d+)", one.rest)[1])  # type: ignore[index]
+        index = one.index
         state = outside.get((loop.operands or [""])[0])
         if state is None or state.operation != "tuple" or index >= len(state.operands):
             return None
@@ -181,7 +183,7 @@ class _Reader:
         root = self.computations.get(loop.attribute("body") or "", [])[-1:]
         if counter is None or not root or root[0].operation != "tuple":
             return 1
-        index = int(re.search(r"index=(\d+)", counter.rest)[1])  # type: ignore[index]
+        index = counter.index
         added = body.get(root[0].operands[index]) if index < len(root[0].operands) else None
         if added is not None and added.operation == "add":
             values = [self._value(body.get(name)) for name in added.operands]
@@ -192,18 +194,20 @@ class _Reader:
 def read(text: str) -> Program:
     """The program of ``Compiled.as_text()`` of the TPU compiler."""
     reader, found = _Reader(text), Program()
-    seen: dict[tuple[str, str], tuple[Instruction, int, bool]] = {}
-    arrays: dict[tuple[str, str], int] = {}
-    fused: dict[str, set[str]] = {}
+    seen: dict[tuple[str, str], Collective] = {}
+    arrays: dict[str, tuple[int, str, str]] = {}
     for region, one, times in _walk(reader, reader.entry, 1):
         for inner, asynchronous in _collectives(reader, one):
             channel = re.search(r"channel_id=(\d+)", inner.rest)
             key = region, channel[1] if channel else inner.name
-            before = seen.get(key)
+            kind = next(kind for kind in COLLECTIVES if inner.operation.startswith(kind))
+            # Of a sum from which each takes its part right away, no sum is given back.
+            if kind == "all-reduce" and inner is not one:
+                kind = "reduce-scatter" if "dynamic-slice" in reader.made_of(one) else kind
             # What goes on beside others' work stands in several places: where it begins, in what
             # is done meanwhile, and where it ends.
-            fused[inner.name] = reader.made_of(one) if inner is not one else set()
-            seen[key] = inner, times, asynchronous or bool(before and before[2])
+            waits = not asynchronous and (key not in seen or seen[key].synchronous)
+            seen[key] = Collective(kind, times, _moved(reader, inner), waits, _groups(inner))
         if one.operation == "custom-call":
             _count_kernel(one, times, found)
         elif one.cycles:
@@ -216,21 +220,10 @@ def read(text: str) -> Program:
             for part in _parts(one.shape):
                 if "S(" not in part:  # of the chip's other memories
                     shape = part.partition("{")[0]
-                    arrays.setdefault(
-                        (shape, origin[1] if origin else one.operation), size_of(part)
-                    )
-    for inner, times, asynchronous in seen.values():
-        kind = next(kind for kind in COLLECTIVES if inner.operation.startswith(kind))
-        # Of a sum from which each takes its part right away, no sum is given back.
-        if kind == "all-reduce" and "dynamic-slice" in fused.get(inner.name, ()):
-            kind = "reduce-scatter"
-        found.collectives.append(
-            Collective(kind, times, _moved(reader, inner), not asynchronous, _groups(inner))
-        )
-    largest: dict[str, tuple[int, str, str]] = {}
-    for (shape, origin), size in sorted(arrays.items(), key=lambda item: -item[1]):
-        largest.setdefault(shape, (size, shape, origin))
-    found.arrays = list(largest.values())
+                    about = size_of(part), shape, origin[1] if origin else one.operation
+                    arrays.setdefault(shape, about)
+    found.collectives = list(seen.values())
+    found.arrays = sorted(arrays.values(), key=lambda about: -about[0])
     return found
 
 

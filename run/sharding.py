@@ -42,7 +42,7 @@ def make_mesh(
             "set one axis to -1 to take all that are left."
         )
     if config.replica is None and config.fsdp == -1 and model is not None:
-        fsdp = _sharing(shape[1] // _slices(devices) or 1, shape[2], model.widths)
+        fsdp = _sharing(shape[1] // slices_of(devices) or 1, shape[2], model.widths)
         shape[:2] = shape[1] // fsdp, fsdp
     return Mesh(_arranged(devices, shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
@@ -63,7 +63,7 @@ def meshes(config: MeshConfig, model: ModelConfig, devices: list) -> list[MeshCo
     products, shards of a tile at least, as many as can be, half as many, and so on down to an
     eighth; and a whole copy on each."""
     count = len(devices) // (max(config.sequence, 1) * max(config.tensor, 1))
-    most = _sharing(count // _slices(devices) or 1, config.sequence, model.widths)
+    most = _sharing(count // slices_of(devices) or 1, config.sequence, model.widths)
     sizes = [most // part for part in (1, 2, 4, 8) if most % part == 0]
     return [
         replace(config, replica=count // fsdp, fsdp=fsdp)
@@ -72,7 +72,7 @@ def meshes(config: MeshConfig, model: ModelConfig, devices: list) -> list[MeshCo
     ]
 
 
-def _slices(devices: list) -> int:
+def slices_of(devices: list) -> int:
     """How many slices of TPUs, with a slower network between them, the devices are of."""
     tpus = [device for device in devices if device.platform == "tpu"]
     return len({getattr(device, "slice_index", 0) for device in tpus}) or 1
@@ -80,7 +80,7 @@ def _slices(devices: list) -> int:
 
 def _arranged(devices: list, shape: list[int]) -> np.ndarray:
     """The devices as neighbours along the axes of a mesh; slices apart, as replicas."""
-    slices, (replica, *rest) = _slices(devices), shape
+    slices, (replica, *rest) = slices_of(devices), shape
     if slices > 1 and replica % slices:
         return np.array(devices).reshape(shape)
     if slices > 1:

@@ -18,7 +18,7 @@ from octavo.model.units.pools import pool
 from octavo.model.units.unpools import unpool
 from octavo.run.definition import define
 from octavo.tokenizers.bytes import ByteTokenizer
-from octavo.tokenizers.interface import Vocabulary
+from octavo.tokenizers.interface import Tokenizer, Vocabulary
 from octavo.tokenizers.words import WordTokenizer
 
 DEPTH = 0.6
@@ -47,15 +47,22 @@ def parameters_of(size: str) -> int:
     return number
 
 
-def vocabulary_of(source: str, model: ModelConfig) -> Vocabulary:
-    """The vocabulary of ``data.source`` or, where that is embedded or not made yet, of what the
-    model would be given: words where its units end at marks among the ids, and bytes."""
+def ids_of(source: str, model: ModelConfig) -> tuple[Tokenizer, float]:
+    """The tokenizer of ``data.source``, and how many bytes an id of its training text stands for
+    or, where that is embedded or not made yet, of what the model would be given: words where its
+    units end at marks among the ids, and bytes."""
     with contextlib.suppress(DataError, OSError, ValueError):
         if not any(part.partition(":")[0] in VARIANTS for part in source.split(",")):
             folder = folders_of(source)[0]
-            return tokenizer_of(folder, read_manifest(folder)).vocabulary
-    of_words = reads_unit_marks(model)
-    return (WordTokenizer() if of_words else ByteTokenizer()).vocabulary
+            manifest = read_manifest(folder)
+            text = manifest.splits["train"]
+            return tokenizer_of(folder, manifest), text.utf8_bytes / text.tokens
+    return WordTokenizer() if reads_unit_marks(model) else ByteTokenizer(), 1.0
+
+
+def vocabulary_of(source: str, model: ModelConfig) -> Vocabulary:
+    """That of ``ids_of``."""
+    return ids_of(source, model)[0].vocabulary
 
 
 def parameters(model: ModelConfig, vocabulary: Vocabulary) -> int:
