@@ -12,6 +12,7 @@ from helpers import of_preset, shrink
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
 from octavo.configs.kinds import kinds
+from octavo.configs.schema import MeshConfig
 from octavo.model.cudnn import DOCUMENTS
 from octavo.model.units.end_predictor import EndPredictor
 from octavo.model.units.segmentation import Layout
@@ -50,7 +51,8 @@ def lowered(config, platform: str):
     """The model's definition and the training step's StableHLO, with real head sizes and types and
     short rows."""
     data = dataclasses.replace(config.data, length=128, batch_size=2)
-    config = dataclasses.replace(config, data=data)
+    mesh = MeshConfig()  # one device, where a preset states the replicas of a pod
+    config = dataclasses.replace(config, data=data, mesh=mesh)
     trainer = Trainer.of(
         config, WordTokenizer(), devices=jax.devices()[:1],
         platform="gpu" if platform == "cuda" else platform,
