@@ -32,8 +32,6 @@ PART = 256
 """Positions of a text that are read at a time behind a cache."""
 SHARE = 2
 """A context is read once for its continuations where fewer positions are read by this factor."""
-AT_A_TIME = 2048
-"""Texts that are laid out in rows together."""
 
 Pair = tuple[bytes, bytes]
 """A context, and what may follow it."""
@@ -93,11 +91,10 @@ def continuations(
         for begin in range(0, len(shared), reader.batch_size):
             some = shared[begin : begin + reader.batch_size]
             keep([i for mine in some for i in mine], reader.of_groups(some, encoded, firsts))
-    for begin in range(0, len(alone), AT_A_TIME):
-        some = alone[begin : begin + AT_A_TIME]
-        asked = [slice(firsts[i], len(encoded[i])) for i in some]
-        each = costs(run, [encoded[i] for i in some], asked, overlap=overlap, batch_size=batch_size)
-        keep(some, [Continuation(float(n.sum(dtype=np.float64)), bool(c.all())) for n, c in each])
+    if alone:
+        asked = [slice(firsts[i], len(encoded[i])) for i in alone]
+        each = costs(run, [encoded[i] for i in alone], asked, overlap=overlap, batch_size=batch_size)
+        keep(alone, [Continuation(float(n.sum(dtype=np.float64)), bool(c.all())) for n, c in each])
     return found
 
 

@@ -1,5 +1,6 @@
 """A run in Python: ``octavo.open_run``."""
 
+import codecs
 import itertools
 import operator
 import os
@@ -18,7 +19,8 @@ from octavo.decoding import sampling, utf8
 from octavo.decoding.by_bytes import ROWS
 from octavo.model.drafter import Drafter
 from octavo.run import codec
-from octavo.run.by_bytes import Exact, continued, exact
+from octavo.run.by_bytes import Exact, continued, exact, exact_continuations
+from octavo.run.continuations import Continuation, continuations
 from octavo.run.marks import EntropyMarks, NoMarks, marker_for
 from octavo.run.mirror import fetched
 from octavo.run.saved import Saved, load
@@ -95,6 +97,30 @@ class Run(Saved):
         how = {"rows": heads, "overlap": overlap, "batch_size": batch_size, "progress": progress}
         return exact(self, list(map(as_bytes, texts)), **how)
 
+    def costs(
+        self,
+        pairs: Sequence[tuple[Text, Text]],
+        *,
+        exact: bool = False,
+        heads: int = ROWS,
+        overlap: int | None = None,
+        batch_size: int = 16,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> list[Continuation]:
+        """What the bytes of each pair's second text cost behind the first, as the beginning of a
+        document: nats, and whether greedy decoding gives just them (``run.continuations``).
+
+        exact: by all ids that spell the second text and the end of the first; heads: as in
+        ``exact``. batch_size: rows at a time, of exact, pairs. overlap: as in ``score``. progress:
+        is called with the pairs that are done, and how many there are. Raises ConfigError as
+        ``exact``.
+        """
+        each = [(as_bytes(first), as_bytes(second)) for first, second in pairs]
+        how = {"overlap": overlap, "batch_size": batch_size, "progress": progress}
+        if exact:
+            return exact_continuations(self, each, rows=heads, **how)
+        return continuations(self, each, **how)
+
     def units(self, text: Text) -> Units:
         """How the model cuts a text: spans of bytes, and for a learned segmenter the probability of
         an end behind each byte."""
@@ -168,6 +194,50 @@ class Run(Saved):
             left = 0 if more is None else bytes - len(shown)
             found.append(sampling.plain_text(each, tokenizer, row, left, data + shown))
         return found
+
+    def completions(
+        self,
+        prompts: Sequence[Text],
+        bytes: int,
+        how: sampling.Sampling,
+        *,
+        stops: Sequence[Text] = (),
+        seed: int = 0,
+    ) -> list[str]:
+        """What prompts of any lengths are continued by, drawn side by side: of each, the text up to
+        the first of the ``stops``, the end of the document, or so many bytes."""
+        tokenizer, ends = self.tokenizer, [as_bytes(stop) for stop in stops if stop]
+        count = bytes * (1 if tokenizer.vocabulary.unit_mark is None else 2)
+        newest = [self._newest(as_bytes(prompt)) for prompt in prompts]
+        begun = [self._begun(prompt, how, 1, seed, False)[0] for prompt in newest]
+        pieces = sampling.generate(
+            self.definition.bind, self.apart, [ids for ids, _ in begun], count, sampling=how,
+            seed=seed, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, marker=self.marker,
+            context=self.length,
+        )  # fmt: skip
+        drawn, found = np.zeros((len(prompts), 0), np.int32), [("", False)] * len(prompts)
+        for piece in _each_on(self.mesh, pieces):
+            drawn = np.concatenate([drawn, piece], axis=1)
+            found = [
+                ("", True) if more is None else self._until(more, ids, ends, bytes)
+                for (_, more), ids in zip(begun, drawn, strict=True)
+            ]
+            if all(over for _, over in found):
+                break
+        return [text for text, _ in found]
+
+    def _until(
+        self, begun: bytes, ids: np.ndarray, stops: list[bytes], most: int
+    ) -> tuple[str, bool]:
+        """The text of what was begun and drawn, as far as it counts, and whether it ended."""
+        ended = np.flatnonzero(ids == self.tokenizer.eos_id)
+        data = begun + self.tokenizer.decode(ids[: ended[0]] if len(ended) else ids)
+        at = [place for stop in stops if (place := data[:most].find(stop)) >= 0]
+        data = data[: min(at, default=most)]
+        over = bool(at) or len(ended) > 0 or len(data) == most
+        # A character that the last byte allowed cuts is left out.
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return decoder.decode(data, final=bool(at) or len(data) < most), over
 
     def _begun(
         self, prompt: bytes, how: sampling.Sampling, samples: int, seed: int, valid_utf8: bool

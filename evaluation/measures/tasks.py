@@ -1,0 +1,118 @@
+"""Tasks of lm-eval, EleutherAI's harness (the extra ``tasks``), by name: --tasks A,B.
+
+Values and standard errors are the harness's own, of a run as evaluation/harness.py reads it.
+"""
+
+import contextlib
+import difflib
+import importlib.util
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from octavo.configs.checks import ConfigError
+
+TEXTS = False
+
+
+def check(arguments, inputs) -> None:
+    """Raise ConfigError for names that are no tasks, before a run is opened."""
+    names = _names(arguments)
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ConfigError("tasks needs lm-eval, which is not here: pip install 'octavo[tasks]'.")
+    if arguments.include_path is not None and not Path(arguments.include_path).is_dir():
+        raise ConfigError(f"--include-path {arguments.include_path} is no folder.")
+    known = _manager(arguments).all_tasks
+    for name in names:
+        if name not in known:
+            like = difflib.get_close_matches(name, known, 3)
+            raise ConfigError(
+                f"--tasks: there is no task {name!r}"
+                + (f"; alike: {', '.join(like)}." if like else "; lm_eval ls tasks lists them.")
+            )
+
+
+def measure(run, documents: list, arguments, **scoring) -> list[dict]:
+    """A row for each metric of each task: ``task``, ``metric``, ``value``, ``stderr`` (None: there
+    is none), ``shots``, ``documents`` and the task's ``version``; where answers are taken
+    out of what was generated, by which ``filter``."""
+    from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
+
+    from octavo.evaluation.harness import OctavoLM
+
+    heads = {} if arguments.heads is None else {"heads": arguments.heads}
+    model = OctavoLM(run, exact=arguments.exact, **heads, **scoring)
+    with _quiet():
+        manager = _manager(arguments)
+        tasks = _loaded(manager, _names(arguments))
+        found: Any = simple_evaluate(
+            model, tasks=tasks, num_fewshot=arguments.num_fewshot, limit=arguments.limit,
+            task_manager=manager, log_samples=False, bootstrap_iters=BOOTSTRAP,
+        )  # fmt: skip
+    rows = list(_rows(found))
+    if {row["filter"] for row in rows} == {"none"}:
+        return [{name: value for name, value in row.items() if name != "filter"} for row in rows]
+    return rows
+
+
+BOOTSTRAP = 1000
+"""Draws, for standard errors of what is no mean."""
+
+
+def _names(arguments) -> list[str]:
+    names = [name.strip() for name in (arguments.tasks or "").split(",") if name.strip()]
+    if not names:
+        raise ConfigError("tasks needs their names: --tasks arc_easy,lambada_openai.")
+    return list(dict.fromkeys(names))
+
+
+def _manager(arguments):
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+
+    return TaskManager(include_path=arguments.include_path)
+
+
+def _loaded(manager, names: list[str]) -> list:
+    """The tasks and groups. Raises ConfigError for one whose data is not there."""
+    found = []
+    for name in names:
+        try:
+            loaded = manager.load(name)
+        except Exception as error:  # whatever its data set, or code beside it, raises
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"the task {name} cannot be loaded: {first:.300}") from error
+        found += loaded.get("groups", {}).values() or loaded["tasks"].values()
+    return found
+
+
+def _rows(found: dict) -> Iterator[dict]:
+    for task, values in found["results"].items():
+        for key, value in values.items():
+            metric, comma, by = key.partition(",")
+            if not comma or metric.endswith("_stderr"):
+                continue
+            stderr = values.get(f"{metric}_stderr,{by}")
+            counts = found.get("n-samples", {}).get(task, {})
+            yield {
+                "task": task,
+                "metric": metric,
+                "filter": by,
+                "value": value,
+                "stderr": stderr if isinstance(stderr, float) else None,
+                "shots": found.get("n-shot", {}).get(task),
+                "documents": counts.get("effective"),
+                "version": found.get("versions", {}).get(task),
+            }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the harness says of each task."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
