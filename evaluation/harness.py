@@ -6,6 +6,7 @@ continuation, whose ids are counted in those of the whole (``run.continuations``
 context stands the begin of the document; text longer than a row of training loses its beginning.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,8 @@ class OctavoLM(LM):
         progress: Callable[[int, int], None] | None = None,
     ):
         super().__init__()
+        # JAX has threads, and a process with threads must not fork for a bootstrap.
+        os.environ.setdefault("DISABLE_MULTIPROC", "1")
         self.run = run if isinstance(run, Run) else open_run(str(run), step)
         self.exact, self.heads, self.end, self.seed = exact, heads, end, seed
         asked = str(batch_size if batch_size is not None else "auto").partition(":")[0]
@@ -114,12 +117,13 @@ class OctavoLM(LM):
         """What contexts are continued by: up to the first of the strings that stop it, or so many
         bytes; greedy, unless sampling is asked for."""
         found: list = [None] * len(requests)
+        asked: list[Any] = [request.args for request in requests]
         alike: dict[str, list[int]] = {}
-        for i, request in enumerate(requests):
-            alike.setdefault(repr(request.args[1]), []).append(i)
+        for i, (_, arguments) in enumerate(asked):
+            alike.setdefault(repr(arguments), []).append(i)
         for mine in alike.values():
-            how, stops, most = _generation(requests[mine[0]].args[1])
-            mine.sort(key=lambda i: -len(requests[i].args[0]))
+            how, stops, most = _generation(asked[mine[0]][1])
+            mine.sort(key=lambda i: -len(asked[i][0]))
 
             def answer(part: list[tuple], how=how, stops=stops, most=most) -> Iterable[str]:
                 prompts = [context for context, _ in part]

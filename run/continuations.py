@@ -93,7 +93,8 @@ def continuations(
             keep([i for mine in some for i in mine], reader.of_groups(some, encoded, firsts))
     if alone:
         asked = [slice(firsts[i], len(encoded[i])) for i in alone]
-        each = costs(run, [encoded[i] for i in alone], asked, overlap=overlap, batch_size=batch_size)
+        how = {"overlap": overlap, "batch_size": batch_size}
+        each = costs(run, [encoded[i] for i in alone], asked, **how)
         keep(alone, [Continuation(float(n.sum(dtype=np.float64)), bool(c.all())) for n, c in each])
     return found
 
@@ -128,13 +129,13 @@ def _read(
     Of each position, if they are scored, nats and whether the target was the most likely id; and
     the longer cache."""
     model, batch = bind(params), Batch(**arrays).widen()
-    cache = model.init_cache(len(valid), slots) if cache is None else cache
-    logits, cache = model.extend(batch.tokens, cache, batch.marks, valid)
+    held = model.init_cache(len(valid), slots) if cache is None else cache
+    logits, longer = model.extend(batch.tokens, held, batch.marks, valid)
     if not scored:
-        return None, cache
+        return None, longer
     nats, _ = cross_entropy(logits, batch.targets)
     found = nats, jnp.argmax(logits, axis=-1) == batch.targets
-    return jax.lax.with_sharding_constraint(found, NamedSharding(mesh, jax.P())), cache
+    return jax.lax.with_sharding_constraint(found, NamedSharding(mesh, jax.P())), longer
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -37,7 +37,7 @@ def measure(run, documents: list, arguments, **scoring) -> list[dict]:
     """A row for each metric of each task: ``task``, ``metric``, ``value``, ``stderr`` (None: there
     is none), ``shots``, ``documents`` and the task's ``version``; where answers are taken
     out of what was generated, by which ``filter``."""
-    from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
+    import lm_eval  # pyright: ignore[reportMissingImports]
 
     from octavo.evaluation.harness import OctavoLM
 
@@ -46,7 +46,8 @@ def measure(run, documents: list, arguments, **scoring) -> list[dict]:
     with _quiet():
         manager = _manager(arguments)
         tasks = _loaded(manager, _names(arguments))
-        found: Any = simple_evaluate(
+        evaluate: Any = lm_eval.simple_evaluate
+        found = evaluate(
             model, tasks=tasks, num_fewshot=arguments.num_fewshot, limit=arguments.limit,
             task_manager=manager, log_samples=False, bootstrap_iters=BOOTSTRAP,
         )  # fmt: skip
