@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 
 import numpy as np
 import pytest
@@ -234,12 +233,6 @@ def test_their_command(trained, tasks, tmp_path):
     )
 
 
-def test_installed(tmp_path):
-    """The line lies where an install puts it, beside the modules."""
-    about = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert about["data-files"] == {"../..": ["octavo-lm-eval.pth"]}
-
-
 def test_same_as_their_own(it, trained, tasks, tmp_path):
     """The harness's own numbers of an export: contexts that end in spaces, are empty or longer than
     a row, and greedy decoding."""
@@ -255,7 +248,7 @@ def test_same_as_their_own(it, trained, tasks, tmp_path):
     )  # fmt: skip
     ours = OctavoLM(it)
     pairs = [
-        ("the quick ", "fox"), ("", "the dog"), (LONG, " très"), ("and the ", " lazy"), ("é", "é a"),
+        ("the quick ", "fox"), ("", "the dog"), (LONG, " très"), ("and the ", " lazy"), ("é", "é"),
         *(("jumps over the lazy and", f" {word}") for word in ("dog", "fox jumps", "très")),
     ]  # fmt: skip
     requests = [asked("", *pair) for pair in pairs]

@@ -5,8 +5,10 @@ Values and standard errors are the harness's own, of a run as evaluation/harness
 
 import contextlib
 import difflib
+import functools
 import importlib.util
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ def check(arguments, inputs) -> None:
         raise ConfigError("tasks needs lm-eval, which is not here: pip install 'octavo[tasks]'.")
     if arguments.include_path is not None and not Path(arguments.include_path).is_dir():
         raise ConfigError(f"--include-path {arguments.include_path} is no folder.")
-    known = _manager(arguments).all_tasks
+    known = _manager(arguments.include_path).all_tasks
     for name in names:
         if name not in known:
             like = difflib.get_close_matches(name, known, 3)
@@ -44,7 +46,7 @@ def measure(run, documents: list, arguments, **scoring) -> list[dict]:
     heads = {} if arguments.heads is None else {"heads": arguments.heads}
     model = OctavoLM(run, exact=arguments.exact, **heads, **scoring)
     with _quiet():
-        manager = _manager(arguments)
+        manager = _manager(arguments.include_path)
         tasks = _loaded(manager, _names(arguments))
         evaluate: Any = lm_eval.simple_evaluate
         found = evaluate(
@@ -68,10 +70,12 @@ def _names(arguments) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _manager(arguments):
+@functools.lru_cache(maxsize=2)
+def _manager(include_path: str | None):
+    """What knows the tasks; it reads thousands of files."""
     from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
-    return TaskManager(include_path=arguments.include_path)
+    return TaskManager(include_path=include_path)
 
 
 def _loaded(manager, names: list[str]) -> list:
@@ -109,11 +113,12 @@ def _rows(found: dict) -> Iterator[dict]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the harness says of each task."""
+    """Without what the harness says of each task; standard output is for the table."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     finally:
         logger.setLevel(level)
