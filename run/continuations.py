@@ -100,7 +100,7 @@ def continuations(
 
 
 def _apart(
-    encoded: list[np.ndarray], firsts: list[int], length: int
+    encoded: Sequence[np.ndarray], firsts: Sequence[int], length: int
 ) -> tuple[list[list[int]], list[int]]:
     """Numbers of the texts whose context is read once, by context, and of those that are read
     alone, the longest first; those of no ids are in neither."""

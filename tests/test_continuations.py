@@ -1,0 +1,108 @@
+"""What continuations cost behind contexts, against scores of the whole."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import octavo
+from helpers import forward, opened, shrink, words
+from octavo.batch import FIELDS, Batch
+from octavo.configs import presets
+from octavo.configs.schema import MeshConfig
+from octavo.run import continuations as its
+from octavo.run.continuations import cut
+from octavo.run.rows import windows
+from octavo.run.sharding import make_mesh
+from octavo.tokenizers.bpe import BPETokenizer
+
+CONTEXT = "the quick bröwn fox jumps ".encode()
+SHARED = [(CONTEXT, more) for more in (b"over", b"lazy dog", b"\xc3", b"")]
+ALONE = [(b"", b"the end"), (b"x\xc3", b"\xa9 a"), (b"a", words(0, 100)), (b"the", b" ")]
+
+
+def by_score(run, context: bytes, continuation: bytes) -> tuple[float, bool]:
+    """The score of the whole without what the context's ids cost."""
+    ids, first = cut(run.tokenizer, context, continuation)
+    [found] = run.predictions([ids])
+    part = slice(first, len(ids))
+    return float(found.nats[part].sum()), bool(found.correct[part].all())
+
+
+def check(run, pairs, atol=2e-4):
+    found = run.costs(pairs)
+    for pair, one in zip(pairs, found, strict=True):
+        nats, greedy = by_score(run, *pair)
+        assert one.nats == pytest.approx(nats, abs=atol) and one.greedy == greedy, pair
+
+
+def test_every_preset(preset, monkeypatch):
+    """Ends inside characters, empty contexts, and more than a row of continuation."""
+    monkeypatch.setattr(its, "SHARE", np.inf)
+    check(opened(preset), [*SHARED, *ALONE])
+
+
+@pytest.mark.parametrize("name", ["hnet-2stage", "blt", "hybrid"])
+def test_shared_contexts(name, monkeypatch):
+    """Read once, in parts that are shorter than the context, for more continuations than rows."""
+    config = shrink(presets()[name])
+    execution = dataclasses.replace(config.execution, compute_dtype="float32")
+    run = opened(dataclasses.replace(config, execution=execution))
+    monkeypatch.setattr(its, "PART", 16)
+    many = [(b"and the lazy", f" dog {i}".encode()) for i in range(5)]
+    pairs = [*SHARED, *many, *ALONE]
+    encoded, firsts = zip(*(cut(run.tokenizer, *pair) for pair in pairs), strict=True)
+    groups, alone = its._apart(encoded, firsts, run.length)
+    assert len(groups) == 2 and len(alone) == len(ALONE)
+    found = run.costs(pairs, batch_size=4)
+    for pair, one in zip(pairs, found, strict=True):
+        nats, greedy = by_score(run, *pair)
+        assert one.nats == pytest.approx(nats, abs=2e-4) and one.greedy == greedy, pair
+
+
+@pytest.mark.xdist_group("trained")
+def test_on_eight_devices(trained):
+    """As on one."""
+    run = octavo.open_run(trained[0])
+    assert run.mesh is not None and run.mesh.size == 8
+    mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
+    alone = dataclasses.replace(run, params=jax.device_get(run.params), mesh=mesh)
+    for one, other in zip(run.costs(SHARED + ALONE), alone.costs(SHARED + ALONE), strict=True):
+        assert one.nats == pytest.approx(other.nats, abs=1e-4) and one.greedy == other.greedy
+
+
+def test_long_contexts():
+    """The last row's worth is read, from the middle of the text."""
+    run = opened(shrink(presets()["flat"]))
+    context, more, length = words(1, 200), b" dog", run.length
+    ids = run.tokenizer.encode(context + more).astype(np.int32)
+    fields = {name: np.ones((1, length), np.int32) for name in FIELDS}
+    fields |= {"tokens": ids[None, -length - 1 : -1], "targets": ids[None, -length:]}
+    fields |= {"positions": np.arange(length)[None], "marks": np.zeros((1, length), np.int32)}
+    logits = forward(run.definition)(run.params, Batch(**fields).widen())[0, -len(more) :]
+    log_p = np.asarray(jax.nn.log_softmax(logits))
+    [found] = run.costs([(context, more)])
+    assert found.nats == pytest.approx(-log_p[np.arange(len(more)), ids[-len(more) :]].sum(), 1e-4)
+
+
+def test_windows():
+    """All that is asked, once; together where they can be."""
+    assert list(windows(slice(0, 9), 10, 5)) == [(0, 0, 9)]
+    assert list(windows(slice(0, 17), 10, 4)) == [(0, 0, 10), (6, 10, 16), (12, 16, 17)]
+    assert list(windows(slice(12, 17), 10, 4)) == [(7, 12, 17)]
+    assert list(windows(slice(3, 17), 10, 4)) == [(0, 3, 10), (6, 10, 16), (12, 16, 17)]
+
+
+def test_ids_of_a_continuation():
+    """Those behind as many as the context alone has; if none are left, from the one that reaches
+    beyond it."""
+    pieces = [b"ab", b"abc", b"cd", b"abcd"]
+    tokenizer = BPETokenizer([bytes([i]) for i in range(256)] + pieces)
+    for context, more, first in (
+        (b"ab", b"cd", None), (b"x", b"ab", 1), (b"", b"ab", 0), (b"xab", b"", 2), (b"a", b"b", 0),
+    ):  # fmt: skip
+        ids, found = cut(tokenizer, context, more)
+        before = len(tokenizer.encode(context))
+        wanted = (before if before < len(ids) else 0) if first is None else first
+        assert found == wanted, (context, more, ids)
