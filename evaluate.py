@@ -165,7 +165,11 @@ def _show(title: str, rows: list[dict], console) -> None:
     for name, of in apart.items():
         key = name.removeprefix("by_")
         show(name.replace("_", " "), [{key: each} | row for each, row in of.items()], console)
-    if "low" in rows[0]:
+    if "chance" in rows[0]:
+        console.print(
+            "low, high: 95% interval (Wilson); chance: of a model that gives bytes the same"
+        )
+    elif "low" in rows[0]:
         console.print(
             "low, high: 95% interval, by a bootstrap over documents"
             if rows[0]["low"] is not None

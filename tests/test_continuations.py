@@ -11,6 +11,7 @@ from helpers import forward, opened, shrink, words
 from octavo.batch import FIELDS, Batch
 from octavo.configs import presets
 from octavo.configs.schema import MeshConfig
+from octavo.run import branching
 from octavo.run import continuations as its
 from octavo.run.continuations import cut
 from octavo.run.rows import windows
@@ -30,11 +31,11 @@ def by_score(run, context: bytes, continuation: bytes) -> tuple[float, bool]:
     return float(found.nats[part].sum()), bool(found.correct[part].all())
 
 
-def check(run, pairs, atol=2e-4):
-    found = run.costs(pairs)
+def check(run, pairs, **how):
+    found = run.costs(pairs, **how)
     for pair, one in zip(pairs, found, strict=True):
         nats, greedy = by_score(run, *pair)
-        assert one.nats == pytest.approx(nats, abs=atol) and one.greedy == greedy, pair
+        assert one.nats == pytest.approx(nats, abs=2e-4) and one.greedy == greedy, pair
 
 
 def test_every_preset(preset, monkeypatch):
@@ -44,21 +45,16 @@ def test_every_preset(preset, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["hnet-2stage", "blt", "hybrid"])
-def test_shared_contexts(name, monkeypatch):
-    """Read once, in parts that are shorter than the context, for more continuations than rows."""
+def test_shared(name, monkeypatch):
+    """What texts share is read once: parts of contexts, contexts with and without what follows; in
+    passes that are shorter than it, of fewer rows than texts."""
     config = shrink(presets()[name])
     execution = dataclasses.replace(config.execution, compute_dtype="float32")
     run = opened(dataclasses.replace(config, execution=execution))
-    monkeypatch.setattr(its, "PART", 16)
+    monkeypatch.setattr(its, "SHARE", 0)
+    monkeypatch.setattr(branching, "WIDTHS", (8, 16))
     many = [(b"and the lazy", f" dog {i}".encode()) for i in range(5)]
-    pairs = [*SHARED, *many, *ALONE]
-    encoded, firsts = zip(*(cut(run.tokenizer, *pair) for pair in pairs), strict=True)
-    groups, alone = its._apart(encoded, firsts, run.length)
-    assert len(groups) == 2 and len(alone) == len(ALONE)
-    found = run.costs(pairs, batch_size=4)
-    for pair, one in zip(pairs, found, strict=True):
-        nats, greedy = by_score(run, *pair)
-        assert one.nats == pytest.approx(nats, abs=2e-4) and one.greedy == greedy, pair
+    check(run, [*SHARED, *many, *ALONE, (b"and the lazy fox", b"!"), SHARED[0]], batch_size=4)
 
 
 @pytest.mark.xdist_group("trained")

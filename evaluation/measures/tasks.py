@@ -1,6 +1,8 @@
-"""Tasks of lm-eval, EleutherAI's harness (the extra ``tasks``), by name: --tasks A,B.
+"""Byte tasks (``bytetasks``: bytes, spelling, ..., or files: blimp:DIR, lambada:FILE, cute:DIR,
+execute:DIR), and tasks of lm-eval, EleutherAI's harness (the extra ``tasks``): --tasks A,B.
 
-Values and standard errors are the harness's own, of a run as evaluation/harness.py reads it.
+Values and standard errors of the harness's tasks are its own, of a run as evaluation/harness.py
+reads it.
 """
 
 import contextlib
@@ -14,21 +16,28 @@ from pathlib import Path
 from typing import Any
 
 from octavo.configs.checks import ConfigError
+from octavo.evaluation import bytetasks
 
 TEXTS = False
 
 
 def check(arguments, inputs) -> None:
     """Raise ConfigError for names that are no tasks, before a run is opened."""
-    names = _names(arguments)
+    made, names = _names(arguments)
+    bytetasks.check(made, arguments.num_fewshot)
+    if not names:
+        return
     if importlib.util.find_spec("lm_eval") is None:
-        raise ConfigError("tasks needs lm-eval, which is not here: pip install 'octavo[tasks]'.")
+        raise ConfigError(
+            f"{', '.join(names)} is no byte task ({bytetasks.ALL}, {', '.join(bytetasks.NAMES)}), "
+            "and lm-eval, which has others, is not here: pip install 'octavo[tasks]'."
+        )
     if arguments.include_path is not None and not Path(arguments.include_path).is_dir():
         raise ConfigError(f"--include-path {arguments.include_path} is no folder.")
     known = _manager(arguments.include_path).all_tasks
     for name in names:
         if name not in known:
-            like = difflib.get_close_matches(name, known, 3)
+            like = difflib.get_close_matches(name, [*bytetasks.NAMES, *known], 3)
             raise ConfigError(
                 f"--tasks: there is no task {name!r}"
                 + (f"; alike: {', '.join(like)}." if like else "; lm_eval ls tasks lists them.")
@@ -36,18 +45,31 @@ def check(arguments, inputs) -> None:
 
 
 def measure(run, documents: list, arguments, **scoring) -> list[dict]:
-    """A row for each metric of each task: ``task``, ``metric``, ``value``, ``stderr`` (None: there
-    is none), ``shots``, ``documents`` and the task's ``version``; where answers are taken
-    out of what was generated, by which ``filter``."""
+    """Rows of byte tasks as ``bytetasks.measure`` says; then those of the harness: one for each
+    metric of each task, ``task``, ``metric``, ``value``, ``stderr`` (None: there is none),
+    ``shots``, ``documents`` and the task's ``version``; where answers are taken out of what was
+    generated, by which ``filter``."""
+    made, names = _names(arguments)
+    about = {} if arguments.heads is None else {"heads": arguments.heads}
+    about |= {"exact": arguments.exact, **scoring}
+    rows: list[dict] = []
+    if made:
+        rows += bytetasks.measure(run, made, arguments.limit, arguments.num_fewshot, **about)
+    if names:
+        rows += _of_harness(run, names, arguments, **about)
+    columns = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in columns} for row in rows]
+
+
+def _of_harness(run, names: list[str], arguments, **about) -> list[dict]:
     import lm_eval  # pyright: ignore[reportMissingImports]
 
     from octavo.evaluation.harness import OctavoLM
 
-    heads = {} if arguments.heads is None else {"heads": arguments.heads}
-    model = OctavoLM(run, exact=arguments.exact, **heads, **scoring)
+    model = OctavoLM(run, **about)
     with _quiet():
         manager = _manager(arguments.include_path)
-        tasks = _loaded(manager, _names(arguments))
+        tasks = _loaded(manager, names)
         evaluate: Any = lm_eval.simple_evaluate
         found = evaluate(
             model, tasks=tasks, num_fewshot=arguments.num_fewshot, limit=arguments.limit,
@@ -63,11 +85,14 @@ BOOTSTRAP = 1000
 """Draws, for standard errors of what is no mean."""
 
 
-def _names(arguments) -> list[str]:
+def _names(arguments) -> tuple[list[str], list[str]]:
+    """Byte tasks, and those of the harness."""
     names = [name.strip() for name in (arguments.tasks or "").split(",") if name.strip()]
     if not names:
-        raise ConfigError("tasks needs their names: --tasks arc_easy,lambada_openai.")
-    return list(dict.fromkeys(names))
+        raise ConfigError("tasks needs their names: --tasks spelling,arc_easy,lambada_openai.")
+    names = list(dict.fromkeys(names))
+    made = [name for name in names if bytetasks.ours(name)]
+    return made, [name for name in names if name not in made]
 
 
 @functools.lru_cache(maxsize=2)
