@@ -1,31 +1,28 @@
 """A run in Python: ``octavo.open_run``."""
 
-import itertools
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from octavo.configs.checks import SEEDS
-from octavo.decoding import sampling, utf8
+from octavo.decoding import sampling
 from octavo.decoding.by_bytes import ROWS
 from octavo.model.drafter import Drafter
 from octavo.run import codec
-from octavo.run.by_bytes import Exact, continued, exact
+from octavo.run.by_bytes import Exact, exact
 from octavo.run.marks import EntropyMarks, NoMarks, marker_for
 from octavo.run.mirror import fetched
+from octavo.run.samples import Asked, Rule, Sample, begun, draw
+from octavo.run.samples import samples as drawn
 from octavo.run.saved import Saved, load
 from octavo.run.score import Predictions, Score, Units, logits, over_bytes, predictions, score
-from octavo.tokenizers.interface import SubwordTokenizer
 
-T = TypeVar("T")
 Text = str | bytes
 """A string stands for its UTF-8 bytes."""
 _TEXTS = (str, bytes, bytearray, memoryview)
@@ -114,19 +111,25 @@ class Run(Saved):
         min_p: float = 0.0,
         typical: float = 1.0,
         seed: int = 0,
+        stop: Text | Sequence[Text] = (),
         drafter: Drafter | None = None,
         valid_utf8: bool = False,
+        regex: str | None = None,
     ) -> str:
         """The prompt and up to so many bytes of what follows it; fewer if the model ends the
-        document. The filters are those of ``decoding.sampling.Sampling``; a drafter changes nothing
-        but the speed. valid_utf8: draw only what goes on with valid UTF-8, and end the document
-        only behind a whole character (of a prompt that is no valid UTF-8, what follows its last
-        damage counts). Raises ValueError for values out of range; ConfigError if valid_utf8 is
-        asked of a tokenizer whose ids do not each stand for bytes of their own."""
+        document, or one of the stop strings comes, which is left out. The filters are those of
+        ``decoding.sampling.Sampling``; a drafter changes nothing but the speed. valid_utf8: draw
+        only what goes on with valid UTF-8, and end the document only behind a whole character (of a
+        prompt that is no valid UTF-8, what follows its last damage counts). regex: draw only what
+        goes on with a text that matches all of this pattern (decoding/regex.py), and end the
+        document only there; of characters with valid_utf8, else of bytes. Raises ValueError for
+        values out of range; ConfigError for a pattern that cannot be followed, or if valid_utf8 or
+        regex is asked of a tokenizer whose ids do not each stand for bytes of their own."""
         how = sampling.Sampling(temperature, top_k, top_p, min_p, typical)
         [pieces] = self.continuations(
-            prompt, bytes, how, seed=seed, drafter=drafter, valid_utf8=valid_utf8
-        )
+            prompt, bytes, how, seed=seed, stop=stop, drafter=drafter, valid_utf8=valid_utf8,
+            regex=regex,
+        )  # fmt: skip
         return "".join(pieces)
 
     def continuations(
@@ -137,75 +140,69 @@ class Run(Saved):
         *,
         samples: int = 1,
         seed: int = 0,
+        stop: Text | Sequence[Text] = (),
         drafter: Drafter | None = None,
         acceptance: sampling.Acceptance | None = None,
         valid_utf8: bool = False,
+        regex: str | None = None,
     ) -> list[Iterator[str]]:
         """As ``generate``, several drawn side by side: of each the text, in pieces as they come."""
+        asked = self._asked(bytes, how, samples, seed, stop, drafter, valid_utf8, regex)
+        rows = begun(self, as_bytes(prompt), 0, asked)
+        texts = draw(self, rows, asked, acceptance=acceptance)
+        return [sampling.shown(as_bytes(prompt), text) for text in texts]
+
+    def samples(
+        self,
+        prompts: Sequence[Text],
+        bytes: int,
+        how: sampling.Sampling,
+        *,
+        samples: int = 1,
+        seed: int = 0,
+        stop: Text | Sequence[Text] = (),
+        drafter: Drafter | None = None,
+        valid_utf8: bool = False,
+        regex: str | None = None,
+        batch_size: int = 64,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> Iterator[Sample]:
+        """As ``generate``, several continuations of several prompts, in order: of each what was
+        drawn, why it ended, its log-probability and its units. batch_size: rows drawn at a time;
+        progress is called with the samples that are done, and how many there are."""
+        asked = self._asked(bytes, how, samples, seed, stop, drafter, valid_utf8, regex)
+        if batch_size < 1:
+            raise ValueError(f"batch_size is 1 or more, not {batch_size}.")
+        data = list(map(as_bytes, prompts))
+        return drawn(self, data, asked, batch_size=batch_size, progress=progress)
+
+    def _asked(
+        self, bytes: int, how: sampling.Sampling, samples: int, seed: int,
+        stop: Text | Sequence[Text], drafter: Drafter | None, valid_utf8: bool, regex: str | None,
+    ) -> Asked:  # fmt: skip
         if bytes < 0:
             raise ValueError(f"bytes is 0 or more, not {bytes}.")
         if not 0 <= seed < SEEDS:
             raise ValueError(f"seed lies in [0, {SEEDS - 1}], not {seed}.")
-        data, tokenizer = as_bytes(prompt), self.tokenizer
-        # A mark may follow every byte.
-        count = bytes * (1 if tokenizer.vocabulary.unit_mark is None else 2)
-        table = self._utf8_table if valid_utf8 else None
-        begun = self._begun(self._newest(data), how, samples, seed, valid_utf8)
-        automaton = None
-        if table is not None:
-            states = [utf8.state_after(data + (more or b"")) for _, more in begun]
-            automaton = utf8.Automaton(table, np.array(states, np.int32))
-        pieces = sampling.generate(
-            self.definition.bind, self.apart, [ids for ids, _ in begun], count,
-            sampling=how, seed=seed, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id,
-            marker=self.marker, context=self.length, drafter=drafter, acceptance=acceptance,
-            automaton=automaton,
-        )  # fmt: skip
-        texts = itertools.tee(_each_on(self.mesh, pieces), samples)
-        found = []
-        for row, (each, (_, more)) in enumerate(zip(texts, begun, strict=True)):
-            shown = b"" if more is None else more[:bytes]
-            left = 0 if more is None else bytes - len(shown)
-            found.append(sampling.plain_text(each, tokenizer, row, left, data + shown))
-        return found
-
-    def _begun(
-        self, prompt: bytes, how: sampling.Sampling, samples: int, seed: int, valid_utf8: bool
-    ) -> list[tuple[np.ndarray, bytes | None]]:
-        """Of each sample the ids to go on from, and what of their bytes follows the prompt (None:
-        nothing does, the document ends)."""
-        tokenizer = self.tokenizer
-        own = tokenizer.encode(prompt)
-        if not (prompt and isinstance(tokenizer, SubwordTokenizer)):
-            return [(own, b"")] * samples
-        ways = continued(self, prompt)
-        if valid_utf8:
-            ways = _valid(ways, utf8.state_after(prompt))
-        with jax.set_mesh(self.mesh):
-            log_p = sampling.filtered(jnp.log(jnp.array([p for _, _, p in ways])), how)
-            key = jax.random.fold_in(jax.random.key(seed), samples)
-            drawn = jax.random.categorical(key, log_p, shape=(samples,))
-        found = [ways[i] for i in np.asarray(drawn).tolist()]
-        ended = tokenizer.eos_id
-        return [(own, None) if ids[-1] == ended else (ids, more) for ids, more, _ in found]
+        each: Sequence[Any] = [stop] if isinstance(stop, _TEXTS) else stop
+        ends = tuple(map(as_bytes, each))
+        if not all(ends):
+            raise ValueError("a stop string has a byte at least.")
+        about = valid_utf8, regex
+        if about not in self._rules:
+            self._rules[about] = Rule.of(self.tokenizer, *about)
+        return Asked(bytes, how, samples, seed, ends, drafter, self._rules[about])
 
     @cached_property
-    def _utf8_table(self) -> np.ndarray:
-        return utf8.table_of(self.tokenizer)
+    def _rules(self) -> dict[tuple[bool, str | None], Rule | None]:
+        """By what was asked."""
+        return {}
 
     @property
     def most_prompt(self) -> int:
         """Bytes of a prompt that are read, the last ones: two rows of training or 2,048, whichever
         is more. One pass reads them, and needs room for their square."""
         return max(2 * self.length, 2048)
-
-    def _newest(self, prompt: bytes) -> bytes:
-        """What is read of a prompt, from the beginning of a character."""
-        newest = prompt[-self.most_prompt :]
-        if len(newest) == len(prompt):
-            return prompt
-        inside = next((i for i, byte in enumerate(newest[:4]) if byte & 0xC0 != 0x80), 0)
-        return newest[inside:]
 
     def compress(
         self,
@@ -243,29 +240,6 @@ def as_bytes(text: Text) -> bytes:
     if not isinstance(text, _TEXTS):
         raise TypeError(f"a text is a string or bytes, not {text!r:.60}.")
     return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
-
-
-def _valid(
-    ways: list[tuple[np.ndarray, bytes, float]], state: int
-) -> list[tuple[np.ndarray, bytes, float]]:
-    """Of what a prompt may go on with, that which is valid UTF-8 behind its state; the end of the
-    document, where no character is begun. Their shares of the probability."""
-    left = [
-        way for way in ways
-        if utf8.follow(state, way[1]) >= 0 and (way[1] or state == utf8.WHOLE)
-    ]  # fmt: skip
-    total = sum(p for _, _, p in left)
-    return [(ids, more, p / total) for ids, more, p in left]
-
-
-def _each_on(mesh: Mesh | None, values: Iterator[T]) -> Iterator[T]:
-    """Each of the values made with the mesh current, which it no longer is where they are used."""
-    while True:
-        with jax.set_mesh(mesh):
-            found = list(itertools.islice(values, 1))
-        if not found:
-            return
-        yield found[0]
 
 
 def open_run(path: str | os.PathLike, step: int | None = None, ends: str | None = None) -> Run:
