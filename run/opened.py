@@ -242,17 +242,21 @@ def as_bytes(text: Text) -> bytes:
     return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
 
 
-def open_run(path: str | os.PathLike, step: int | None = None, ends: str | None = None) -> Run:
+def open_run(
+    path: str | os.PathLike, step: int | None = None, ends: str | None = None,
+    length: int | None = None,
+) -> Run:  # fmt: skip
     """The run in a directory that train.py wrote, finished or not.
 
     step: of an older checkpoint; None: the newest. ends: how a predictor that draws in training is
-    to end units ("sum", "threshold", "sampled"); None: as the run is configured. Raises ConfigError
-    if there is no run, or no checkpoint of that step, or its settings are not those it was trained
-    with; CheckpointError if what is there cannot be read.
+    to end units ("sum", "threshold", "sampled"); None: as the run is configured. length: positions
+    of a row; None: as in training. Raises ConfigError if there is no run, or no checkpoint of that
+    step, or its settings are not those it was trained with, or the model takes no such rows;
+    CheckpointError if what is there cannot be read.
     """
     step = None if step is None else operator.index(step)
     with fetched(os.fspath(path), step) as folder:
-        saved = load(folder, step, ends)
+        saved = load(folder, step, ends, length)
         marker = marker_for(saved.config.model, saved.tokenizer, folder)
         name = os.path.basename(os.path.realpath(folder))
     about = {part.name: getattr(saved, part.name) for part in fields(saved)}

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 TEXTS = False
+KEPT = True
 QUESTIONS = 200
 """Of each task."""
 SHOTS = 4
