@@ -74,10 +74,17 @@ def check_output(path: str, name: str, *inputs: str | Path | None) -> Path | str
     return out
 
 
+def check_outputs(outputs: dict[str, str | None], *inputs: str | Path | None) -> None:
+    """``check_output`` of all that are asked for, by their flags."""
+    for name, path in outputs.items():
+        if path is not None:
+            check_output(path, name, *inputs)
+
+
 _PARTS = (
     "config.json", "tokenizer.json", "metrics.jsonl", "samples.jsonl", "results.json",
     "sample.txt", "checkpoints", "tensorboard", "marker", "manifest.json", "subwords.json",
-    "goodput.jsonl", "profile", "train.documents",
+    "goodput.jsonl", "profile", "train.documents", "scores",
 )  # fmt: skip
 """What runs and corpora consist of, beside shards."""
 

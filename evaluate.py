@@ -1,37 +1,56 @@
-"""Score a checkpoint: python evaluate.py RUN [MEASURE] [--text FILE]
+"""Score checkpoints: python evaluate.py RUN [RUN ...] [MEASURE] [--text FILE]
 
-Without --text or --data, of the held-out documents of the corpus the run was trained on.
+Without --text or --data, of the held-out documents of the corpus each run was trained on. Of
+several runs, or steps, one table; a run that cannot be scored is said, and the others are. What a
+run's folder holds of the same text, settings and code is not computed again.
 """
 
-from dataclasses import dataclass
+import contextlib
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from octavo import cli, storage
-from octavo.arguments import Range, check_output, read_file
+from octavo import cli, process, storage
+from octavo.arguments import Range, check_outputs
 from octavo.configs.checks import ConfigError
 from octavo.evaluation import measures
+from octavo.evaluation.table import csv_text, markdown_text
 
 if TYPE_CHECKING:
-    Measure: TypeAlias = str
-else:
-    Measure = Literal[measures.NAMES]
+    from octavo.evaluation.scoring import Scored
 
 
 @dataclass(frozen=True)
 class Arguments:
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, as train.py printed it."""
-    what: Annotated[Measure, tyro.conf.Positional] = "bits"
-    """What to measure."""
+    more: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MEASURE")
+    ] = ()
+    """Further runs, and last what to measure: bits, unless the last is the name of a measure. (A
+    run in a folder of such a name is ./NAME.)"""
+    step: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N|all|last ...")] = ()
+    """Score the checkpoints of these steps; all: of all that there are; last: the newest, as
+    without."""
+    length: Annotated[int | None, Range(2, 1 << 24)] = None
+    """Score in rows of so many ids. None: as in training."""
     text: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Score this file, of any content, as one document."""
     data: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Score the held-out documents of this prepared folder."""
     json: Annotated[str | None, tyro.conf.arg(metavar="OUT")] = None
-    """Write the scores to this file too."""
+    """Write the scores to this file too: of several runs or steps, a list."""
+    csv: Annotated[str | None, tyro.conf.arg(metavar="OUT")] = None
+    """Write the table as CSV."""
+    markdown: Annotated[str | None, tyro.conf.arg(metavar="OUT")] = None
+    """Write the table as Markdown."""
+    again: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compute what the runs' folders hold, too, and put it there anew."""
     parallel: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of parallel text, for fairness."""
     anchor: str = "eng"
@@ -75,111 +94,184 @@ class Arguments:
     """Score so many bytes of each corpus's held-out documents, spread over its labels. 0: all. Of
     certify, bytes in all; 0: 2,048."""
 
+    @property
+    def what(self) -> str:
+        """The measure."""
+        return self.more[-1] if self.more and self.more[-1] in measures.NAMES else "bits"
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """All that are named."""
+        named = self.more and self.more[-1] in measures.NAMES
+        return (self.run, *(self.more[:-1] if named else self.more))
+
+    @property
+    def outputs(self) -> dict[str, str | None]:
+        """Files to write, by their flags."""
+        return {"--json": self.json, "--csv": self.csv, "--markdown": self.markdown}
+
 
 def main() -> None:
-    description = " ".join((measures.sentences(), *(__doc__ or "").split("\n\n")[1:]))
+    description = " ".join((*(__doc__ or "").split("\n\n")[1:], measures.sentences()))
     evaluate(cli.parse(Arguments, "evaluate.py", description, flags=True))
 
 
-def evaluate(arguments: Arguments) -> dict:
-    """Score, print a table, and return what ``--json`` writes."""
+def evaluate(arguments: Arguments) -> dict | list[dict]:
+    """Score, print a table, and return what ``--json`` writes: of one checkpoint what the measure
+    says of it, of several runs or steps a list. Raises RunError behind all that if some could not
+    be scored."""
     measure = measures.load(arguments.what)
-    parallel, choose = getattr(measure, "PARALLEL", False), getattr(measure, "choose", None)
-    reads_text = getattr(measure, "TEXTS", True)
-    _check(arguments, measure, parallel, reads_text)
-    documents = None
-    if arguments.text is not None:
-        documents = [read_file(arguments.text, "--text")]
-        if not documents[0]:
-            raise ConfigError(f"--text {arguments.text} is empty; there is nothing to score.")
+    each = [replace(arguments, run=run, more=(arguments.what,)) for run in arguments.runs]
+    many = len(each) > 1 or len(arguments.step) > 1 or "all" in arguments.step
+    _check_runs(arguments)
+    for one in each:
+        _check(one, measure)
 
     from rich.progress import Progress
 
-    from octavo.data.heldout import Held, heldout_documents
-    from octavo.data.pipeline import folders_of, parse_source
-    from octavo.data.shards import Corpus
-    from octavo.evaluation.parallel import read_parallel
-    from octavo.run.opened import open_run
+    from octavo.evaluation import scoring
 
-    asked_ends: dict[str, Any] = {} if arguments.ends is None else {"ends": arguments.ends}
-    run = open_run(arguments.run, **asked_ends)
-    length = run.length
-    overlap = length // 2 if arguments.overlap is None else arguments.overlap
-    if not 0 <= overlap < length:
-        raise ConfigError(f"--overlap lies in [0, {length}), the row length, not {overlap}.")
-    source = arguments.text or arguments.data or arguments.parallel or run.config.data.source
-    held, of = [Held(text, source, None) for text in documents or ()], None
-    if arguments.parallel:
-        documents = read_parallel(arguments.parallel, arguments.sentences)
-    elif documents is None and reads_text:
-        if arguments.json is not None:
-            check_output(arguments.json, "--json", *folders_of(source))
-        corpora = [Corpus(part) for part, _ in parse_source(source)]
-        held = heldout_documents(corpora, 0 if choose else arguments.most_bytes)
-        split = [c.of_split("heldout") for c in corpora if "heldout" in c.split_documents]
-        of = sum(corpus.utf8_bytes for corpus in split)
+    texts: dict[str, Any] = {}
 
-    if not arguments.parallel and reads_text:
-        held = choose(held, arguments.most_bytes) if choose else held
-        if not held:
-            raise ConfigError(f"{source} has no held-out documents; score a file with --text.")
-        documents = [one.text for one in held]
-    asked = held if getattr(measure, "HELD", False) else documents or []
-    errors = cli.console(stderr=True)
+    def text_of(source: str):
+        if source not in texts:
+            texts[source] = scoring.text_from(arguments, measure, source)
+        return texts[source]
+
+    if given := arguments.text or arguments.data or arguments.parallel:
+        text_of(given)
+    scored: list[Scored] = []
+    failed: list[str] = []
+    errors, console = cli.console(stderr=True), cli.console()
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        runs = bar.add_task("runs", total=len(each), visible=many)
         task = bar.add_task("scoring")
-        rows = measure.measure(
-            run, asked, arguments, overlap=overlap, batch_size=arguments.batch_size,
-            progress=lambda done, of: bar.update(task, completed=done, total=of),
-        )  # fmt: skip
 
-    if not rows:
-        raise ConfigError(f"{arguments.what} has no row to show of {source}.")
-    about = {
-        "run": str(arguments.run),
-        "step": run.step,
-        **({"source": source} if reads_text else {}),
-        "tokenizer": run.tokenizer.name,
-        "length": length,
-        "overlap": overlap,
-    } | asked_ends
-    title = f"{arguments.run} at step {run.step}: {source if reads_text else arguments.what}"
-    if arguments.ends is not None:
-        title += f", units ended by {arguments.ends}"
-    if of is not None:
-        title += f", {sum(len(one) for one in documents or ()):,} of the {of:,} bytes held out"
-    _show(title, rows, cli.console())
+        def progress(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+
+        @contextlib.contextmanager
+        def said(what: str) -> Iterator[None]:
+            """Where there are others, what goes wrong with one is said, and they are scored."""
+            try:
+                yield
+            except (process.Preempted, process.NobodyReads):
+                raise
+            except Exception as error:
+                if not many:
+                    raise
+                failed.append(what)
+                errors.print(f"{what}: {cli.sentence(error)}")
+
+        for one in each:
+            steps: list[int | None] = []
+            with said(one.run):
+                steps = _steps(one)
+            for step in steps:
+                with said(one.run if step is None else f"{one.run} at step {step}"):
+                    scored.append(scoring.score(one, measure, step, text_of, progress))
+            bar.update(runs, advance=1)
+            if len(each) > 1:
+                _forget()
+    if not scored:
+        raise cli.RunError("none of these could be scored.")
+    scoring.compare(scored)
+    _show(scored, arguments.what, many, console)
     # One row is told as it is; several, as a list beside what they are of.
-    values = (rows[0] if len(rows) == 1 else {arguments.what: rows}) | about
+    told = [
+        (one.rows[0] if len(one.rows) == 1 else {arguments.what: one.rows}) | one.values
+        for one in scored
+    ]
+    values = told if many else told[0]
     if arguments.json is not None:
         storage.write_json(arguments.json, values)
+    if arguments.csv is not None:
+        storage.write(arguments.csv, csv_text(scoring.records(scored)))
+    if arguments.markdown is not None:
+        storage.write(arguments.markdown, markdown_text(scoring.tables(scored, True)))
+    if failed:
+        raise cli.RunError(f"could not be scored: {', '.join(failed)}. The others were.")
     return values
 
 
-def _show(title: str, rows: list[dict], console) -> None:
-    """The table of the rows, and one for each value of a row that is rows itself, by name."""
+def _steps(arguments: Arguments) -> list[int | None]:
+    """The steps of a run that are asked for; None: the newest."""
+    from octavo.run.checkpoint import saved_steps
+    from octavo.run.mirror import fetched
+    from octavo.run.saved import read
+
+    found: list[int | None] = []
+    for name in arguments.step or ("last",):
+        if name != "all":
+            found.append(None if name == "last" else int(name))
+            continue
+        with fetched(arguments.run, arrays=False) as folder:
+            read(folder)
+            found += saved_steps(folder)[::-1]
+    return list(dict.fromkeys(found))
+
+
+def _forget() -> None:
+    """Programs of the runs so far: what is compiled for one fits no other."""
+    import jax
+
+    jax.clear_caches()
+
+
+def _show(scored: "list[Scored]", measure: str, many: bool, console) -> None:
+    from octavo.evaluation import scoring
     from octavo.evaluation.table import show
 
-    apart = {name: of for row in rows for name, of in row.items() if isinstance(of, dict)}
-    show(title, [{k: v for k, v in row.items() if k not in apart} for row in rows], console)
-    for name, of in apart.items():
-        key = name.removeprefix("by_")
-        show(name.replace("_", " "), [{key: each} | row for each, row in of.items()], console)
-    if "chance" in rows[0]:
+    first, reads_text = scored[0], "source" in scored[0].values
+    sources = {one.values.get("source", "") for one in scored}
+    what = first.values["source"] if reads_text and len(sources) == 1 else "each its own text"
+    title = f"{first.values['run']} at step {first.values['step']}"
+    title = f"{len(scored)} checkpoints" if many else title
+    title += f": {what if reads_text else measure}"
+    if "ends" in first.values:
+        title += f", units ended by {first.values['ends']}"
+    if first.text.of is not None and len(sources) == 1:
+        size = sum(len(one.text) for one in first.text.held)
+        title += f", {size:,} of the {first.text.of:,} bytes held out"
+    for name, rows in scoring.tables(scored, many).items():
+        show(name.replace("_", " ") if name else title, rows, console)
+    if "chance" in first.rows[0]:
         console.print(
             "low, high: 95% interval (Wilson); chance: of a model that gives bytes the same"
         )
-    elif "low" in rows[0]:
+    elif "low" in first.rows[0]:
         console.print(
             "low, high: 95% interval, by a bootstrap over documents"
-            if rows[0]["low"] is not None
+            if first.rows[0]["low"] is not None
             else "no interval: one document does not say how others would score"
         )
+    if any("vs_first" in one.values for one in scored):
+        console.print("vs first: bits per byte above the first row's, of the same documents")
 
 
-def _check(arguments: Arguments, measure, parallel: bool, reads_text: bool) -> None:
+def _check_runs(arguments: Arguments) -> None:
+    """Raise ConfigError for what cannot be asked of any run, or of several."""
+    for name in arguments.step:
+        number = name.isascii() and name.isdigit() and len(name) < 19
+        if not number and name not in ("all", "last"):
+            raise ConfigError(f"--step takes numbers, all or last, not {name!r:.40}.")
+    if len(arguments.runs) > 1:
+        last = arguments.runs[-1]
+        near = difflib.get_close_matches(last, measures.NAMES, 1, 0.75)
+        if near and not Path(last).exists():
+            raise ConfigError(
+                f"{last} is no run, and no measure: is it {near[0]}? Measures: "
+                f"{', '.join(measures.NAMES)}."
+            )
+        for name in ("plot", "certificate"):
+            if getattr(arguments, name) is not None:
+                raise ConfigError(f"--{name} is of one run; leave it out, and each gets its own.")
+
+
+def _check(arguments: Arguments, measure: ModuleType) -> None:
     """Raise ConfigError for arguments that do not go together, or outputs that cannot be written,
     before anything is scored."""
+    parallel, reads_text = getattr(measure, "PARALLEL", False), getattr(measure, "TEXTS", True)
     if parallel != (arguments.parallel is not None):
         raise ConfigError("fairness needs --parallel DIR, and nothing else does.")
     for name in ("parallel", "tokenizer", "plot", "certificate"):
@@ -200,8 +292,7 @@ def _check(arguments: Arguments, measure, parallel: bool, reads_text: bool) -> N
         raise ConfigError("--certificate is for certify alone.")
     texts = Path(arguments.parallel).glob("*.txt") if arguments.parallel else ()
     inputs = (arguments.run, arguments.text, arguments.data, arguments.tokenizer, *texts)
-    if arguments.json is not None:
-        check_output(arguments.json, "--json", *inputs)
+    check_outputs(arguments.outputs, *inputs)
     if arguments.exact and arguments.what not in ("bits", "tasks"):
         raise ConfigError("--exact is for bits and tasks alone.")
     if arguments.other is not None and arguments.what != "bits":

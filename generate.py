@@ -1,22 +1,31 @@
 """Continue text: python generate.py RUN --prompt TEXT --bytes N --temperature T
 
 The prompt comes from --prompt, or from standard input without it: any bytes, which may end inside a
-character. Text is printed as it is drawn, in UTF-8 whatever the locale; bytes that are no UTF-8 as
-U+FFFD. --speculative drafts several bytes at a time and changes nothing but the speed.
+character; several come from --prompts. Text is printed as it is drawn, in UTF-8 whatever the
+locale; bytes that are no UTF-8 as U+FFFD. --jsonl says more of each text. --speculative drafts
+several bytes at a time and changes nothing but the speed.
 """
 
+import base64
+import binascii
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from octavo import cli
-from octavo.arguments import Range
+from octavo import cli, files, storage
+from octavo.arguments import Range, check_output, read_file
 from octavo.configs.checks import SEEDS, ConfigError
 from octavo.storage import is_url
+
+if TYPE_CHECKING:
+    from octavo.decoding.sampling import Sampling
+    from octavo.run.opened import Run
+    from octavo.run.samples import Sample
 
 MOST_DRAFT = 256
 """Ids drafted a pass, at most: each costs room in the cache of every pass."""
@@ -30,6 +39,9 @@ class Arguments:
     """Run directory, as train.py printed it."""
     prompt: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
     """Text to continue. None: read it from standard input."""
+    prompts: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Continue each of the prompts of a file: of a .jsonl file, objects with "prompt" (or
+    "prompt_base64", for any bytes), one a line; of any other, its lines."""
     bytes: Annotated[int, Range(1, MOST_BYTES)] = 300
     """How much to add, at most; the model may end the document before, and a character that this
     would cut is left out."""
@@ -48,8 +60,23 @@ class Arguments:
     valid_utf8: tyro.conf.FlagCreatePairsOff[bool] = False
     """Draw only what goes on with valid UTF-8, and end the text only behind a whole character. Of a
     prompt that is not valid, what follows its last damage counts."""
+    regex: Annotated[str | None, tyro.conf.arg(metavar="PATTERN")] = None
+    """Draw only what goes on with a text that matches all of this pattern of Python's re, and end
+    the text only there; what --bytes or --stop cut need not match. Of bytes; with --valid-utf8, of
+    characters. References, look-around and anchors inside are refused."""
+    stop: Annotated[
+        tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="TEXT")
+    ] = ()  # fmt: skip
+    """End each text before the first of these that is drawn; may be given several times."""
     samples: Annotated[int, Range(1, 4096)] = 1
-    """How many continuations, drawn side by side; several are printed one after the other."""
+    """How many continuations of each prompt, drawn side by side; several are printed one after the
+    other."""
+    jsonl: Annotated[str | None, tyro.conf.arg(metavar="OUT")] = None
+    """Write a line of JSON for each text to OUT (-: standard output), and print none: prompt, text,
+    bytes, finish (stop, end, length), log_probability and sampling_log_probability (nats), ids,
+    units. Text that is no UTF-8 is also given as prompt_base64 and text_base64."""
+    batch_size: Annotated[int, Range(1, 65_536)] = 64
+    """Of --prompts and --jsonl: texts drawn side by side."""
     speculative: Annotated[str, tyro.conf.arg(metavar="WHO")] = "auto"
     """Who drafts what one pass then verifies; the text stays what it would be. own: the model
     itself, trained to (multi-token prediction, Toucan). auto: own, and lookup where six ids or more
@@ -75,21 +102,29 @@ def generate(arguments: Arguments) -> None:
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
-    prompt = _prompt(arguments)
+    _check(arguments)
+    prompts = [_prompt(arguments)] if arguments.prompts is None else _prompts(arguments.prompts)
 
     from octavo.run.opened import open_run
 
     run = open_run(arguments.run)
     drafter, acceptance = drafter_for(arguments, run), sampling.Acceptance()
-    if len(prompt) > run.most_prompt:
-        print(
-            f"of the prompt's {len(prompt):,} bytes, the last {run.most_prompt:,} are read.",
-            file=sys.stderr,
-        )
-    texts = run.continuations(
-        prompt, arguments.bytes, how, samples=arguments.samples, seed=arguments.seed,
-        drafter=drafter, acceptance=acceptance, valid_utf8=arguments.valid_utf8,
-    )  # fmt: skip
+    for prompt in prompts:
+        if len(prompt) > run.most_prompt:
+            print(
+                f"of the prompt's {len(prompt):,} bytes, the last {run.most_prompt:,} are read.",
+                file=sys.stderr,
+            )
+    about: dict[str, Any] = {
+        "samples": arguments.samples, "seed": arguments.seed, "drafter": drafter,
+        "stop": [os.fsencode(one) for one in arguments.stop],
+        "valid_utf8": arguments.valid_utf8, "regex": arguments.regex,
+    }  # fmt: skip
+    if arguments.prompts is not None or arguments.jsonl is not None:
+        _many(arguments, run, prompts, how, about)
+        return
+    [prompt] = prompts
+    texts = run.continuations(prompt, arguments.bytes, how, acceptance=acceptance, **about)
     for number, pieces in enumerate(texts, 1):
         if len(texts) > 1:
             _write(f"--- {number}\n")
@@ -98,6 +133,103 @@ def generate(arguments: Arguments) -> None:
         _write("\n")
     if drafter is not None:
         print(f"{type(drafter).__name__}: {acceptance}", file=sys.stderr)
+
+
+def _many(
+    arguments: Arguments, run: "Run", prompts: list[bytes], how: "Sampling", about: dict
+) -> None:
+    """Draw batch by batch, and print, or write lines of JSON."""
+    from rich.progress import Progress
+
+    errors = cli.console(stderr=True)
+    lines: list[str] = []
+    quiet = not errors.is_terminal or arguments.jsonl in (None, "-")
+    with Progress(console=errors, transient=True, disable=quiet) as bar:
+        task = bar.add_task("drawing", total=len(prompts) * arguments.samples)
+        found = run.samples(
+            prompts, arguments.bytes, how, batch_size=arguments.batch_size, **about,
+            progress=lambda done, of: bar.update(task, completed=done),
+        )  # fmt: skip
+        for number, sample in enumerate(found):
+            of_prompt, each = (1 + i for i in divmod(number, arguments.samples))
+            name = f"{of_prompt}.{each}" if arguments.samples > 1 else f"{of_prompt}"
+            if arguments.jsonl is None:
+                _write(f"--- {name}\n{(sample.prompt + sample.data).decode(errors='replace')}\n")
+                continue
+            line = files.json_text({"number": of_prompt, "sample": each} | _told(sample)) + "\n"
+            if arguments.jsonl == "-":
+                _write(line)
+            lines.append(line)
+    if arguments.jsonl not in (None, "-"):
+        storage.write(arguments.jsonl, "".join(lines))
+
+
+def _told(sample: "Sample") -> dict[str, Any]:
+    """What a line of JSON says of a sample."""
+    return {
+        **_text("prompt", sample.prompt),
+        **_text("text", sample.data),
+        "bytes": len(sample.data),
+        "finish": sample.finish,
+        "log_probability": sample.log_p,
+        "sampling_log_probability": sample.drawn_log_p,
+        "ids": sample.ids,
+        "units": sample.units,
+    }
+
+
+def _text(name: str, data: bytes) -> dict[str, str]:
+    """Bytes as text, and in base64 too if they are no UTF-8: then U+FFFD stands for some."""
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        text = data.decode(errors="replace")
+        return {name: text, f"{name}_base64": base64.b64encode(data).decode()}
+
+
+def _check(arguments: Arguments) -> None:
+    """Raise ConfigError for what does not go together, or cannot be written."""
+    if arguments.prompt is not None and arguments.prompts is not None:
+        raise ConfigError("give one of --prompt and --prompts, not both.")
+    if not all(arguments.stop):
+        raise ConfigError("--stop takes a text of a byte at least.")
+    if arguments.jsonl not in (None, "-"):
+        check_output(arguments.jsonl, "--jsonl", arguments.run, arguments.prompts)
+
+
+def _prompts(path: str) -> list[bytes]:
+    """The prompts of a file."""
+    data = read_file(path, "--prompts")
+    lines = data.split(b"\n")
+    lines = lines[:-1] if not lines[-1] else lines  # which the last line's end made
+    if not lines:
+        raise ConfigError(f"--prompts {path} is empty; there is nothing to continue.")
+    if not path.endswith(".jsonl"):
+        return [line.removesuffix(b"\r") for line in lines]
+    return list(_of_json(path, lines))
+
+
+def _of_json(path: str, lines: list[bytes]) -> Iterator[bytes]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"--prompts {path}, line {number}"
+        found = files.parse_json(line, name=where, error=ConfigError, fault="")
+        about = found if isinstance(found, dict) else {}
+        text, coded = about.get("prompt"), about.get("prompt_base64")
+        try:
+            if isinstance(coded, str):
+                yield base64.b64decode(coded, validate=True)
+                continue
+            if isinstance(text, str):
+                yield text.encode("utf-8", "surrogateescape")
+                continue
+        except (binascii.Error, ValueError) as error:
+            raise ConfigError(f"{where}: the prompt is no text: {error}.") from error
+        raise ConfigError(
+            f'{where} is no prompt: each line is an object with "prompt", a text, or '
+            '"prompt_base64".'
+        )
 
 
 def _prompt(arguments: Arguments) -> bytes:

@@ -6,19 +6,21 @@ comes out is what would come without a drafter: the same ids, or under rejection
 distribution.
 """
 
+import bisect
 import codecs
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from octavo.decoding.automata import Automaton
 from octavo.decoding.drafting import Plain
-from octavo.decoding.utf8 import Automaton
 from octavo.model.drafter import Drafter, Now, Seen, put
 from octavo.model.layers import take
 
@@ -91,12 +93,23 @@ def _keep_mass(logits: jax.Array, rank: jax.Array, mass: float) -> jax.Array:
     return jnp.where(keep, logits, HIDDEN)
 
 
-def draw(key: jax.Array, log_p: jax.Array, at: jax.Array) -> jax.Array:
+def draw(
+    key: jax.Array, log_p: jax.Array, at: jax.Array, rows: jax.Array | None = None
+) -> jax.Array:
     """Ids ``[B, N]`` from log-probabilities ``[B, N, V]``; at ``[B, N]``: which of the row's draws
-    each is. The same row, draw and distribution give the same id, however many are drawn at a
-    time."""
-    rows = jnp.broadcast_to(jnp.arange(len(at))[:, None], at.shape)
-    return _keyed(jax.random.categorical, key, rows, at, log_p).astype(jnp.int32)
+    each is; rows ``[B]``: their numbers, None: from 0 on. The same row, draw and distribution give
+    the same id, however many are drawn at a time."""
+    rows = jnp.arange(len(at)) if rows is None else rows
+    numbers = jnp.broadcast_to(rows[:, None], at.shape)
+    return _keyed(jax.random.categorical, key, numbers, at, log_p).astype(jnp.int32)
+
+
+def _paid(logits: jax.Array, log_p: jax.Array, ids: jax.Array) -> jax.Array:
+    """float32 ``[..., 2]``: log-probability of ids ``[...]`` by the logits ``[..., V]`` of the
+    model, and by ``log_p``, of what they were drawn from."""
+    logits = jax.nn.log_softmax(logits.astype(jnp.float32))
+    both = jnp.stack([logits, log_p], axis=-2)
+    return jnp.take_along_axis(both, ids[..., None, None], axis=-1)[..., 0]
 
 
 def _keyed(function, key, rows, at, *arrays):
@@ -144,6 +157,8 @@ def generate(
     drafter: Drafter | None = None,
     acceptance: Acceptance | None = None,
     automaton: Automaton | None = None,
+    first_row: int = 0,
+    paid: list[np.ndarray] | None = None,
 ) -> Iterator[np.ndarray]:
     """Continue each prompt (1-d ids) by ``count`` ids, in pieces ``[rows, <= chunk]`` int32.
 
@@ -151,7 +166,9 @@ def generate(
     when all have, this stops early. marker: gives each id its stored mark (run/marks.py).
     context: see no further back than this many positions. drafter: guesses ids ahead; acceptance:
     counts how that goes. automaton: what alone may be drawn, before temperature and filters, and
-    the state that each prompt ends in.
+    the state that each prompt ends in. first_row: the number of the first prompt: rows of other
+    numbers are drawn with other noise. paid: gets, of each piece, the log-probability of its ids by
+    the model, and among what could be drawn: float32 ``[rows, <= chunk, 2]``, nats.
     """
     rows = len(prompts)
     lengths = np.array([len(p) + 1 for p in prompts], np.int32)
@@ -165,7 +182,7 @@ def generate(
         row[1 : len(prompt) + 1] = prompt
     loop = _loop(bind, marker, drafter, sampling, eos_id, context, count, slots)
     all_params = (params, marker.params, drafter.params)
-    state = loop.start(all_params, tokens, lengths, jax.random.key(seed), automaton)
+    state = loop.start(all_params, tokens, lengths, jax.random.key(seed), automaton, first_row)
     for begin in range(0, count, chunk):
         end = min(begin + chunk, count)
         state = loop.proceed(all_params, state, end)
@@ -176,6 +193,9 @@ def generate(
             acceptance.passes, acceptance.drafted, acceptance.accepted = map(int, counts)
             acceptance.ids = int(done.sum())
         at = lengths[:, None] + np.arange(begin, end)
+        if paid is not None:
+            each = jax.device_get(state["paid"])
+            paid.append(np.take_along_axis(each, at[..., None], axis=1))
         piece = np.take_along_axis(ids, at, axis=1)
         yield np.where(at < (lengths + done)[:, None], piece, eos_id)
         if ended.all() and (done <= end).all():
@@ -185,9 +205,11 @@ def generate(
 class Loop:
     """The jitted parts of ``generate``. Parameters are those of the model, the marker and the
     drafter, in a tuple. The state is a dict: among others ``ids [B, slots]``, the prompts' and
-    those drawn, ``done [B]``, how many were drawn, and ``counts``: passes, guesses, accepted ones.
+    those drawn, ``paid [B, slots, 2]``, what these cost (``_paid``), ``done [B]``, how many were
+    drawn, and ``counts``: passes, guesses, accepted ones. ``next [B]`` is drawn already, and cost
+    ``price [B, 2]``.
 
-    ``start(params, tokens [B, width], lengths [B], key, automaton)`` reads the prompts;
+    ``start(params, tokens [B, width], lengths [B], key, automaton, first_row)`` reads the prompts;
     ``proceed(params, state, until)`` draws until every row has that many ids, or ended.
     """
 
@@ -198,12 +220,12 @@ class Loop:
         self.proceed = jax.jit(self._proceed, donate_argnums=1)
 
     def _read(self, params, state, tokens, valid, verify, guessed: bool):
-        """A pass over tokens ``[B, N]``, ``valid [B]`` of them: what ``verify(log_p)`` keeps of it
+        """A pass over tokens ``[B, N]``, ``valid [B]`` of them: what ``verify(logits)`` keeps of it
         (all, unless there are guesses among them), and the caches then."""
         model, own = self.bind(params[0]), state["marked"]
         marks, marked = self.marker.extend(params[1], tokens, own, valid)
         output, pending = model.advance(tokens, state["cache"], marks, valid, self.context)
-        kept, log_p, rest = verify(output.logits)
+        kept, rest = verify(output.logits)
         if guessed:
             _, marked = self.marker.extend(params[1], tokens, own, kept)
         write = jax.vmap(lambda ids, new, at: lax.dynamic_update_slice(ids, new, (at,)))
@@ -215,14 +237,14 @@ class Loop:
             "drafter": self.drafter.observe(model, params[2], state["drafter"], seen),
             "ids": ids,
             "length": state["length"] + kept,
-            "next": jnp.where((kept > 0)[:, None], log_p, state["next"]),
         }  # fmt: skip
 
-    def _start(self, params, tokens, lengths, key, automaton=None):
+    def _start(self, params, tokens, lengths, key, automaton=None, first_row=0):
         model, rows = self.bind(params[0]), len(tokens)
         none = jnp.zeros(rows, jnp.int32)
         state = {
             "key": key,
+            "rows": first_row + jnp.arange(rows),
             "cache": model.init_cache(rows, self.slots),
             "marked": self.marker.init_cache(rows, self.slots),
             "drafter": self.drafter.init(model, params[2], rows, self.slots),
@@ -230,16 +252,17 @@ class Loop:
             "length": none,
             "done": none,
             "ended": none > 0,
-            "next": jnp.zeros((rows, model.vocabulary.size)),  # log-probabilities of the next id
+            "paid": jnp.zeros((rows, self.slots, 2)),
             "counts": jnp.zeros(3, jnp.int32),  # passes, guesses, accepted ones
             "automaton": automaton,
         }
 
         def verify(logits):
             newest = take(logits, lengths[:, None] - 1)[:, 0]
-            if automaton is not None:
-                newest = automaton.allowed(newest, automaton.state)
-            return lengths, filtered(newest, self.sampling), {}
+            left = newest if automaton is None else automaton.allowed(newest, automaton.state)
+            log_p = filtered(left, self.sampling)
+            first = self._draw(state, 0, log_p[:, None], none[:, None])[:, 0]
+            return lengths, {"next": first, "price": _paid(newest, log_p, first)}
 
         return self._read(params, state, tokens, lengths, verify, guessed=False)
 
@@ -249,25 +272,25 @@ class Loop:
 
         return lax.while_loop(going, lambda state: self._one_pass(params, state), state)
 
-    def _draw(self, key, log_p, at):
+    def _draw(self, state, noise: int, log_p, at):
         if self.sampling.temperature == 0:  # one is certain: no noise is made
             return jnp.argmax(log_p, axis=-1).astype(jnp.int32)
-        return draw(key, log_p, at)
+        return draw(jax.random.fold_in(state["key"], noise), log_p, at, state["rows"])
 
     def _one_pass(self, params, state):
         model, done, rows = self.bind(params[0]), state["done"], len(state["done"])
-        noise, own_noise, coin = (jax.random.fold_in(state["key"], i) for i in range(3))
+        noise, own_noise, coin = range(3)
+        first = state["next"]
 
-        def chooser(key):
+        def chooser(noise):
             def choose(i, logits):
                 log_p = filtered(logits, self.sampling)
                 at = done[:, None] + i + jnp.arange(logits.shape[1])
-                return self._draw(key, log_p, at), log_p
+                return self._draw(state, noise, log_p, at), log_p
 
             return choose
 
         choose, sample = chooser(noise), chooser(own_noise)
-        first = self._draw(noise, state["next"][:, None], done[:, None])[:, 0]
         now = Now(
             state["cache"], put(state["ids"], state["length"], first), state["length"], first,
             lambda i, logits: choose(i, logits)[0], sample, self.context,
@@ -282,20 +305,21 @@ class Loop:
         at = done[:, None] + 1 + jnp.arange(D)
 
         def verify(logits):
-            automaton, states = state["automaton"], None
+            automaton, states, left = state["automaton"], None, logits
             if automaton is not None:  # a guess that it refuses is never what is drawn
                 states = automaton.walk(tokens)
-                logits = automaton.allowed(logits, states[:, 1:])
-            log_p = filtered(logits, self.sampling)
+                left = automaton.allowed(logits, states[:, 1:])
+            log_p = filtered(left, self.sampling)
             if draft.log_q is None:
-                agree = self._draw(noise, log_p[:, :-1], at) == draft.ids
+                agree = self._draw(state, noise, log_p[:, :-1], at) == draft.ids
             else:
                 p, q = (
                     jnp.take_along_axis(x, draft.ids[..., None], axis=2)[..., 0]
                     for x in (log_p[:, :-1], draft.log_q)
                 )
-                numbers = jnp.broadcast_to(jnp.arange(rows)[:, None], at.shape)
-                agree = jnp.log(_keyed(jax.random.uniform, coin, numbers, at)) < p - q
+                numbers = jnp.broadcast_to(state["rows"][:, None], at.shape)
+                key = jax.random.fold_in(state["key"], coin)
+                agree = jnp.log(_keyed(jax.random.uniform, key, numbers, at)) < p - q
             agree &= jnp.arange(D) < guessed[:, None]
             accepted = jnp.sum(jnp.cumprod(agree, axis=1), axis=1)
             is_end = tokens == self.eos_id
@@ -303,7 +327,7 @@ class Loop:
             kept = jnp.minimum(1 + accepted, jnp.minimum(end, self.count - done))
             kept = jnp.where(live, kept, 0)
             newest = jnp.maximum(kept - 1, 0)[:, None]
-            log_next = take(log_p, newest)[:, 0]
+            log_next = offered = take(log_p, newest)[:, 0]
             if draft.log_q is not None and D:
                 # Behind a guess that was refused comes what the guesses had too little of.
                 refused = (newest[:, 0] == accepted) & (accepted < guessed)
@@ -316,7 +340,15 @@ class Loop:
                 automaton = automaton._replace(state=take(states, kept[:, None])[:, 0])
             counts = jnp.stack([jnp.sum(live), jnp.sum(guessed), jnp.sum(jnp.maximum(kept - 1, 0))])
             ended = state["ended"] | ((kept == end) & live)
-            return kept, log_next, {
+            following = self._draw(state, noise, log_next[:, None], (done + kept)[:, None])[:, 0]
+            price = _paid(take(logits, newest)[:, 0], offered, following)
+            prices = _paid(logits[:, :-1], log_p[:, :-1], tokens[:, 1:])
+            prices = jnp.concatenate([state["price"][:, None], prices], axis=1)
+            write = jax.vmap(lambda all, new, at: lax.dynamic_update_slice(all, new, (at, 0)))
+            return kept, {
+                "next": jnp.where(kept > 0, following, first),
+                "price": jnp.where((kept > 0)[:, None], price, state["price"]),
+                "paid": write(state["paid"], prices, state["length"]),
                 "done": done + kept, "ended": ended,
                 "counts": state["counts"] + counts, "automaton": automaton,
             }  # fmt: skip
@@ -331,26 +363,95 @@ def _loop(*about) -> Loop:
     return Loop(*about)
 
 
-def plain_text(
-    pieces: Iterator[np.ndarray],
-    tokenizer,
-    row: int = 0,
-    most_bytes: int | None = None,
-    prompt: bytes = b"",
-) -> Iterator[str]:
-    """The prompt and then the text of one row as it comes, whole characters only, also that which
-    the prompt began; ``most_bytes`` of text at most. Bytes that are no UTF-8 show as U+FFFD."""
+Finish = Literal["stop", "end", "length"]
+"""Why a text is no longer: a stop string came, the model ended the document, or as many bytes as
+were asked for are there."""
+
+
+class Text:
+    """The bytes of one row, as its ids come: ``most_bytes`` of them at most, and up to the stop
+    string that is the first to be complete, without it.
+
+    Iterated, gives what is new and certain: bytes that may begin a stop string are held back.
+    before: bytes that are drawn already; ended: and nothing follows them.
+    """
+
+    def __init__(
+        self,
+        pieces: Iterator[np.ndarray],
+        tokenizer,
+        row: int = 0,
+        most_bytes: int | None = None,
+        stop: Sequence[bytes] = (),
+        before: bytes = b"",
+        ended: bool = False,
+    ):
+        self._pieces, self._tokenizer, self._row = pieces, tokenizer, row
+        self._most, self._stop, self._before, self._ended = most_bytes, stop, before, ended
+        self.ids = np.zeros(0, np.int32)
+        """Drawn so far, those behind the end of the text too."""
+        self.data = b""
+        """The text so far."""
+        self.finish: Finish | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        if (new := self._grown(self._before, self._ended)) or self.finish:
+            yield new
+        while self.finish is None:
+            piece = next(self._pieces, None)
+            if piece is None:
+                self.finish = "length"
+                yield self._to(len(self._all))
+                return
+            self.ids = np.append(self.ids, piece[self._row])
+            ends = np.flatnonzero(self.ids == self._tokenizer.eos_id)
+            # All of it again: an id's bytes may depend on the id before (escapes).
+            data = self._tokenizer.decode(self.ids[: ends[0]] if len(ends) else self.ids)
+            if (new := self._grown(self._before + data, len(ends) > 0)) or self.finish:
+                yield new
+
+    def _grown(self, data: bytes, ended: bool) -> bytes:
+        self._all = data[: self._most]
+        found = [(at + len(one), at) for one in self._stop if (at := self._all.find(one)) >= 0]
+        if found:
+            self.finish = "stop"
+            return self._to(min(found)[1])
+        if ended and self._all == data:
+            self.finish = "end"
+        elif len(self._all) == self._most:
+            self.finish = "length"
+        held = 0
+        if self.finish is None:
+            most = max((len(one) - 1 for one in self._stop), default=0)
+            sizes = range(1, 1 + min(most, len(self._all)))
+            begun = [n for n in sizes if any(o.startswith(self._all[-n:]) for o in self._stop)]
+            held = max(begun, default=0)
+        return self._to(len(self._all) - held)
+
+    def _to(self, size: int) -> bytes:
+        new, self.data = self._all[len(self.data) : size], self._all[:size]
+        return new
+
+    def count(self, size: int) -> int:
+        """Ids drawn that the first ``size`` bytes came of: up to that of the last of them, or the
+        document's end if it ended."""
+        if self.finish == "end":
+            return int(np.argmax(self.ids == self._tokenizer.eos_id)) + 1 if len(self.ids) else 0
+        size -= len(self._before)
+        if size <= 0:
+            return 0
+        counts = range(len(self.ids) + 1)
+        return bisect.bisect_left(
+            counts, size, key=lambda count: len(self._tokenizer.decode(self.ids[:count]))
+        )
+
+
+def shown(prompt: bytes, text: Text) -> Iterator[str]:
+    """The prompt and then a text as it comes, whole characters only, also that which the prompt
+    began. Bytes that are no UTF-8 show as U+FFFD."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     yield decoder.decode(prompt)
-    ids, shown = np.zeros(0, np.int32), 0
-    for piece in pieces:
-        ids = np.append(ids, piece[row])
-        ends = np.flatnonzero(ids == tokenizer.eos_id)
-        # All of it again: an id's bytes may depend on the id before (escapes).
-        data = tokenizer.decode(ids[: ends[0]] if len(ends) else ids)[:most_bytes]
-        # A character that the end of the document cuts is damage; one that waits for its last
-        # bytes, while no more are drawn, is left out.
-        yield decoder.decode(data[shown:], final=len(ends) > 0 and len(data) != most_bytes)
-        shown = len(data)
-        if len(ends) or shown == most_bytes:
-            break
+    for new in text:
+        # A character that the end of the text cuts is damage; one that waits for its last bytes,
+        # while no more are drawn, is left out.
+        yield decoder.decode(new, final=text.finish in ("end", "stop"))

@@ -127,26 +127,28 @@ class OctavoLM(LM):
 
             def answer(part: list[tuple], how=how, stops=stops, most=most) -> Iterable[str]:
                 prompts = [context for context, _ in part]
-                return self._generated(prompts, how, stops, most)
+                drawn = self.run.samples(
+                    prompts, most, how, stop=stops, seed=self.seed, batch_size=self.batch_size
+                )
+                return [one.data.decode("utf-8", "replace") for one in drawn]
 
             some = [requests[i] for i in mine]
-            texts = self._answered("generate_until", some, answer, disable_tqdm, self.batch_size)
+            texts = self._answered("generate_until", some, answer, disable_tqdm)
             for i, text in zip(mine, texts, strict=True):
                 found[i] = text
         return found
 
     def _answered(
-        self, kind: str, requests: "Sequence[Instance]", answer: Callable, silent: bool,
-        size: int = AT_A_TIME,
-    ) -> list:  # fmt: skip
+        self, kind: str, requests: "Sequence[Instance]", answer: Callable, silent: bool
+    ) -> list:
         """Of each request what ``answer`` says of so many, kept for whoever asks again."""
         from tqdm import tqdm
 
         found: list = []
         silent |= self._progress is not None
         with tqdm(total=len(requests), desc=f"octavo: {kind}", disable=silent) as bar:
-            for begin in range(0, len(requests), size):
-                part = [request.args for request in requests[begin : begin + size]]
+            for begin in range(0, len(requests), AT_A_TIME):
+                part = [request.args for request in requests[begin : begin + AT_A_TIME]]
                 for args, one in zip(part, answer(part), strict=True):
                     self.cache_hook.add_partial(kind, args, one)
                     found.append(one)
@@ -154,14 +156,6 @@ class OctavoLM(LM):
                 if self._progress is not None:
                     self._progress(len(found), len(requests))
         return found
-
-    def _generated(
-        self, prompts: list[str], how: Sampling, stops: list[str], most: int
-    ) -> list[str]:
-        # Filled up to a power of two: batches share programs.
-        missing = (1 << (len(prompts) - 1).bit_length()) - len(prompts)
-        rows = [*prompts, *prompts[-1:] * missing]
-        return self.run.completions(rows, most, how, stops=stops, seed=self.seed)[: len(prompts)]
 
 
 def _moved(context: str, continuation: str) -> tuple[str, str]:
@@ -175,7 +169,7 @@ def _generation(arguments: dict) -> tuple[Sampling, list[str], int]:
     do."""
     left = dict(arguments)
     until = left.pop("until", None) or []
-    stops = [until] if isinstance(until, str) else list(until)
+    stops = [stop for stop in ([until] if isinstance(until, str) else until) if stop]
     most = next((int(left[name]) for name in _MOST if left.get(name) is not None), MOST_BYTES)
     sampled = left.pop("do_sample", None)
     asked = {ours: left.pop(name) for name, ours in _SAMPLING.items() if name in left}

@@ -1,6 +1,8 @@
 """Rows as a table of text that never crops a number: too wide for a terminal, it becomes several
 tables one below the other; in a pipe it is as wide as it is."""
 
+import csv
+import io
 from collections.abc import Iterator
 
 from rich.cells import cell_len
@@ -65,3 +67,27 @@ def _widest(texts: list[str]) -> int:
 
 def _shown(value: object) -> str:
     return f"{value:,.4f}" if isinstance(value, float) else "" if value is None else f"{value}"
+
+
+def csv_text(rows: list[dict]) -> str:
+    """Rows that have the same keys as CSV, numbers in full."""
+    found = io.StringIO()
+    writer = csv.DictWriter(found, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return found.getvalue()
+
+
+def markdown_text(tables: dict[str, list[dict]]) -> str:
+    """Tables by name, of rows that have the same keys, as Markdown."""
+
+    def line(cells) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |\n"
+
+    parts = []
+    for name, rows in tables.items():
+        text = f"## {name.replace('_', ' ')}\n\n" if name else ""
+        text += line(rows[0])
+        text += line("---" if isinstance(value, str) else "---:" for value in rows[0].values())
+        parts.append(text + "".join(line(map(_shown, row.values())) for row in rows))
+    return "\n".join(parts)

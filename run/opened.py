@@ -1,33 +1,29 @@
 """A run in Python: ``octavo.open_run``."""
 
-import codecs
-import itertools
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from octavo.configs.checks import SEEDS
-from octavo.decoding import sampling, utf8
+from octavo.decoding import sampling
 from octavo.decoding.by_bytes import ROWS
 from octavo.model.drafter import Drafter
 from octavo.run import codec
-from octavo.run.by_bytes import Exact, continued, exact, exact_continuations
+from octavo.run.by_bytes import Exact, exact, exact_continuations
 from octavo.run.continuations import Continuation, continuations
 from octavo.run.marks import EntropyMarks, NoMarks, marker_for
 from octavo.run.mirror import fetched
+from octavo.run.samples import Asked, Rule, Sample, begun, draw
+from octavo.run.samples import samples as drawn
 from octavo.run.saved import Saved, load
 from octavo.run.score import Predictions, Score, Units, logits, over_bytes, predictions, score
-from octavo.tokenizers.interface import SubwordTokenizer
 
-T = TypeVar("T")
 Text = str | bytes
 """A string stands for its UTF-8 bytes."""
 _TEXTS = (str, bytes, bytearray, memoryview)
@@ -140,19 +136,25 @@ class Run(Saved):
         min_p: float = 0.0,
         typical: float = 1.0,
         seed: int = 0,
+        stop: Text | Sequence[Text] = (),
         drafter: Drafter | None = None,
         valid_utf8: bool = False,
+        regex: str | None = None,
     ) -> str:
         """The prompt and up to so many bytes of what follows it; fewer if the model ends the
-        document. The filters are those of ``decoding.sampling.Sampling``; a drafter changes nothing
-        but the speed. valid_utf8: draw only what goes on with valid UTF-8, and end the document
-        only behind a whole character (of a prompt that is no valid UTF-8, what follows its last
-        damage counts). Raises ValueError for values out of range; ConfigError if valid_utf8 is
-        asked of a tokenizer whose ids do not each stand for bytes of their own."""
+        document, or one of the stop strings comes, which is left out. The filters are those of
+        ``decoding.sampling.Sampling``; a drafter changes nothing but the speed. valid_utf8: draw
+        only what goes on with valid UTF-8, and end the document only behind a whole character (of a
+        prompt that is no valid UTF-8, what follows its last damage counts). regex: draw only what
+        goes on with a text that matches all of this pattern (decoding/regex.py), and end the
+        document only there; of characters with valid_utf8, else of bytes. Raises ValueError for
+        values out of range; ConfigError for a pattern that cannot be followed, or if valid_utf8 or
+        regex is asked of a tokenizer whose ids do not each stand for bytes of their own."""
         how = sampling.Sampling(temperature, top_k, top_p, min_p, typical)
         [pieces] = self.continuations(
-            prompt, bytes, how, seed=seed, drafter=drafter, valid_utf8=valid_utf8
-        )
+            prompt, bytes, how, seed=seed, stop=stop, drafter=drafter, valid_utf8=valid_utf8,
+            regex=regex,
+        )  # fmt: skip
         return "".join(pieces)
 
     def continuations(
@@ -163,119 +165,69 @@ class Run(Saved):
         *,
         samples: int = 1,
         seed: int = 0,
+        stop: Text | Sequence[Text] = (),
         drafter: Drafter | None = None,
         acceptance: sampling.Acceptance | None = None,
         valid_utf8: bool = False,
+        regex: str | None = None,
     ) -> list[Iterator[str]]:
         """As ``generate``, several drawn side by side: of each the text, in pieces as they come."""
-        if bytes < 0:
-            raise ValueError(f"bytes is 0 or more, not {bytes}.")
-        if not 0 <= seed < SEEDS:
-            raise ValueError(f"seed lies in [0, {SEEDS - 1}], not {seed}.")
-        data, tokenizer = as_bytes(prompt), self.tokenizer
-        # A mark may follow every byte.
-        count = bytes * (1 if tokenizer.vocabulary.unit_mark is None else 2)
-        table = self._utf8_table if valid_utf8 else None
-        begun = self._begun(self._newest(data), how, samples, seed, valid_utf8)
-        automaton = None
-        if table is not None:
-            states = [utf8.state_after(data + (more or b"")) for _, more in begun]
-            automaton = utf8.Automaton(table, np.array(states, np.int32))
-        pieces = sampling.generate(
-            self.definition.bind, self.apart, [ids for ids, _ in begun], count,
-            sampling=how, seed=seed, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id,
-            marker=self.marker, context=self.length, drafter=drafter, acceptance=acceptance,
-            automaton=automaton,
-        )  # fmt: skip
-        texts = itertools.tee(_each_on(self.mesh, pieces), samples)
-        found = []
-        for row, (each, (_, more)) in enumerate(zip(texts, begun, strict=True)):
-            shown = b"" if more is None else more[:bytes]
-            left = 0 if more is None else bytes - len(shown)
-            found.append(sampling.plain_text(each, tokenizer, row, left, data + shown))
-        return found
+        asked = self._asked(bytes, how, samples, seed, stop, drafter, valid_utf8, regex)
+        rows = begun(self, as_bytes(prompt), 0, asked)
+        texts = draw(self, rows, asked, acceptance=acceptance)
+        return [sampling.shown(as_bytes(prompt), text) for text in texts]
 
-    def completions(
+    def samples(
         self,
         prompts: Sequence[Text],
         bytes: int,
         how: sampling.Sampling,
         *,
-        stops: Sequence[Text] = (),
+        samples: int = 1,
         seed: int = 0,
-    ) -> list[str]:
-        """What prompts of any lengths are continued by, drawn side by side: of each, the text up to
-        the first of the ``stops``, the end of the document, or so many bytes."""
-        tokenizer, ends = self.tokenizer, [as_bytes(stop) for stop in stops if stop]
-        count = bytes * (1 if tokenizer.vocabulary.unit_mark is None else 2)
-        newest = [self._newest(as_bytes(prompt)) for prompt in prompts]
-        begun = [self._begun(prompt, how, 1, seed, False)[0] for prompt in newest]
-        pieces = sampling.generate(
-            self.definition.bind, self.apart, [ids for ids, _ in begun], count, sampling=how,
-            seed=seed, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, marker=self.marker,
-            context=self.length,
-        )  # fmt: skip
-        drawn, found = np.zeros((len(prompts), 0), np.int32), [("", False)] * len(prompts)
-        for piece in _each_on(self.mesh, pieces):
-            drawn = np.concatenate([drawn, piece], axis=1)
-            found = [
-                ("", True) if more is None else self._until(more, ids, ends, bytes)
-                for (_, more), ids in zip(begun, drawn, strict=True)
-            ]
-            if all(over for _, over in found):
-                break
-        return [text for text, _ in found]
+        stop: Text | Sequence[Text] = (),
+        drafter: Drafter | None = None,
+        valid_utf8: bool = False,
+        regex: str | None = None,
+        batch_size: int = 64,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> Iterator[Sample]:
+        """As ``generate``, several continuations of several prompts, in order: of each what was
+        drawn, why it ended, its log-probability and its units. batch_size: rows drawn at a time;
+        progress is called with the samples that are done, and how many there are."""
+        asked = self._asked(bytes, how, samples, seed, stop, drafter, valid_utf8, regex)
+        if batch_size < 1:
+            raise ValueError(f"batch_size is 1 or more, not {batch_size}.")
+        data = list(map(as_bytes, prompts))
+        return drawn(self, data, asked, batch_size=batch_size, progress=progress)
 
-    def _until(
-        self, begun: bytes, ids: np.ndarray, stops: list[bytes], most: int
-    ) -> tuple[str, bool]:
-        """The text of what was begun and drawn, as far as it counts, and whether it ended."""
-        ended = np.flatnonzero(ids == self.tokenizer.eos_id)
-        data = begun + self.tokenizer.decode(ids[: ended[0]] if len(ended) else ids)
-        at = [place for stop in stops if (place := data[:most].find(stop)) >= 0]
-        data = data[: min(at, default=most)]
-        over = bool(at) or len(ended) > 0 or len(data) == most
-        # A character that the last byte allowed cuts is left out.
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        return decoder.decode(data, final=bool(at) or len(data) < most), over
-
-    def _begun(
-        self, prompt: bytes, how: sampling.Sampling, samples: int, seed: int, valid_utf8: bool
-    ) -> list[tuple[np.ndarray, bytes | None]]:
-        """Of each sample the ids to go on from, and what of their bytes follows the prompt (None:
-        nothing does, the document ends)."""
-        tokenizer = self.tokenizer
-        own = tokenizer.encode(prompt)
-        if not (prompt and isinstance(tokenizer, SubwordTokenizer)):
-            return [(own, b"")] * samples
-        ways = continued(self, prompt)
-        if valid_utf8:
-            ways = _valid(ways, utf8.state_after(prompt))
-        with jax.set_mesh(self.mesh):
-            log_p = sampling.filtered(jnp.log(jnp.array([p for _, _, p in ways])), how)
-            key = jax.random.fold_in(jax.random.key(seed), samples)
-            drawn = jax.random.categorical(key, log_p, shape=(samples,))
-        found = [ways[i] for i in np.asarray(drawn).tolist()]
-        ended = tokenizer.eos_id
-        return [(own, None) if ids[-1] == ended else (ids, more) for ids, more, _ in found]
+    def _asked(
+        self, bytes: int, how: sampling.Sampling, samples: int, seed: int,
+        stop: Text | Sequence[Text], drafter: Drafter | None, valid_utf8: bool, regex: str | None,
+    ) -> Asked:  # fmt: skip
+        if bytes < 0:
+            raise ValueError(f"bytes is 0 or more, not {bytes}.")
+        if not 0 <= seed < SEEDS:
+            raise ValueError(f"seed lies in [0, {SEEDS - 1}], not {seed}.")
+        each: Sequence[Any] = [stop] if isinstance(stop, _TEXTS) else stop
+        ends = tuple(map(as_bytes, each))
+        if not all(ends):
+            raise ValueError("a stop string has a byte at least.")
+        about = valid_utf8, regex
+        if about not in self._rules:
+            self._rules[about] = Rule.of(self.tokenizer, *about)
+        return Asked(bytes, how, samples, seed, ends, drafter, self._rules[about])
 
     @cached_property
-    def _utf8_table(self) -> np.ndarray:
-        return utf8.table_of(self.tokenizer)
+    def _rules(self) -> dict[tuple[bool, str | None], Rule | None]:
+        """By what was asked."""
+        return {}
 
     @property
     def most_prompt(self) -> int:
         """Bytes of a prompt that are read, the last ones: two rows of training or 2,048, whichever
         is more. One pass reads them, and needs room for their square."""
         return max(2 * self.length, 2048)
-
-    def _newest(self, prompt: bytes) -> bytes:
-        """What is read of a prompt, from the beginning of a character."""
-        newest = prompt[-self.most_prompt :]
-        if len(newest) == len(prompt):
-            return prompt
-        inside = next((i for i, byte in enumerate(newest[:4]) if byte & 0xC0 != 0x80), 0)
-        return newest[inside:]
 
     def compress(
         self,
@@ -315,40 +267,21 @@ def as_bytes(text: Text) -> bytes:
     return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
 
 
-def _valid(
-    ways: list[tuple[np.ndarray, bytes, float]], state: int
-) -> list[tuple[np.ndarray, bytes, float]]:
-    """Of what a prompt may go on with, that which is valid UTF-8 behind its state; the end of the
-    document, where no character is begun. Their shares of the probability."""
-    left = [
-        way for way in ways
-        if utf8.follow(state, way[1]) >= 0 and (way[1] or state == utf8.WHOLE)
-    ]  # fmt: skip
-    total = sum(p for _, _, p in left)
-    return [(ids, more, p / total) for ids, more, p in left]
-
-
-def _each_on(mesh: Mesh | None, values: Iterator[T]) -> Iterator[T]:
-    """Each of the values made with the mesh current, which it no longer is where they are used."""
-    while True:
-        with jax.set_mesh(mesh):
-            found = list(itertools.islice(values, 1))
-        if not found:
-            return
-        yield found[0]
-
-
-def open_run(path: str | os.PathLike, step: int | None = None, ends: str | None = None) -> Run:
+def open_run(
+    path: str | os.PathLike, step: int | None = None, ends: str | None = None,
+    length: int | None = None,
+) -> Run:  # fmt: skip
     """The run in a directory that train.py wrote, finished or not.
 
     step: of an older checkpoint; None: the newest. ends: how a predictor that draws in training is
-    to end units ("sum", "threshold", "sampled"); None: as the run is configured. Raises ConfigError
-    if there is no run, or no checkpoint of that step, or its settings are not those it was trained
-    with; CheckpointError if what is there cannot be read.
+    to end units ("sum", "threshold", "sampled"); None: as the run is configured. length: positions
+    of a row; None: as in training. Raises ConfigError if there is no run, or no checkpoint of that
+    step, or its settings are not those it was trained with, or the model takes no such rows;
+    CheckpointError if what is there cannot be read.
     """
     step = None if step is None else operator.index(step)
     with fetched(os.fspath(path), step) as folder:
-        saved = load(folder, step, ends)
+        saved = load(folder, step, ends, length)
         marker = marker_for(saved.config.model, saved.tokenizer, folder)
         name = os.path.basename(os.path.realpath(folder))
     about = {part.name: getattr(saved, part.name) for part in fields(saved)}

@@ -1,7 +1,7 @@
 """What a run directory holds, read: settings, tokenizer, and the parameters of a checkpoint."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import jax
@@ -36,7 +36,7 @@ class Saved:
 
     @property
     def length(self) -> int:
-        """Positions of a row in training."""
+        """Positions of a row: in training, unless another length was asked for."""
         return self.config.data.length
 
     @cached_property
@@ -50,20 +50,28 @@ class Saved:
         return room_of(self.config.model, self.length)
 
 
-def load(folder: str | Path, step: int | None = None, ends: str | None = None) -> Saved:
-    """The parameters of a run at a step (None: the newest), over all devices. ends: in place of
-    ``stage.evaluation`` of its predictors.
+_define = lru_cache(maxsize=4)(define)
+"""Checkpoints of one run share what is compiled."""
 
-    Raises ConfigError if the folder is no run, has no checkpoint of that step, or its settings are
-    not those that the checkpoint was trained with, CheckpointError if the checkpoint, or all there
-    is, cannot be read.
+
+def load(
+    folder: str | Path, step: int | None = None, ends: str | None = None, length: int | None = None
+) -> Saved:
+    """The parameters of a run at a step (None: the newest), over all devices. ends: in place of
+    ``stage.evaluation`` of its predictors. length: of rows, in place of ``data.length``.
+
+    Raises ConfigError if the folder is no run, has no checkpoint of that step, its settings are not
+    those that the checkpoint was trained with, or the model takes no rows of that length,
+    CheckpointError if the checkpoint, or all there is, cannot be read.
     """
     folder = Path(folder)
     config, tokenizer, _ = read(folder, step)
     if ends is not None:
         config = _ending(config, ends, folder)
+    if length is not None:
+        config = replace(config, data=replace(config.data, length=length))
     mesh = make_mesh(MeshConfig(), model=config.model)
-    definition = define(config, tokenizer.vocabulary, jax.devices()[0].platform)
+    definition = _define(config, tokenizer.vocabulary, jax.devices()[0].platform)
     with jax.set_mesh(mesh):
         params, step = load_params(folder, abstract_params(definition, mesh), step)
     return Saved(config, tokenizer, definition, params, step, mesh)

@@ -288,7 +288,7 @@ def test_what_cannot_be_used_is_said_in_a_sentence(tiny, monkeypatch, tmp_path, 
                     ask()
     assert os.listdir(tmp_path) in ([], ["cache"])
     with pytest.raises(ConfigError, match="no file or folder of this machine"):
-        evaluate(Evaluate("run", "fairness", parallel="s3://bucket/text"))
+        evaluate(Evaluate("run", ("fairness",), parallel="s3://bucket/text"))
 
 
 def test_a_store_that_does_not_answer(tiny, monkeypatch):

@@ -14,9 +14,11 @@ from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig
 from octavo.configs.schema import MeshConfig
 from octavo.decoding import utf8
+from octavo.decoding.automata import Automaton, table_of
 from octavo.decoding.drafting import Smaller, own_drafter
 from octavo.decoding.sampling import Acceptance, Sampling, generate
-from octavo.run.opened import Run, _valid
+from octavo.run.opened import Run
+from octavo.run.samples import Rule
 from octavo.run.sharding import make_mesh
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ESCAPE, FLIP, ByteTokenizer
@@ -47,7 +49,7 @@ def drawn(run: Run, prompts: list[bytes], count: int, valid: bool, how=HOT, **mo
     """Bytes behind each prompt, their ids, and whether the document ended."""
     tokenizer = run.tokenizer
     states = np.array([utf8.state_after(prompt) for prompt in prompts], np.int32)
-    automaton = utf8.Automaton(utf8.table_of(tokenizer), states) if valid else None
+    automaton = Automaton(table_of(tokenizer, utf8.DFA), states) if valid else None
     pieces = generate(
         run.definition.bind, run.apart, [tokenizer.encode(prompt) for prompt in prompts], count,
         sampling=how, seed=5, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, marker=run.marker,
@@ -97,18 +99,18 @@ def test_state_behind_any_prompt():
 
 def test_table():
     """Bytes with marks and escapes, and pieces that begin and end inside characters."""
-    table = utf8.table_of(TOKENIZERS["words"])
+    table = table_of(TOKENIZERS["words"], utf8.DFA)
     assert table[1, MARK] == 1 and table[1, 0xA9] == 0 and table[1, ord("a")] == -1
     assert table[0, ESCAPE] == 8 and table[8, MARK ^ FLIP] == 0 and table[1, ESCAPE] == -1
     assert (table[8] >= 0).sum() == 4
     bpe = TOKENIZERS["bpe"]
-    table = utf8.table_of(bpe)
+    table = table_of(bpe, utf8.DFA)
     for state in range(8):
         wanted = [utf8.follow(state, piece) for piece in bpe.pieces]
         assert table[state].tolist() == [*wanted, 0 if state == 0 else -1]
     word = HuffmanTokenizer([b"the"], [[256]], 0, "x+|.+")
     with pytest.raises(ConfigError, match="the ids of huffman-.* do not each stand for bytes"):
-        utf8.table_of(word)
+        table_of(word, utf8.DFA)
 
 
 CASES = [("flat", "bytes"), ("flat", "bpe"), ("words", "words")]
@@ -137,7 +139,7 @@ def test_what_is_drawn_is_valid(name, scheme):
 
 def test_the_model_chooses_among_what_may_be_drawn():
     run, prompts = opened("flat", "bytes"), [b"", b"caf\xc3", "日".encode()[:2]]
-    table = utf8.table_of(run.tokenizer)
+    table = table_of(run.tokenizer, utf8.DFA)
     found = drawn(run, prompts, 1, valid=True, how=Sampling(temperature=0))
     for prompt, (_, ids, ended) in zip(prompts, found, strict=True):
         logits = np.where(table[utf8.state_after(prompt)] >= 0, run.logits(prompt)[-1], -np.inf)
@@ -185,9 +187,9 @@ def test_ways_out_of_a_prompt():
     """Of what all spellings of a prompt go on with, what is valid; the end, behind a character."""
     ids, mores = np.zeros(1, np.int32), [(b"", 0.2), (b"\xa9", 0.3), (b"x", 0.4), (b"\xa9t", 0.1)]
     ways = [(ids, more, p) for more, p in mores]
-    shares = {more: p for _, more, p in _valid(ways, 1)}
-    assert shares == {b"\xa9": pytest.approx(0.75), b"\xa9t": pytest.approx(0.25)}
-    assert {more for _, more, _ in _valid(ways, utf8.WHOLE)} == {b"", b"x"}
+    rule = Rule.of(TOKENIZERS["bpe"], True, None)
+    assert {more: p for _, more, p in rule.left(ways, 1)} == {b"\xa9": 0.3, b"\xa9t": 0.1}
+    assert {more for _, more, _ in rule.left(ways, utf8.WHOLE)} == {b"", b"x"}
 
 
 def test_refused_of_ids_without_bytes_of_their_own():

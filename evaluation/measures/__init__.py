@@ -7,7 +7,11 @@ It begins with a sentence that says what is measured, and has a function
 ``documents`` are bytes; with ``HELD = True`` in the file, they come with their labels
 (``data.heldout.Held``), with ``PARALLEL = True`` they are the lines of each language of
 ``--parallel``, and with ``TEXTS = False`` there are none. A value of a row that is a dict of rows,
-by name, becomes a table of its own.
+by name, becomes a table of its own; a list ``document_nats`` of the only row is not shown: what
+each document cost, by which runs are compared. With ``KEPT = True`` the rows are kept in the run's
+folder (evaluation/kept.py) and taken from there while what the measure is given, the checkpoint and
+the code are the same: of a measure that depends on nothing else, the corpora that the run was
+trained on excepted (then also ``READS_CORPORA = True``), and writes nothing.
 ``arguments`` are those of evaluate.py, and ``scoring`` is for ``run.score``. The file may also have
 ``check(arguments, inputs)``, which raises ConfigError before a run is opened if what it would write
 cannot be written, or would overwrite an input; and ``choose(held, most_bytes)``, which of the

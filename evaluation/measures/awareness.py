@@ -28,6 +28,7 @@ from octavo.evaluation.bytetasks.letters import spelt, swapped, word
 from octavo.evaluation.bytetasks.scripts import LATIN
 
 TEXTS = False
+KEPT = True
 QUESTIONS = 200
 """Of each task."""
 

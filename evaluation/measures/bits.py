@@ -21,7 +21,7 @@ from octavo.run.by_bytes import ensemble
 from octavo.run.opened import open_run
 from octavo.run.score import by_label
 
-HELD = True
+HELD = KEPT = True
 
 
 def measure(run, documents: list[Held], arguments=None, **scoring) -> list[dict]:
@@ -58,4 +58,6 @@ def measure(run, documents: list[Held], arguments=None, **scoring) -> list[dict]
             row |= {"other_bits_per_byte": alone, "ensemble_bits_per_byte": both}
         for name, label in by_label(exact, documents).items():
             labels[name]["exact_bits_per_byte"] = label["bits_per_byte"]
+    if arguments is not None:
+        row["document_nats"] = score.document_nats.tolist()
     return [row | ({"by_label": labels} if labels else {})]

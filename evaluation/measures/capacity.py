@@ -23,6 +23,7 @@ from octavo.run.score import Predictions, score_of
 if TYPE_CHECKING:
     from octavo.run.opened import Run
 
+KEPT = True
 BIAS = -27.0
 """b of the paper's code for texts that it was not fitted to."""
 

@@ -45,6 +45,8 @@ def check(arguments, inputs: tuple) -> None:
         raise ConfigError("--overlap is not for certify: files are made with half a row.")
     if arguments.ends is not None:
         raise ConfigError("--ends is not for certify: files are made as the run is configured.")
+    if arguments.length is not None:
+        raise ConfigError("--length is not for certify: files are made in rows of training.")
     if arguments.certificate is None:
         if is_url(arguments.run):
             run = arguments.run

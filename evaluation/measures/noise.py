@@ -6,6 +6,7 @@ Each kind changes characters at a rate, chosen by a seed; characters that are no
 
 import numpy as np
 
+KEPT = True
 KINDS = ("drop", "insert", "swap", "repeat", "case")
 RATES = (0.02, 0.1)
 

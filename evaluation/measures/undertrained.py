@@ -19,14 +19,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from octavo.arguments import check_output
 from octavo.configs.checks import ConfigError
-from octavo.data.pipeline import folders_of, parse_source
+from octavo.data.pipeline import parse_source
 from octavo.data.shards import Corpus
 from octavo.model.embeddings import LearnedTable
 from octavo.tokenizers.interface import Tokenizer
 
 TEXTS = False
+KEPT = READS_CORPORA = True
 SHOWN = 20
 """Rows of the table, and ids for ``common_repeated``."""
 CANDIDATES = 0.02
@@ -149,12 +149,16 @@ def shown(data: bytes) -> str:
     return ascii(data.decode("utf-8", "backslashreplace"))[1:-1].replace("\\\\", "\\")
 
 
+def check(arguments, inputs: tuple) -> None:
+    """Raise ConfigError for what has no meaning here."""
+    if arguments.length is not None:
+        raise ConfigError("--length is not for undertrained: it counts what rows of training held.")
+
+
 def measure(run, documents: list, arguments=None, **scoring) -> list[dict]:
     """One row, and ``by_id`` the ids of lowest distance."""
     output, rows = embeddings_of(run)
     sources = parse_source(run.config.data.source)
-    if arguments is not None and arguments.json is not None:
-        check_output(arguments.json, "--json", *folders_of(run.config.data.source))
     corpora = [Corpus(folder) for folder, _ in sources]
     if any(corpus.tokenizer.fingerprint != run.tokenizer.fingerprint for corpus in corpora):
         raise ConfigError(

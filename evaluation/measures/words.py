@@ -17,6 +17,7 @@ from octavo.data.shards import Corpus
 from octavo.run.score import Predictions, over_bytes
 from octavo.tokenizers.interface import Tokenizer
 
+KEPT = READS_CORPORA = True
 BANDS = ((0, 0), (1, 10), (11, 100), (101, 1000), (1001, None))
 """Occurrences in the training text, first and last."""
 

@@ -1,0 +1,122 @@
+"""Scores that a run's folder holds: what was computed once is not computed again.
+
+``RUN/scores/MEASURE-KEY.json`` is what a measure said, and all that it depends on, of which the key
+is a digest: the checkpoint, byte for byte, and what lies beside it; the text; the settings; the
+code. Whatever of it changes, the score is another.
+"""
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from octavo import files, process, storage
+from octavo.data.heldout import Held
+from octavo.data.manifest import read_manifest
+from octavo.data.pipeline import folders_of
+from octavo.run.directory import CONFIG, MARKER, TOKENIZER
+from octavo.storage import is_url
+
+FOLDER = "scores"
+_ROOMS = ("data", "decoding", "model", "run", "tokenizers")
+"""Folders of the code that every score depends on."""
+_OPTIMIZER = re.compile(r"opt/")
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """Of a sequence of bytes: where one ends counts."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(len(part).to_bytes(8, "big"))
+        found.update(part)
+    return found.hexdigest()
+
+
+def checkpoint_digest(name: str, folder: Path, step: int) -> str:
+    """Of a run's checkpoint and what lies beside it, all but the optimizer's state. name: as a
+    person gave it; folder: where it lies on this machine, without arrays if the name is a URL: of
+    these, what the store says of them. Raises OSError."""
+    inside = f"checkpoints/{step}"
+    if is_url(name):
+        there = storage.found(f"{name.rstrip('/')}/{inside}")
+        arrays = [
+            f"{path} {about['size']} {storage.version(about)}".encode()
+            for path, about in sorted(there.items()) if not _OPTIMIZER.match(path)
+        ]  # fmt: skip
+    else:
+        arrays = _contents(folder / inside)
+    beside = (_contents(folder / MARKER), _files(folder / name for name in (CONFIG, TOKENIZER)))
+    return digest((*arrays, *beside[0], *beside[1]))
+
+
+def _contents(folder: Path) -> Iterator[bytes]:
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    for name in names:
+        path = folder / name
+        if path.is_file() and not _OPTIMIZER.match(name):
+            yield name.encode()
+            yield from _files([path])
+
+
+def _files(paths: Iterable[Path]) -> Iterator[bytes]:
+    for path in paths:
+        with open(path, "rb") as file:
+            yield hashlib.file_digest(file, functools.partial(hashlib.blake2b)).digest()
+
+
+def text_digest(held: Iterable[Held]) -> str:
+    """Of documents, and where each is from."""
+    return digest(
+        part for one in held for part in (f"{one.corpus}\n{one.label}".encode(), one.text)
+    )
+
+
+def corpora_digest(source: str) -> str:
+    """Of what corpora say of themselves, their checksums among it. Raises DataError."""
+    manifests = (read_manifest(folder).to_json() for folder in folders_of(source))
+    return digest(json.dumps(manifest, sort_keys=True).encode() for manifest in manifests)
+
+
+def code_digest(measure: ModuleType) -> str:
+    """Of the code that a measure's score depends on."""
+    root = Path(__file__).parents[1]
+    rooms = [path for room in _ROOMS for path in sorted((root / room).rglob("*.py"))]
+    return digest(_files([*rooms, Path(measure.__file__ or "")]))
+
+
+def path_of(run: str, about: dict[str, Any]) -> str:
+    """Where a run keeps the score of all that this says."""
+    key = digest([json.dumps(about, sort_keys=True).encode()])[:20]
+    return f"{run.rstrip('/')}/{FOLDER}/{about['measure']}-{key}.json"
+
+
+def find(path: str, about: dict[str, Any]) -> dict[str, Any] | None:
+    """What is kept: ``rows``, and what else was kept with them; None if nothing is. What is
+    damaged is said, and is as if it were not there."""
+    try:
+        data = storage.read(path) if is_url(path) else files.read(path)
+    except OSError:
+        return None
+    try:
+        found = files.parse_json(data, dict, name=path)
+        rows = found.get("rows")
+        if found.get("about") == about and isinstance(rows, list) and rows:
+            return found
+    except files.FileError:
+        pass
+    process.warn(f"{files.shown(path)} is damaged: it is computed again.")
+    return None
+
+
+def keep(path: str, about: dict[str, Any], rows: list[dict], **more: Any) -> None:
+    """Write what ``find`` gives. Where nothing can be written, nothing is."""
+    try:
+        if not is_url(path):
+            Path(path).parent.mkdir(exist_ok=True)
+        storage.write_json(path, {"about": about, "rows": rows, **more})
+    except OSError as error:
+        process.warn(f"the score is not kept in {files.shown(path)}: {error.strerror}.")
