@@ -179,7 +179,9 @@ def evaluate(arguments: Arguments) -> dict | list[dict]:
     _show(scored, arguments.what, many, console)
     # One row is told as it is; several, as a list beside what they are of.
     told = [
-        (one.rows[0] if len(one.rows) == 1 else {arguments.what: one.rows}) | one.values
+        (one.rows[0] if len(one.rows) == 1 else {arguments.what: one.rows})
+        | one.values
+        | one.beside
         for one in scored
     ]
     values = told if many else told[0]
@@ -245,7 +247,7 @@ def _show(scored: "list[Scored]", measure: str, many: bool, console) -> None:
             if first.rows[0]["low"] is not None
             else "no interval: one document does not say how others would score"
         )
-    if any("vs_first" in one.values for one in scored):
+    if any(one.beside for one in scored):
         console.print("vs first: bits per byte above the first row's, of the same documents")
 
 

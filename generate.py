@@ -131,6 +131,7 @@ def generate(arguments: Arguments) -> None:
         for piece in pieces:
             _write(piece)
         _write("\n")
+    _say_cut(arguments, sum(pieces.finish == "length" for pieces in texts), len(texts))
     if drafter is not None:
         print(f"{type(drafter).__name__}: {acceptance}", file=sys.stderr)
 
@@ -143,6 +144,7 @@ def _many(
 
     errors = cli.console(stderr=True)
     lines: list[str] = []
+    cut = 0
     quiet = not errors.is_terminal or arguments.jsonl in (None, "-")
     with Progress(console=errors, transient=True, disable=quiet) as bar:
         task = bar.add_task("drawing", total=len(prompts) * arguments.samples)
@@ -151,6 +153,7 @@ def _many(
             progress=lambda done, of: bar.update(task, completed=done),
         )  # fmt: skip
         for number, sample in enumerate(found):
+            cut += sample.finish == "length"
             of_prompt, each = (1 + i for i in divmod(number, arguments.samples))
             name = f"{of_prompt}.{each}" if arguments.samples > 1 else f"{of_prompt}"
             if arguments.jsonl is None:
@@ -162,6 +165,16 @@ def _many(
             lines.append(line)
     if arguments.jsonl not in (None, "-"):
         storage.write(arguments.jsonl, "".join(lines))
+    _say_cut(arguments, cut, len(prompts) * arguments.samples)
+
+
+def _say_cut(arguments: Arguments, cut: int, of: int) -> None:
+    if arguments.regex is not None and cut:
+        print(
+            f"{cut} of {of} texts were cut at --bytes {arguments.bytes}: they need not match the "
+            "pattern whole.",
+            file=sys.stderr,
+        )
 
 
 def _told(sample: "Sample") -> dict[str, Any]:

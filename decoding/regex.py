@@ -153,7 +153,8 @@ class _Compiler:
             _, more, less, inside = value
             self.sequence(list(inside), (flags | more) & ~less, begin, end, edges)
         elif op in (ops.MAX_REPEAT, ops.MIN_REPEAT):
-            self._repeat(*value, flags, begin, end)
+            least, most, inside = value
+            self._repeat(least, most, inside, flags, begin, end)
         else:
             raise self.refusal(_REFUSED.get(op, str(op).lower()))
 
@@ -248,13 +249,14 @@ class _Compiler:
 
     def _set(self, ranges: Ranges, begin: int, end: int) -> None:
         """One of these, between two states."""
-        made: dict[tuple, int] = {(): end}
+        made: dict[tuple[tuple[int, int], ...], int] = {(): end}
 
-        def before(rest: tuple) -> int:
+        def before(rest: tuple[tuple[int, int], ...]) -> int:
             """The state in which the rest of a character is to come."""
             if rest not in made:
                 made[rest] = self.state()
-                self._edge(made[rest], *rest[0], before(rest[1:]))
+                low, high = rest[0]
+                self._edge(made[rest], low, high, before(rest[1:]))
             return made[rest]
 
         for first, last in ranges:

@@ -446,12 +446,25 @@ class Text:
         )
 
 
-def shown(prompt: bytes, text: Text) -> Iterator[str]:
+class Shown(Iterator[str]):
     """The prompt and then a text as it comes, whole characters only, also that which the prompt
     began. Bytes that are no UTF-8 show as U+FFFD."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    yield decoder.decode(prompt)
-    for new in text:
-        # A character that the end of the text cuts is damage; one that waits for its last bytes,
-        # while no more are drawn, is left out.
-        yield decoder.decode(new, final=text.finish in ("end", "stop"))
+
+    def __init__(self, prompt: bytes, text: Text):
+        self._text, self._pieces = text, self._decoded(prompt, text)
+
+    @property
+    def finish(self) -> Finish | None:
+        """Why the text is over; None: it is not."""
+        return self._text.finish
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def _decoded(self, prompt: bytes, text: Text) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        yield decoder.decode(prompt)
+        for new in text:
+            # A character that the end of the text cuts is damage; one that waits for its last
+            # bytes, while no more are drawn, is left out.
+            yield decoder.decode(new, final=text.finish in ("end", "stop"))

@@ -3,7 +3,7 @@ side, and as tables."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from types import ModuleType
 from typing import Any
 
@@ -51,6 +51,8 @@ class Scored:
     text: Text
     nats: list[float] | None
     """Of each document, where the measure says so."""
+    beside: dict[str, float | None] = field(default_factory=dict)
+    """How it stands to the first (``compare``)."""
 
 
 def text_from(arguments: Any, measure: ModuleType, source: str) -> Text:
@@ -114,8 +116,8 @@ def score(
                 "corpora": kept.corpora_digest(config.data.source) if reads_corpora else None,
                 "other": None if arguments.other is None else _newest(arguments.other),
                 **{
-                    field.name: getattr(arguments, field.name) for field in fields(arguments)
-                    if field.name not in _NO_SETTINGS
+                    name: getattr(arguments, name)
+                    for name in (one.name for one in fields(arguments)) if name not in _NO_SETTINGS
                 },
             }  # fmt: skip
             return kept.path_of(arguments.run, about), about
@@ -152,7 +154,6 @@ def score(
 
 def _newest(run: str) -> str:
     """The digest of a run's newest checkpoint."""
-
     with fetched(run, arrays=False) as folder:
         read(folder)
         steps = saved_steps(folder)
@@ -162,7 +163,6 @@ def _newest(run: str) -> str:
 def compare(scored: list[Scored]) -> None:
     """Where a measure says what each document cost: bits per byte above the first checkpoint's, of
     the same text, and the 95% interval of that by a bootstrap over documents."""
-
     first = scored[0]
     for one in scored[1:]:
         if one.nats is not None and first.nats is not None and one.text.digest == first.text.digest:
@@ -170,11 +170,7 @@ def compare(scored: list[Scored]) -> None:
             more = np.array(one.nats, float) - np.array(first.nats, float)
             low, high = interval(more, sizes) or (None, None)
             bits = float(more.sum()) / math.log(2) / int(sizes.sum())
-            one.values |= {"vs_first": bits, "vs_low": low, "vs_high": high}
-
-
-_SHOWN = ("run", "step", "vs_first", "vs_low", "vs_high")
-"""Of what a row is of, beside the measure's own columns."""
+            one.beside = {"vs_first": bits, "vs_low": low, "vs_high": high}
 
 
 def tables(scored: list[Scored], many: bool) -> dict[str, list[dict]]:
@@ -182,13 +178,10 @@ def tables(scored: list[Scored], many: bool) -> dict[str, list[dict]]:
     by its name."""
     found: dict[str, list[dict]] = {"": []}
     for one in scored:
-        lead, tail = {}, {}
-        if many:
-            lead = {name: one.values[name] for name in _SHOWN[:2]}
-            tail = {name: one.values[name] for name in _SHOWN[2:] if name in one.values}
+        lead = {name: one.values[name] for name in ("run", "step") if many}
         for row in one.rows:
             apart = {name: of for name, of in row.items() if isinstance(of, dict)}
-            found[""].append(lead | {k: v for k, v in row.items() if k not in apart} | tail)
+            found[""].append(lead | {k: v for k, v in row.items() if k not in apart} | one.beside)
             for name, of in apart.items():
                 key = name.removeprefix("by_")
                 more = (lead | {key: each} | inside for each, inside in of.items())

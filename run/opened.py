@@ -170,12 +170,12 @@ class Run(Saved):
         acceptance: sampling.Acceptance | None = None,
         valid_utf8: bool = False,
         regex: str | None = None,
-    ) -> list[Iterator[str]]:
+    ) -> list[sampling.Shown]:
         """As ``generate``, several drawn side by side: of each the text, in pieces as they come."""
         asked = self._asked(bytes, how, samples, seed, stop, drafter, valid_utf8, regex)
         rows = begun(self, as_bytes(prompt), 0, asked)
         texts = draw(self, rows, asked, acceptance=acceptance)
-        return [sampling.shown(as_bytes(prompt), text) for text in texts]
+        return [sampling.Shown(as_bytes(prompt), text) for text in texts]
 
     def samples(
         self,

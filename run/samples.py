@@ -122,7 +122,7 @@ class Begun:
 class Asked:
     """What is to be drawn."""
 
-    bytes: int
+    most_bytes: int
     how: sampling.Sampling
     samples: int
     seed: int
@@ -177,7 +177,7 @@ def draw(
     in ``sampling.generate``."""
     tokenizer, rule = run.tokenizer, asked.rule
     # A mark may follow every byte.
-    count = asked.bytes * (1 if tokenizer.vocabulary.unit_mark is None else 2)
+    count = asked.most_bytes * (1 if tokenizer.vocabulary.unit_mark is None else 2)
     automaton = None
     if rule is not None:
         states = [
@@ -193,7 +193,7 @@ def draw(
     )  # fmt: skip
     texts = itertools.tee(_each_on(run.mesh, pieces), len(rows))
     return [
-        sampling.Text(each, tokenizer, number, asked.bytes, asked.stop, row.more, row.ended)
+        sampling.Text(each, tokenizer, number, asked.most_bytes, asked.stop, row.more, row.ended)
         for number, (each, row) in enumerate(zip(texts, rows, strict=True))
     ]
 

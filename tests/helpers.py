@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from octavo.batch import FIELDS, Batch
+from octavo.configs import presets
+from octavo.configs.model import ModelConfig
 from octavo.configs.schema import Config, MeshConfig
 from octavo.model.embeddings import embedding as kind_of
 from octavo.model.layers import Filled
@@ -23,6 +25,7 @@ from octavo.run.opened import Run
 from octavo.run.rows import packed_rows
 from octavo.run.saved import load
 from octavo.run.sharding import make_mesh
+from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.interface import Vocabulary
 from octavo.tokenizers.words import WORDS, WordTokenizer
@@ -115,6 +118,25 @@ def opened(config: Config, tokenizer=None) -> Run:
     tokenizer = tokenizer or (WordTokenizer() if of_words else ByteTokenizer())
     mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
     return Run(config, tokenizer, definition, params, 0, mesh, SomeMarks())
+
+
+PIECES = [b"th", "é".encode(), b"\xa9t", b"\xc3\xa9\xe6", b"\x97\xa5", b"e\xf0\x9f", b"a\xff"]
+SCHEMES = {
+    "bytes": ByteTokenizer(),
+    "words": WordTokenizer(),
+    "bpe": BPETokenizer([bytes([i]) for i in range(256)] + PIECES),
+}
+
+
+@functools.cache
+def random_run(preset: str, scheme: str) -> Run:
+    """A model of random weights, by one of ``SCHEMES``."""
+    config = shrink(presets()[preset])
+    if preset == "flat":
+        config = dataclasses.replace(config, model=ModelConfig(width=32, layers=1, heads=2))
+    definition, params = defined(config, SCHEMES[scheme].vocabulary)
+    mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
+    return Run(config, SCHEMES[scheme], definition, params, 0, mesh, SomeMarks())
 
 
 def forward(definition: Definition):

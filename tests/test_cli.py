@@ -126,7 +126,7 @@ def test_evaluate(trained, tiny, tmp_path):
     scores = []
     for extra in (["--batch-size", "3"], ["--batch-size", "7"], ["--overlap", "0"]):
         done = run("evaluate.py", str(workdir), "--text", str(tmp_path / "any.bin"),
-                   "--json", str(out), *extra)  # fmt: skip
+                   "--again", "--json", str(out), *extra)  # fmt: skip
         assert done.returncode == 0, done.stderr
         scores.append(json.loads(out.read_text()))
     assert all(s["bytes"] == len(text) and s["documents"] == 1 for s in scores)

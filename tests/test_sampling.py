@@ -11,7 +11,7 @@ from helpers import defined
 from octavo.batch import Batch
 from octavo.configs.model import ModelConfig
 from octavo.configs.schema import Config
-from octavo.decoding.sampling import Sampling, Text, draw, filtered, generate, shown
+from octavo.decoding.sampling import Sampling, Shown, Text, draw, filtered, generate
 from octavo.run.marks import NoMarks
 from octavo.tokenizers.bytes import ByteTokenizer
 
@@ -129,7 +129,7 @@ def text_of(data: bytes, sizes, prompt=b"", **settings) -> list[str]:
     ids = TOKENIZER.encode(data)
     edges = np.cumsum([0, *sizes, len(ids)]).clip(0, len(ids))
     pieces = (ids[None, a:b] for a, b in zip(edges, edges[1:], strict=False))
-    return list(shown(prompt, Text(pieces, TOKENIZER, **settings)))
+    return list(Shown(prompt, Text(pieces, TOKENIZER, **settings)))
 
 
 def test_streamed_text_has_whole_characters():
@@ -141,9 +141,9 @@ def test_streamed_text_has_whole_characters():
     assert "".join(text_of(b"ok\xff\xfe!", [1] * 5)) == "ok\ufffd\ufffd!"
     assert "".join(text_of("né".encode(), [1, 1], most_bytes=2)) == "n"
     ended = np.array([[*b"done", TOKENIZER.eos_id, *b"more"]])
-    assert "".join(shown(b"", Text(iter([ended]), TOKENIZER))) == "done"
+    assert "".join(Shown(b"", Text(iter([ended]), TOKENIZER))) == "done"
     cut = np.array([[*"né".encode()[:-1], TOKENIZER.eos_id, *b"more"]])
-    assert "".join(shown(b"", Text(iter([cut]), TOKENIZER))) == "n\ufffd"  # no more will come
+    assert "".join(Shown(b"", Text(iter([cut]), TOKENIZER))) == "n\ufffd"  # no more will come
 
 
 def test_streamed_text_continues_the_bytes_of_the_prompt():

@@ -2,47 +2,24 @@
 
 import codecs
 import dataclasses
-import functools
 
-import jax
 import numpy as np
 import pytest
 
-from helpers import SomeMarks, defined, of_preset, shrink
-from octavo.configs import presets
+from helpers import SCHEMES, of_preset
+from helpers import random_run as opened
 from octavo.configs.checks import ConfigError
-from octavo.configs.model import ModelConfig
-from octavo.configs.schema import MeshConfig
 from octavo.decoding import utf8
 from octavo.decoding.automata import Automaton, table_of
 from octavo.decoding.drafting import Smaller, own_drafter
 from octavo.decoding.sampling import Acceptance, Sampling, generate
 from octavo.run.opened import Run
 from octavo.run.samples import Rule
-from octavo.run.sharding import make_mesh
-from octavo.tokenizers.bpe import BPETokenizer
-from octavo.tokenizers.bytes import ESCAPE, FLIP, ByteTokenizer
+from octavo.tokenizers.bytes import ESCAPE, FLIP
 from octavo.tokenizers.huffman import HuffmanTokenizer
-from octavo.tokenizers.words import MARK, WordTokenizer
+from octavo.tokenizers.words import MARK
 
-PIECES = [b"th", "é".encode(), b"\xa9t", b"\xc3\xa9\xe6", b"\x97\xa5", b"e\xf0\x9f", b"a\xff"]
-TOKENIZERS = {
-    "bytes": ByteTokenizer(),
-    "words": WordTokenizer(),
-    "bpe": BPETokenizer([bytes([i]) for i in range(256)] + PIECES),
-}
 HOT = Sampling(temperature=3.0)
-
-
-@functools.cache
-def opened(preset: str, scheme: str) -> Run:
-    """A model of random weights."""
-    config = shrink(presets()[preset])
-    if preset == "flat":
-        config = dataclasses.replace(config, model=ModelConfig(width=32, layers=1, heads=2))
-    definition, params = defined(config, TOKENIZERS[scheme].vocabulary)
-    mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
-    return Run(config, TOKENIZERS[scheme], definition, params, 0, mesh, SomeMarks())
 
 
 def drawn(run: Run, prompts: list[bytes], count: int, valid: bool, how=HOT, **more):
@@ -99,11 +76,11 @@ def test_state_behind_any_prompt():
 
 def test_table():
     """Bytes with marks and escapes, and pieces that begin and end inside characters."""
-    table = table_of(TOKENIZERS["words"], utf8.DFA)
+    table = table_of(SCHEMES["words"], utf8.DFA)
     assert table[1, MARK] == 1 and table[1, 0xA9] == 0 and table[1, ord("a")] == -1
     assert table[0, ESCAPE] == 8 and table[8, MARK ^ FLIP] == 0 and table[1, ESCAPE] == -1
     assert (table[8] >= 0).sum() == 4
-    bpe = TOKENIZERS["bpe"]
+    bpe = SCHEMES["bpe"]
     table = table_of(bpe, utf8.DFA)
     for state in range(8):
         wanted = [utf8.follow(state, piece) for piece in bpe.pieces]
@@ -187,7 +164,7 @@ def test_ways_out_of_a_prompt():
     """Of what all spellings of a prompt go on with, what is valid; the end, behind a character."""
     ids, mores = np.zeros(1, np.int32), [(b"", 0.2), (b"\xa9", 0.3), (b"x", 0.4), (b"\xa9t", 0.1)]
     ways = [(ids, more, p) for more, p in mores]
-    rule = Rule.of(TOKENIZERS["bpe"], True, None)
+    rule = Rule.of(SCHEMES["bpe"], True, None)
     assert {more: p for _, more, p in rule.left(ways, 1)} == {b"\xa9": 0.3, b"\xa9t": 0.1}
     assert {more for _, more, _ in rule.left(ways, utf8.WHOLE)} == {b"", b"x"}
 
