@@ -271,7 +271,7 @@ def test_continuations(model):
         )
         assert one.nats == pytest.approx(-np.log(share), rel=1e-3, abs=1e-6), (context, more)
     each = [begins(model, b"th" + bytes([byte])) for byte in range(256)]
-    assert begins(model, b"th") < 2 * max(each), "it seldom ends"
+    assert max(each) > begins(model, b"th") - sum(each), "it seldom ends"
     likely = bytes([int(np.argmax(each))])
     for byte, greedy in ((likely, True), (b"\x00", False)):
         assert model.costs([(b"th", byte)], exact=True, heads=64)[0].greedy is greedy

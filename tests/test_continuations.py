@@ -23,19 +23,15 @@ SHARED = [(CONTEXT, more) for more in (b"over", b"lazy dog", b"\xc3", b"")]
 ALONE = [(b"", b"the end"), (b"x\xc3", b"\xa9 a"), (b"a", words(0, 100)), (b"the", b" ")]
 
 
-def by_score(run, context: bytes, continuation: bytes) -> tuple[float, bool]:
-    """The score of the whole without what the context's ids cost."""
-    ids, first = cut(run.tokenizer, context, continuation)
-    [found] = run.predictions([ids])
-    part = slice(first, len(ids))
-    return float(found.nats[part].sum()), bool(found.correct[part].all())
-
-
-def check(run, pairs, **how):
-    found = run.costs(pairs, **how)
-    for pair, one in zip(pairs, found, strict=True):
-        nats, greedy = by_score(run, *pair)
-        assert one.nats == pytest.approx(nats, abs=2e-4) and one.greedy == greedy, pair
+def check(run, pairs, batch_size=1):
+    """Against the score of the whole, without what the context's ids cost."""
+    found = run.costs(pairs, batch_size=batch_size)
+    encoded, firsts = zip(*(cut(run.tokenizer, *pair) for pair in pairs), strict=True)
+    whole = run.predictions(list(encoded), batch_size=batch_size)
+    for pair, one, first, said in zip(pairs, found, firsts, whole, strict=True):
+        part = slice(first, len(said.nats) - 1)
+        assert one.nats == pytest.approx(said.nats[part].sum(), abs=2e-4), pair
+        assert one.greedy == said.correct[part].all(), pair
 
 
 def test_every_preset(preset, monkeypatch):
