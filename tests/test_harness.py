@@ -104,11 +104,16 @@ def by_hand(run, context: str, continuation: str) -> tuple[float, bool]:
     return -float(found.nats[part].sum()), bool(found.correct[part].all())
 
 
-def test_tasks(it, trained, tasks, tmp_path):
-    """Four kinds of tasks by evaluate.py: what the harness makes of our numbers."""
-    out = tmp_path / "out.json"
+def test_tasks(it, trained, tasks, tmp_path, monkeypatch):
+    """Four kinds of tasks by evaluate.py: what the harness makes of our numbers. One of its own
+    reads a folder of the name of its data set."""
+    there = tmp_path / "EleutherAI" / "lambada_openai" / "data"
+    there.mkdir(parents=True)
+    (there / "test.jsonl").write_text((tasks / "texts.jsonl").read_text())
+    monkeypatch.chdir(tmp_path)
+    out, names = tmp_path / "out.json", [*TASKS, "lambada_openai"]
     arguments = evaluate.Arguments(
-        str(trained[0]), ("tasks",), tasks=",".join(TASKS), include_path=str(tasks), json=str(out)
+        str(trained[0]), ("tasks",), tasks=",".join(names), include_path=str(tasks), json=str(out)
     )
     evaluate.evaluate(arguments)
     found = {(row["task"], row["metric"]): row for row in json.loads(out.read_text())["tasks"]}
@@ -124,6 +129,9 @@ def test_tasks(it, trained, tasks, tmp_path):
     perplexity = math.exp(-np.mean([log_p for log_p, _ in each]))
     assert found["small_cloze", "perplexity"]["value"] == pytest.approx(perplexity, rel=1e-5)
     assert found["small_cloze", "perplexity"]["stderr"] > 0
+    lambada = found["lambada_openai", "perplexity"]
+    assert lambada["value"] == found["small_cloze", "perplexity"]["value"]
+    assert (lambada["version"], lambada["documents"], lambada["shots"]) == ("1.0", 5, 0)
     # Ends of documents are not paid.
     score = it.score(TEXTS)
     ends = [
@@ -183,21 +191,20 @@ def test_sampled(it):
 
 def test_told_in_a_sentence(trained, tasks, monkeypatch):
     def told(match, **about):
+        arguments = evaluate.Arguments(
+            str(trained[0]), ("tasks",), **{"include_path": str(tasks)} | about
+        )
         with pytest.raises(ConfigError, match=match) as caught:
-            evaluate.evaluate(evaluate.Arguments(str(trained[0]), ("tasks",), **about))
+            evaluate.evaluate(arguments)
         assert "\n" not in str(caught.value)
 
-    told("tasks needs their names: --tasks arc_easy")
+    told("tasks needs their names: --tasks")
     told("there is no task 'lambada_opena'; alike: lambada_openai", tasks="lambada_opena")
     told("there is no task '~'; lm_eval ls tasks lists them", tasks="~")
     told("--include-path nowhere is no folder", tasks="x", include_path="nowhere")
-    told(
-        r"the task small_lost cannot be loaded: .*nowhere\.jsonl", tasks="small_choice,small_lost",
-        include_path=str(tasks),
-    )  # fmt: skip
-    told("the task arc_easy cannot be loaded: ", tasks="arc_easy")
+    told(r"small_lost cannot be loaded: .*nowhere\.jsonl", tasks="small_choice,small_lost")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    told("needs lm-eval, which is not here: pip install 'octavo", tasks="arc_easy")
+    told("lm-eval, which has others, is not here: pip install 'octavo", tasks="arc_easy")
     with pytest.raises(ConfigError, match="--num-fewshot is for tasks alone"):
         evaluate.evaluate(evaluate.Arguments(str(trained[0]), num_fewshot=0))
 

@@ -132,7 +132,7 @@ def _rows(found: dict) -> Iterator[dict]:
                 "stderr": stderr if isinstance(stderr, float) else None,
                 "shots": found.get("n-shot", {}).get(task),
                 "documents": counts.get("effective"),
-                "version": found.get("versions", {}).get(task),
+                "version": str(found.get("versions", {}).get(task, "")),
             }
 
 
