@@ -285,7 +285,7 @@ def test_wrong_files_are_told_in_a_sentence(tmp_path):
 
 @pytest.mark.xdist_group("trained")
 def test_from_the_command_line(trained, tmp_path):
-    written(tmp_path, "blimp/a.jsonl", [{"sentence_good": "the dog", "sentence_bad": "xq#"}])
+    written(tmp_path, "blimp/a.jsonl", [{"sentence_good": "the dog", "sentence_bad": "xq#~X#q"}])
     out, names = tmp_path / "out.json", f"rhymes,blimp:{tmp_path}/blimp"
     arguments = [str(trained[0]), "tasks", "--tasks", names, "--limit", "2", "--json", str(out)]
     done = run("evaluate.py", *arguments)
