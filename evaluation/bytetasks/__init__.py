@@ -5,8 +5,9 @@ questions are the same for all runs, but for how many stand before each: as many
 training, up to four.
 """
 
+import functools
+import zlib
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 
@@ -40,10 +41,10 @@ TASKS: dict[str, Task] = {
     "substituting": letters.substituting,
     "swapping": letters.swapping,
     "reversing": letters.reversing,
-    "inserting_words": partial(letters.inserting, level=letters.WORDS),
-    "deleting_words": partial(letters.deleting, level=letters.WORDS),
-    "substituting_words": partial(letters.substituting, level=letters.WORDS),
-    "swapping_words": partial(letters.swapping, level=letters.WORDS),
+    "inserting_words": functools.partial(letters.inserting, level=letters.WORDS),
+    "deleting_words": functools.partial(letters.deleting, level=letters.WORDS),
+    "substituting_words": functools.partial(letters.substituting, level=letters.WORDS),
+    "swapping_words": functools.partial(letters.swapping, level=letters.WORDS),
     "reversing_words": letters.reversing_words,
     "counting": choosing.counting,
     "containing": choosing.containing,
@@ -81,13 +82,18 @@ def scripts_of(name: str) -> list[Script]:
 _OF_NUMBERS = numbers.sums, numbers.aligned_sums, numbers.reversed_sums
 
 
+@functools.cache
 def series_of(name: str, script: Script, noise: float = 0.0) -> Series:
     """The questions of a task in a script, with so much noise."""
-    return noised(drawn(partial(_drawn, TASKS[name], script), QUESTIONS), noise)
+    if noise:
+        return noised(series_of(name, script), noise)
+    task, seed = TASKS[name], zlib.crc32(f"{name} {script.name}".encode())
 
+    def key(one: Question) -> str:
+        # Of a word and what it is with letters swapped, whichever is asked for, one is kept.
+        return str(sorted(one.asked))
 
-def _drawn(task: Task, script: Script, rng: np.random.Generator) -> Question:
-    return task(rng, script)
+    return drawn(lambda rng: task(rng, script), QUESTIONS, key, seed)
 
 
 def measure(

@@ -19,7 +19,6 @@ T = TypeVar("T", bound=Hashable)
 SHOTS = 4
 WRONG = 3
 CHANCE = 1 / (1 + WRONG)
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,19 @@ class Answers(NamedTuple):
     """Lines that stood before a question, in the mean."""
 
 
-def drawn(draw: Callable[[np.random.Generator], Question], count: int) -> Series:
-    """``SHOTS`` questions that stand before each, and ``count`` that are asked; all different."""
-    rng, found = np.random.default_rng(SEED), {}
+def drawn(
+    draw: Callable[[np.random.Generator], Question],
+    count: int,
+    key: Callable[[Question], Hashable] = lambda one: one.asked,
+    seed: int = 0,
+) -> Series:
+    """``SHOTS`` questions that stand before each, and ``count`` that are asked. Those that differ
+    in their key are kept: it must not tell which of a question's answers is right, or what was
+    asked less often would be right more often."""
+    rng, found = np.random.default_rng(seed), {}
     while len(found) < SHOTS + count:
         one = draw(rng)
-        found.setdefault(one.asked, one)
+        found.setdefault(key(one), one)
     each = list(found.values())
     shots = tuple(one.line(one.answer) for one in each[:SHOTS])
     return Series(shots, tuple(each[SHOTS:]))

@@ -2,6 +2,8 @@
 letter. All four have as many bytes, and any of them is right with the same probability; as is any
 number."""
 
+import functools
+
 import numpy as np
 
 from octavo.evaluation.bytetasks.asking import WRONG, Question
@@ -14,12 +16,8 @@ COUNT = 1 + WRONG
 def counting(rng: np.random.Generator, script: Script) -> Question:
     """How often a letter occurs in four words, at most once in each: once to four times, each as
     often, whatever the letter."""
-    while True:
-        letter = script.letters[rng.integers(len(script.letters))]
-        having = [one for one in script.words if letters(one).count(letter) == 1]
-        lacking = [one for one in script.words if letter not in letters(one)]
-        if len(having) >= COUNT and len(lacking) >= COUNT:
-            break
+    occurring = _occurring(script)
+    letter, having, lacking = occurring[rng.integers(len(occurring))]
     count = int(rng.integers(1, COUNT + 1))
     words = [
         each[i]
@@ -71,6 +69,19 @@ def similarity(rng: np.random.Generator, script: Script) -> Question:
         near, *far = (edits(text, word) for word in words)
         if 0 < near < min(far):
             return _which(rng, f'Which is spelt like "{text}" in', words)
+
+
+@functools.cache
+def _occurring(script: Script) -> list[tuple[str, list[str], list[str]]]:
+    """Letters, the words that have each once, and those that lack it."""
+    spelt = [(one, letters(one)) for one in script.words]
+    found = []
+    for letter in script.letters:
+        having = [one for one, each in spelt if each.count(letter) == 1]
+        lacking = [one for one, each in spelt if letter not in each]
+        if len(having) >= COUNT and len(lacking) >= COUNT:
+            found.append((letter, having, lacking))
+    return found
 
 
 def edits(one: str, other: str) -> int:

@@ -6,6 +6,8 @@ with the same probability: it does not help to know which letters come often, or
 like; nothing does but to read what is asked.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -68,11 +70,8 @@ def spelling(rng: np.random.Generator, script: Script) -> Question:
 
 def joining(rng: np.random.Generator, script: Script) -> Question:
     """The reverse of spelling, of a word or of one with two letters swapped; wrong: the others."""
-    pieces = LETTERS.draw(rng, script)
-    each = [tuple(pieces), *others(tuple(pieces), lambda: swapped(rng, pieces))]
-    right = each.pop(int(rng.integers(len(each))))
-    asked = f'Join "{" ".join(right)}":'
-    return Question(asked, f" {LETTERS.text(right)}", tuple(f" {LETTERS.text(w)}" for w in each))
+    right, *wrong = _orders(rng, LETTERS.draw(rng, script))
+    return _question(f'Join "{" ".join(right)}":', LETTERS, [right, *wrong])
 
 
 def reversing(rng: np.random.Generator, script: Script) -> Question:
@@ -82,11 +81,11 @@ def reversing(rng: np.random.Generator, script: Script) -> Question:
 
 
 def reversing_words(rng: np.random.Generator, script: Script) -> Question:
-    """The words of a phrase from the last to the first; wrong: with two of them swapped."""
-    pieces = WORDS.draw(rng, script)
-    wrong = others(tuple(pieces), lambda: swapped(rng, pieces))
-    asked = f'"{WORDS.text(pieces)}" backwards:'
-    return _question(asked, WORDS, [each[::-1] for each in (pieces, *map(list, wrong))])
+    """The words of a phrase from the last to the first; wrong: with two of them swapped, or what
+    they are swapped from."""
+    right, *wrong = _orders(rng, WORDS.draw(rng, script))
+    asked = f'"{WORDS.text(right)}" backwards:'
+    return _question(asked, WORDS, [each[::-1] for each in (right, *wrong)])
 
 
 def inserting(rng: np.random.Generator, script: Script, level: Level = LETTERS) -> Question:
@@ -153,18 +152,39 @@ def _exchanged(pieces: list[str], one: int, other: int) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _orders(rng: np.random.Generator, pieces: list[str]) -> list[list[str]]:
+    """Pieces, and as they are with two of them swapped, thrice; any of the four is the first."""
+    each = [tuple(pieces), *others(tuple(pieces), lambda: swapped(rng, pieces))]
+    return [list(each[i]) for i in rng.permutation(len(each)).tolist()]
+
+
 def _alike(rng: np.random.Generator, script: Script) -> list[str]:
-    """A word and ``WRONG`` others of as many bytes, which have the most letters in common with it
-    or with one of them, at the same places."""
-    while True:
-        one = letters(word(rng, script))
-        size = len("".join(one).encode())
-        same = [each for each in script.words if len(each.encode()) == size]
-        if len(same) > WRONG:
-            break
-    common = [sum(a == b for a, b in zip(one, letters(each), strict=False)) for each in same]
-    order = np.lexsort((rng.random(len(same)), -np.array(common)))[: 1 + WRONG]
-    return [same[i] for i in rng.permutation(order).tolist()]
+    """A word and ``WRONG`` others, of as many bytes and letters, which are like it. They are always
+    the same four: each is asked for as often."""
+    groups = _groups(script)
+    group = groups[rng.integers(len(groups))]
+    return [group[i] for i in rng.permutation(len(group)).tolist()]
+
+
+@functools.cache
+def _groups(script: Script) -> list[list[str]]:
+    """Words by four, each in one group: one word, and those that have the most letters in common
+    with it, at the same places. A few are left over."""
+    left = {each: letters(each) for each in script.words}
+    found = []
+    while left:
+        one, own = left.popitem()
+        same = [
+            each
+            for each, its in left.items()
+            if len(its) == len(own) and len(each.encode()) == len(one.encode())
+        ]
+        same.sort(key=lambda each: -sum(map(operator.eq, left[each], own)))
+        if len(same) >= WRONG:
+            found.append([one, *same[:WRONG]])
+            for each in same[:WRONG]:
+                del left[each]
+    return found
 
 
 def spelt(pieces: list[str] | tuple[str, ...]) -> str:

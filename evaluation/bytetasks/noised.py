@@ -3,6 +3,7 @@ quotation marks, so that it asks for the same and the answers stay; and the whol
 before it, its answer included. Of sums, which have no wording, the lines before alone."""
 
 import dataclasses
+import re
 
 from octavo.evaluation.bytetasks.asking import Question, Series
 from octavo.evaluation.measures.noise import KINDS, noisy
@@ -23,7 +24,7 @@ def noised(series: Series, rate: float) -> Series:
 def _asked(question: Question, rate: float, number: int) -> Question:
     parts = question.asked.split('"')
     for i in range(0, len(parts), 2):
-        if any(map(str.isalpha, parts[i])):
+        if re.search("[a-z]", parts[i]):
             seed = number * len(parts) + i
             parts[i] = noisy(parts[i].encode(), KINDS[number % len(KINDS)], rate, seed).decode()
     return dataclasses.replace(question, asked='"'.join(parts))

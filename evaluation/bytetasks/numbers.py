@@ -1,6 +1,6 @@
 """Sums of two numbers of three digits: as one writes them, with digits that are aligned, and from
 the last digit to the first. Wrong: a digit is another, but not the first, of which some come more
-often."""
+often; any of the answers would be right for another second number, with the same probability."""
 
 from collections.abc import Callable
 
@@ -14,16 +14,27 @@ def sums(
     rng: np.random.Generator, script: Script, write: Callable[[str], str] = str
 ) -> Question:  # fmt: skip
     """write: digits as they are shown."""
-    one, other = rng.integers(100, 1000, 2).tolist()
-    answer = f"{one + other}"
+    while True:
+        one, other = rng.integers(100, 1000, 2).tolist()
+        each = [str(one + other), *other_sums(rng, one + other)]
+        right, *wrong = (each[i] for i in rng.permutation(len(each)).tolist())
+        if all(100 <= int(answer) - one < 1000 for answer in each):
+            break
+    one, other, answer, *rest = (
+        script.number(write(n)) for n in (str(one), str(int(right) - one), right, *wrong)
+    )
+    return Question(f"{one} + {other} =", f" {answer}", tuple(f" {n}" for n in rest))
+
+
+def other_sums(rng: np.random.Generator, right: int) -> list[str]:
+    """With a digit that is another, but not the first."""
+    answer = str(right)
 
     def changed() -> str:
         at = int(rng.integers(1, len(answer)))
         return f"{answer[:at]}{rng.integers(10)}{answer[at + 1 :]}"
 
-    wrong = others(answer, changed)
-    shown = [script.number(write(n)) for n in (str(one), str(other), answer, *wrong)]
-    return Question(f"{shown[0]} + {shown[1]} =", f" {shown[2]}", tuple(f" {n}" for n in shown[3:]))
+    return others(answer, changed)
 
 
 def aligned_sums(rng: np.random.Generator, script: Script) -> Question:

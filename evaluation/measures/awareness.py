@@ -1,10 +1,10 @@
 """What a model knows of the letters in its ids: spelling, counting and reversing words, digits of
 sums, as questions that are made here (as CUTE, Edman et al. 2024, 2409.15452, asks them).
 
-They are asked as all questions are (``bytetasks.asking``); tasks asks more kinds, in more scripts,
-so that it does not help to know what words look like, either. Wrong answers have the same letters
-as the right one, or differ in a digit that may be any, so it does not help to know which come
-often.
+They are asked as all questions are (``bytetasks.asking``). Wrong answers have the same letters as
+the right one, or differ in a digit that may be any, so it does not help to know which come often.
+It does help to know what words look like; tasks asks more kinds, in more scripts, of which nothing
+is answered but by reading the question.
 
 The questions are the same for all runs, but for how many stand before each: as many as fit a row
 of training, up to four.
@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from octavo.evaluation.bytetasks import numbers
 from octavo.evaluation.bytetasks.asking import (
     CHANCE,
     WRONG,
@@ -25,6 +24,7 @@ from octavo.evaluation.bytetasks.asking import (
     wilson,
 )
 from octavo.evaluation.bytetasks.letters import spelt, swapped, word
+from octavo.evaluation.bytetasks.numbers import other_sums
 from octavo.evaluation.bytetasks.scripts import LATIN
 
 TEXTS = False
@@ -62,7 +62,9 @@ def reversing(rng: np.random.Generator) -> Question:
 
 def sums(rng: np.random.Generator) -> Question:
     """The sum of two numbers of three digits; wrong: a digit is another, but not the first."""
-    return numbers.sums(rng, LATIN)
+    one, other = rng.integers(100, 1000, 2).tolist()
+    wrong = other_sums(rng, one + other)
+    return Question(f"{one} + {other} =", f" {one + other}", tuple(f" {w}" for w in wrong))
 
 
 TASKS: tuple[Callable[[np.random.Generator], Question], ...] = (
