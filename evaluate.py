@@ -202,14 +202,15 @@ def _steps(arguments: Arguments) -> list[int | None]:
     from octavo.run.mirror import fetched
     from octavo.run.saved import read
 
+    there: list[int] = []
+    if "all" in arguments.step or not storage.is_url(arguments.run):
+        with fetched(arguments.run, arrays=False) as folder:
+            read(folder)  # what is no run is said once, and not for each step
+            there = saved_steps(folder)[::-1]
     found: list[int | None] = []
     for name in arguments.step or ("last",):
-        if name != "all":
-            found.append(None if name == "last" else int(name))
-            continue
-        with fetched(arguments.run, arrays=False) as folder:
-            read(folder)
-            found += saved_steps(folder)[::-1]
+        each = there if name == "all" else [None if name == "last" else int(name)]
+        found += each
     return list(dict.fromkeys(found))
 
 

@@ -22,7 +22,7 @@ from octavo.decoding.automata import Dfa, completed
 
 MOST_STATES = 10_000
 """Of an automaton."""
-_MOST_EDGES = 200_000
+_MOST_EDGES = 50_000
 _CHARACTER = 1 << 24
 """What a character above ASCII counts from in a set; bytes count from 0."""
 _LAST = 0x10FFFF

@@ -416,10 +416,10 @@ class Text:
         if found:
             self.finish = "stop"
             return self._to(min(found)[1])
-        if ended and self._all == data:
-            self.finish = "end"
-        elif len(self._all) == self._most:
+        if len(self._all) == self._most:
             self.finish = "length"
+        elif ended:
+            self.finish = "end"
         held = 0
         if self.finish is None:
             most = max((len(one) - 1 for one in self._stop), default=0)

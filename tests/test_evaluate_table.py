@@ -33,7 +33,7 @@ def test_table(it, tmp_path, capsys):
     outs = [tmp_path / f"out.{kind}" for kind in ("json", "csv", "md")]
     flags = zip(("--json", "--csv", "--markdown"), outs, strict=True)
     more = ("--most-bytes", 12000, *(part for pair in flags for part in pair))
-    with pytest.raises(cli.RunError, match=r"could not be scored: nowhere, .*it at step 11\."):
+    with pytest.raises(cli.RunError, match=r"scored: \S*it at step 11, nowhere\. The"):
         asked(it, "nowhere", "--step", "20", "11", "last", *more)
     shown, said = capsys.readouterr()
     assert "nowhere is no run directory" in said and "it has no checkpoint of step 11" in said

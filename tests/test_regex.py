@@ -2,17 +2,19 @@
 
 import random
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from helpers import random_run
 from octavo.configs.checks import ConfigError
-from octavo.decoding.automata import Dfa, table_of
+from octavo.decoding import automata
+from octavo.decoding.automata import Dfa
+from octavo.decoding.by_bytes import Reading
 from octavo.decoding.drafting import Lookup
 from octavo.decoding.regex import automaton
 from octavo.decoding.sampling import Sampling
-from octavo.tokenizers.bpe import BPETokenizer
 
 PATTERNS = (
     "", "abc", "a|bc*", "(ab)+c{2,3}", "[a-c]*d?", r"\d{3}-\d{2}", r"[^\n]+", ".", r"\s*\w+",
@@ -72,11 +74,12 @@ def test_refused(pattern, said):
         automaton(pattern)
 
 
-def test_what_cannot_be_completed_is_not_begun():
-    """By ids that do not spell every byte: c can be drawn, but nothing ends behind it."""
+def test_what_cannot_be_completed_is_not_begun(monkeypatch):
+    """By ids that do not spell every byte: behind c, nothing would end."""
+    way = Reading([b"a", b"b", b"c", b"ab", None], {}, 4)
+    monkeypatch.setattr(automata, "readings", lambda _: [way])
     dfa = automaton("ab|cd")
-    tokenizer = BPETokenizer([b"a", b"b", b"c", b"ab"])
-    table = table_of(tokenizer, dfa)
+    table = automata.table_of(SimpleNamespace(vocab_size=5), dfa)
     assert (table[dfa.start] >= 0).tolist() == [True, False, False, True, False]
     assert (table[table[dfa.start, 3]] >= 0).tolist() == [False] * 4 + [True]
 
