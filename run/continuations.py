@@ -93,15 +93,17 @@ def continuations(
 def _apart(
     encoded: Sequence[np.ndarray], firsts: Sequence[int], run: "Run"
 ) -> tuple[list[int], list[np.ndarray], list[Node], list[int]]:
-    """Numbers of the texts that are read by what they share, if that is less; they with the id of
-    the begin of a document, and their tree. And numbers of those that are read alone, the longest
-    first. Those of no ids are in neither."""
+    """Numbers of the texts that are read by what they share, where that is less; they with the id
+    of the begin of a document, and their tree. And numbers of those that are read alone, the
+    longest first. Those of no ids are in neither."""
     filled = [i for i, first in enumerate(firsts) if len(encoded[i]) > first]
     fitting = [i for i in filled if len(encoded[i]) <= run.length]
     texts = [np.append(run.tokenizer.bos_id, encoded[i]) for i in fitting]
-    nodes = tree(texts)
-    if SHARE * size(nodes) > sum(map(len, texts)):
-        fitting, texts, nodes = [], [], []
-    shared = set(fitting)
-    alone = sorted((i for i in filled if i not in shared), key=lambda i: -len(encoded[i]))
-    return fitting, texts, nodes, alone
+    worth = [
+        node for node in tree(texts)
+        if SHARE * size([node]) <= sum(len(texts[i]) for i in node.texts)
+    ]  # fmt: skip
+    chosen = sorted(i for node in worth for i in node.texts)
+    shared, texts = [fitting[i] for i in chosen], [texts[i] for i in chosen]
+    alone = sorted(set(filled).difference(shared), key=lambda i: -len(encoded[i]))
+    return shared, texts, tree(texts), alone

@@ -53,6 +53,18 @@ def test_shared(name, monkeypatch):
     check(run, [*SHARED, *many, *ALONE, (b"and the lazy fox", b"!"), SHARED[0]], batch_size=4)
 
 
+def test_what_is_shared():
+    """Texts that begin alike are read by that, where it halves what is read; others beside them are
+    not."""
+    run = opened(shrink(presets()["flat"]))
+    many = [(b"and the lazy", f" {word}".encode()) for word in ("dog", "cat", "fox", "hen")]
+    pairs = [(b"fox jumps", b" over"), *many, (b"the quick brown", b" fox"), (b"and", b"")]
+    encoded, firsts = zip(*(cut(run.tokenizer, *pair) for pair in pairs), strict=True)
+    shared, texts, nodes, alone = its._apart(encoded, firsts, run)
+    assert shared == [1, 2, 3, 4] and sorted(alone) == [0, 5] and len(nodes) == 1
+    assert branching.size(nodes) * 2 <= sum(map(len, texts))
+
+
 @pytest.mark.xdist_group("trained")
 def test_on_eight_devices(trained):
     """As on one."""
