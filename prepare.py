@@ -110,6 +110,11 @@ def prepare(arguments: Arguments) -> None:
     if arguments.verify or not any(map(is_url, named)):
         _prepare(arguments)
         return
+    if arguments.beam and any(map(is_url, (*arguments.sources, arguments.out))):
+        raise ConfigError(
+            "--beam reads and writes folders that all its machines share, not URLs: mount the "
+            "storage there, and name the folders."
+        )
     from octavo.data import remote
     from octavo.run.mirror import fetched
 

@@ -290,8 +290,8 @@ def _guarded(stream, descriptor: int, name: str, needed: bool):
         io.BufferedWriter(Output(descriptor, name, needed)),
         encoding=stream.encoding,
         errors="backslashreplace",
-        line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
+        # With PYTHONUNBUFFERED streams have no lines; what is below would hold their text back.
+        line_buffering=stream.line_buffering or stream.write_through,
     )
 
 

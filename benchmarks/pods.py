@@ -2,8 +2,9 @@
 
     python benchmarks/pods.py --out runs/pods [--presets flat-1b hnet-1b ...]
 
-Compiles those of 100M for v5e-16 and larger ones for v5e-256, each in a process of its own; what
-the folder holds already is not compiled again. Takes one to ten minutes a preset.
+Compiles those of 100M for v5e-16 and larger ones for v5e-256, the flat ones also for other pods,
+each in a process of its own; what the folder holds already is not compiled again. Takes one to ten
+minutes a preset.
 """
 
 import json
@@ -24,12 +25,25 @@ HEAD = (
 )  # fmt: skip
 
 
+ELSEWHERE = (
+    ("v5p-128", ()), ("v6e-256", ()), ("2xv5e-256", ("--data.batch-size", "512")),
+)  # fmt: skip
+"""Pods for which the larger flat presets are compiled beside v5e-256, with what they need."""
+
+
 @dataclass(frozen=True)
 class Arguments:
     out: str
     """Folder of what was compiled."""
     presets: tuple[str, ...] = ()
     """None: all for pods."""
+
+
+def pods(name: str) -> list[tuple[str, tuple[str, ...]]]:
+    """For which a preset is compiled, each with flags."""
+    if name.endswith("-100m"):
+        return [("v5e-16", ())]
+    return [("v5e-256", ()), *(ELSEWHERE if name.startswith("flat-") else ())]
 
 
 def row(about: dict) -> list[str]:
@@ -51,16 +65,16 @@ def main() -> None:
     out, rows = Path(arguments.out), []
     out.mkdir(parents=True, exist_ok=True)
     names = arguments.presets or [n for n in presets() if n.endswith(("-100m", "-1b", "-7b"))]
-    for name in names:
-        path = out / f"{name}.json"
-        pod = "v5e-16" if name.endswith("-100m") else "v5e-256"
+    for name, (pod, flags) in ((n, each) for n in names for each in pods(n)):
+        path = out / f"{name}@{pod}.json"
         if not path.exists():
-            command = [sys.executable, "-m", "octavo.launch.compile", name]
+            command = [sys.executable, "-m", "octavo.launch.compile", name, *flags]
             done = subprocess.run(
                 [*command, "--topology", pod, "--json", str(path)], capture_output=True, text=True
             )
             if done.returncode:
-                print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+                why = done.stderr.strip().splitlines()[-1]
+                print(f"{name} on {pod}: {why}", file=sys.stderr)
                 continue
         rows.append(row(json.loads(path.read_text())))
         print(" | ".join(rows[-1]), file=sys.stderr)

@@ -186,6 +186,10 @@ def folder_and_label(name: str) -> tuple[str, str | None]:
     return named[1], named[2]
 
 
+READERS = 256
+"""Shards of a corpus that a process holds open: each is a file."""
+
+
 class Corpus:
     """One split of a prepared folder, as one long stream of ids. ``FOLDER[LABEL]`` is that of the
     documents of one label, as if there were no others.
@@ -238,16 +242,16 @@ class Corpus:
         )
         self._starts = np.cumsum([0] + [shard.tokens for shard in self.shards])
         self._firsts = np.cumsum([0] + [shard.documents for shard in self.shards])
-        self._readers: dict[int, ArrayRecordReader] = {}
         self._checked: dict[int, checked.Stamp | None] = {}
         self._remember()
 
     def _remember(self):
         self._own = lru_cache(maxsize=8)(self._make_own)
+        self._reader = lru_cache(maxsize=READERS)(self._make_reader)
 
     def __getstate__(self):
         # Worker processes open their own files.
-        return {k: v for k, v in self.__dict__.items() if k != "_own"} | {"_readers": {}}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_own", "_reader")}
 
     def __setstate__(self, state):
         self.__dict__.update(state)
@@ -480,17 +484,18 @@ class Corpus:
             now = checked.stamp(self.folder / self.shards[i].file)
             if now is None or self._checked.get(i) != now:
                 new.append(i)
-                self._readers.pop(i, None)
         stamps = check(self.folder, [self.shards[i] for i in new])
         self._checked.update(zip(new, stamps, strict=True))
+
+    def _make_reader(self, shard: int, stamp: checked.Stamp | None) -> ArrayRecordReader:
+        """Of the file as it is now: ``stamp`` changes with it."""
+        return ArrayRecordReader(str(self.folder / self.shards[shard].file))
 
     def _records(self, shard: int, indices: Iterable[int]) -> Iterator[bytes]:
         self._check([shard])
         path = self.folder / self.shards[shard].file
         try:
-            if shard not in self._readers:
-                self._readers[shard] = ArrayRecordReader(str(path))
-            reader = self._readers[shard]
+            reader = self._reader(shard, self._checked[shard])
             for index in indices:
                 yield reader.read([index])[0]
         except Exception as error:  # the reader raises RuntimeError, IndexError and others

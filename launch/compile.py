@@ -195,6 +195,7 @@ def told(found: Compiled, config: Config) -> dict[str, Any]:
     """All that ``lines`` says, for a file. Times are seconds, rates per second; FLOPs and bytes are
     of one chip and step, but for ids and bytes of text per second, of all together."""
     from octavo.model import flops
+    from octavo.run.execution import tpu_memory
 
     est, peak = found.estimate, flops.peak_flops(found.device_kind)
     step = est.seconds
@@ -212,7 +213,7 @@ def told(found: Compiled, config: Config) -> dict[str, Any]:
         "memory": {
             "peak_bytes": found.peak_bytes,
             "argument_bytes": found.argument_bytes,
-            "hbm_bytes": int(found.topology.generation.hbm * 2**30),
+            "hbm_bytes": int(tpu_memory(found.device_kind)),
             "largest": [
                 {"bytes": size, "shape": shape, "origin": origin}
                 for size, shape, origin in est.program.arrays[:LARGEST]
@@ -300,8 +301,9 @@ class Tried:
 
 
 def sweep(config: Config, name: str, vocabulary: int | None, say=print) -> Tried:
-    """Compile with other meshes and, of the best, with other remat; what is tried is said by
-    ``say``. Returns the fastest that fits. Raises ConfigError if none does."""
+    """Compile with other meshes; of the best, with other remat; of the best, with fewer rows at a
+    time. What is tried is said by ``say``. Returns the fastest that fits. Raises ConfigError if
+    none does."""
     from octavo.run.sharding import make_mesh, meshes
 
     devices = devices_of(topology(name))
@@ -335,6 +337,14 @@ def sweep(config: Config, name: str, vocabulary: int | None, say=print) -> Tried
             how = dataclasses.replace(best.config.execution, remat=remat)
             changed = dataclasses.replace(best.config, execution=how)
             attempt([*best.flags, f"--execution.remat {remat}"], changed)
+    best = min(found, key=lambda each: each.seconds)
+    train, mesh = best.config.train, best.compiled.mesh
+    rows = config.data.batch_size // train.accumulation // (mesh["replica"] * mesh["fsdp"])
+    for times in (2, 4):
+        if rows % times == 0:
+            changed = dataclasses.replace(train, accumulation=times * train.accumulation)
+            flags = [*best.flags, f"--train.accumulation {changed.accumulation}"]
+            attempt(flags, dataclasses.replace(best.config, train=changed))
     return min(found, key=lambda each: each.seconds)
 
 
@@ -344,14 +354,14 @@ def main() -> None:
     topology(name)
     out, count = taken(arguments, "--json"), taken(arguments, "--vocabulary")
     if count is not None and not (
-        count.isascii() and count.isdigit() and 257 <= int(count) <= 1 << 24
+        count.isascii() and count.isdigit() and len(count) < 10 and 257 <= int(count) <= 1 << 24
     ):
         raise ConfigError(f"--vocabulary is a number of ids from 257 up, not {count!r:.40}.")
     sweeping = "--sweep" in arguments
     arguments = [each for each in arguments if each != "--sweep"]
     options = (
         Option("--topology NAME", f"{', '.join(examples())} and the like (default: v5e-16)"),
-        Option("--sweep", "try meshes and remat, and say which is fastest"),
+        Option("--sweep", "try meshes, remat, fewer rows at a time; say which is fastest"),
         Option("--vocabulary INT", "for subwords of so many ids, without their corpus"),
         Option("--json FILE", "write the same as JSON"),
     )
@@ -359,6 +369,10 @@ def main() -> None:
     config = parse_config("python -m octavo.launch.compile", described, arguments, options)
     if out is not None:
         check_output(out, "--json")
+    import jax
+
+    # Programs for devices that are not here cannot be read back.
+    jax.config.update("jax_enable_compilation_cache", False)
     vocabulary = None if count is None else int(count)
     if sweeping:
         best = sweep(config, name, vocabulary)

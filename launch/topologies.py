@@ -25,8 +25,6 @@ class Generation:
     """TensorCores for a chip, where names count these; else 1."""
     accelerator: str
     """What the metadata of a machine calls it."""
-    hbm: float
-    """GiB that a program may use, nearly."""
     link: float
     """GB/s that a device sends along one axis of the torus, both ways together."""
     clock: float
@@ -36,11 +34,11 @@ class Generation:
 
 
 GENERATIONS = {
-    "v4": Generation(THREE, 2, "v4", 31.25, 90, 1.05, 4),
-    "v5e": Generation(TWO, 1, "v5litepod", 15.75, 90, 1.5, 4),
-    "v5p": Generation(THREE, 2, "v5p", 94.75, 180, 1.75, 4),
-    "v6e": Generation(TWO, 1, "v6e", 31.25, 180, 1.75, 4),
-    "tpu7x": Generation(THREE, 1, "tpu7x", 94.75, 180, 1.9, 8),
+    "v4": Generation(THREE, 2, "v4", 90, 1.05, 4),
+    "v5e": Generation(TWO, 1, "v5litepod", 90, 1.5, 4),
+    "v5p": Generation(THREE, 2, "v5p", 180, 1.75, 4),
+    "v6e": Generation(TWO, 1, "v6e", 180, 1.75, 4),
+    "tpu7x": Generation(THREE, 1, "tpu7x", 180, 1.9, 8),
 }
 NETWORK = 25
 """GB/s that a host sends to other slices, nearly: its network cards'."""

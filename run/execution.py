@@ -10,9 +10,12 @@ UNROLLED = {"cpu": 8, "gpu": 12}
 """Layers of a stack that are compiled one by one: there, a scan copies what it stacks."""
 KEPT = 2 << 30
 """Bytes of a step's activations up to which all are kept on CPU."""
-KEPT_INNER = 4 << 30
-"""Bytes of what blocks compute inside, on each device, up to which it is kept on TPU: a quarter of
-the smallest one's memory."""
+KEPT_INNER = 1 / 4
+"""Of a TPU's memory, up to which it keeps what blocks compute inside."""
+TPU_MEMORY = {
+    "TPU v4": 31.25, "TPU v5 lite": 15.75, "TPU v5": 94.75, "TPU v6 lite": 31.25, "TPU7x": 94.75,
+}  # fmt: skip
+"""GiB that a program may use of each device, nearly."""
 GPU_MEMORY = 60 << 30
 """Of a GPU that is not there."""
 COMPILER: dict[str, dict] = {
@@ -53,7 +56,8 @@ def execution_of(
 def _remat(config: Config, platform: str, devices: int) -> str:
     size = jnp.dtype(config.execution.compute_dtype).itemsize
     if platform == "tpu":
-        return "inner" if _kept(config, 2, 2, size) / devices < KEPT_INNER else "full"
+        room = KEPT_INNER * tpu_memory(_device().device_kind)
+        return "inner" if _kept(config, 2, 2, size) / devices < room else "full"
     room = KEPT
     if platform == "gpu":
         stats = jax.local_devices()[0].memory_stats() or {}
@@ -62,6 +66,18 @@ def _remat(config: Config, platform: str, devices: int) -> str:
         share = 1 if size == 2 and not config.model.stages else 0.5
         room = share * stats.get("bytes_limit", GPU_MEMORY) * devices
     return "none" if _kept(config, 10, 2, 4) < room else "full"
+
+
+def tpu_memory(device_kind: str) -> float:
+    """Bytes of one TPU, of the smallest where the device is none."""
+    sizes = (size for kind, size in TPU_MEMORY.items() if device_kind.startswith(kind))
+    return next(sizes, min(TPU_MEMORY.values())) * 2**30
+
+
+def _device() -> jax.Device:
+    """One of those that the model is defined for: of the current mesh, or of this machine."""
+    mesh = jax.sharding.get_mesh()
+    return jax.devices()[0] if mesh.empty else mesh.devices.flat[0]
 
 
 def _kept(config: Config, vectors: int, hidden: int, size: int) -> float:

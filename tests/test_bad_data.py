@@ -157,6 +157,7 @@ def test_damaged_manifest(copied, content):
         (["--out", "FILE"], "is no folder"),
         (["--out", "nowhere://bucket/corpus"], "is no storage that is known here"),
         (["--out", "FOLDER"], "is a source too"),
+        (["--beam", "runner=DirectRunner", "--out", "gs://b/c"], "machines share, not URLs: mount"),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
 )

@@ -203,6 +203,13 @@ def test_output_that_cannot_be_written(output, prints, code, said, finished, tmp
         assert done.read_bytes() == b""  # it did not become the standard output
 
 
+def test_a_line_is_written_when_it_is_said(monkeypatch):
+    """Also where streams are to be unbuffered, as in a container."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    kill = "print('said', file=sys.stderr)\nos.kill(os.getpid(), signal.SIGKILL)"
+    assert ended(script(kill)) == (-signal.SIGKILL, "said\n")
+
+
 def test_watchdog_ends_the_process():
     code, said = ended(
         script(

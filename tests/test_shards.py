@@ -16,6 +16,7 @@ from octavo import files
 from octavo.configs.schema import DataConfig
 from octavo.data import checked, sources, stdlib
 from octavo.data import prepare as preparing
+from octavo.data import shards as module
 from octavo.data.errors import DataError
 from octavo.data.heldout import heldout_documents
 from octavo.data.manifest import read_manifest
@@ -74,6 +75,14 @@ def swap(a, b):
     kept = a.read_bytes()
     a.write_bytes(b.read_bytes())
     b.write_bytes(kept)
+
+
+def test_a_corpus_of_many_shards_keeps_few_open(many, monkeypatch):
+    monkeypatch.setattr(module, "READERS", 2)
+    plan = read(many)  # which stays
+    files = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    held = [file for file in files if file.startswith(os.path.realpath(many)) and "train-" in file]
+    assert len(shards(plan.corpora[0].folder)) > 4 and len(held) <= 2
 
 
 @pytest.mark.parametrize("how", ["swapped", "copied", "renamed", "times kept"])

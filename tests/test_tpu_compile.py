@@ -16,6 +16,7 @@ from octavo.configs.schema import MeshConfig
 from octavo.launch.compile import compile_step, lines, told
 from octavo.launch.topologies import devices_of, topology
 from octavo.model.units.room import row_units
+from octavo.run.execution import execution_of
 from octavo.run.sharding import make_mesh, narrow
 
 # One process at a time may load the compiler.
@@ -101,6 +102,18 @@ def test_the_mesh_of_a_pod():
     whole = make_mesh(MeshConfig(replica=1), devices, model)
     assert whole.shape["fsdp"] == 256
     assert "leaves a device 8 rows of a width of 2048" in str(narrow(whole, model))
+
+
+def test_chips_with_more_memory_keep_more():
+    """Of flat-1b, 10.7 GiB of a v5p's 95; of a chip with 31 or 16 GiB that is too much."""
+    config = presets()["flat-1b"]
+
+    def remat(name: str) -> str:
+        mesh = make_mesh(config.mesh, devices_of(topology(name)), config.model)
+        with jax.set_mesh(mesh):
+            return execution_of(config, "tpu", devices=64).remat
+
+    assert [remat(name) for name in ("v5p-128", "v6e-64", "v5e-64")] == ["inner", "full", "full"]
 
 
 def test_too_big_is_one_sentence():

@@ -21,7 +21,7 @@ class Profile:
         self._first, self._last = profiled(steps) if steps and folder else (0, 0)
         self._folder, self._clock, self._screen = folder, clock, screen
         self._traces = False
-        if folder and 0 < self._last <= first_step:
+        if folder and 0 < self._last <= first_step and not folder.exists():
             screen.warn(f"steps {steps} are done already: nothing is profiled")
         self._first = max(self._first, first_step + 1)
 
