@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,4 +26,5 @@ class Exported:
 def parameters(params: dict) -> dict[str, jax.Array]:
     """The parameters of a run (``Saved.params``) by their names in checkpoints, joined by dots:
     "trunk.stack.blocks.mlp.up.weight"."""
-    return {".".join(map(str, path)): leaf for path, leaf in flatten_dict(params).items()}
+    leaves: dict[tuple, Any] = flatten_dict(params)
+    return {".".join(map(str, path)): leaf for path, leaf in leaves.items()}

@@ -45,8 +45,11 @@ class Architecture:
     def names(self) -> dict[str, tuple[str, bool]]:
         """Of each parameter of a block, as checkpoints call it: what theirs is called, and whether
         it is the other way round."""
-        found = {f"attention.{ours}.weight": (f"self_attn.{theirs}_proj.weight", True)
-                 for ours, theirs in zip(("query", "key", "value", "out"), "qkvo", strict=True)}  # fmt: skip
+        projections = zip(("query", "key", "value", "out"), "qkvo", strict=True)
+        found = {
+            f"attention.{ours}.weight": (f"self_attn.{theirs}_proj.weight", True)
+            for ours, theirs in projections
+        }
         for part in ("up", "down", *(("gate",) if self.gated else ())):
             found[f"mlp.{part}.weight"] = f"mlp.{part}_proj.weight", True
         if self.qk_norm:
@@ -102,7 +105,7 @@ def exported(run: Saved) -> Exported:
         "head_dim": config.head_size,
         "hidden_act": ACTIVATIONS[config.activation],
         "max_position_embeddings": run.length,
-        "rms_norm_eps": 1e-6,
+        "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_base,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
         "attention_bias": False,
@@ -129,9 +132,8 @@ def _weights(
     yield "model.norm.weight", gain / width**0.5 if tied else gain
     layer = 0
     for stack in stacks:
-        parts = {name: ours.get(stack + name) for name in found.names()}
-        count = len(next(leaf for leaf in parts.values() if leaf is not None)) if parts else 0
-        for i in range(count):
+        parts = {name: ours[stack + name] for name in found.names() if stack + name in ours}
+        for i in range(len(next(iter(parts.values()), ()))):
             for name, (theirs, turned) in found.names().items():
                 leaf = np.asarray(parts[name][i])
                 yield f"model.layers.{layer}.{theirs}", leaf.T if turned else leaf
