@@ -201,9 +201,9 @@ def _read(file: str, known: dict[str, Config]) -> dict:
     if data.lstrip()[:1] == b"{":
         found = parse_json(data, dict, name=f"--config {file}", error=ConfigError, fault="")
         if "model_type" in found:  # of Hugging Face
-            from octavo.interchange.reading import settings  # which takes a while to import
+            from octavo.interchange import reading  # which takes a while to import
 
-            return {"model": settings(found, f"--config {file}")}
+            return {"model": reading.settings(found, Path(file))}
         found.pop("workdir", None)  # of that run
         if found.get("preset") not in known:
             found.pop("preset", None)

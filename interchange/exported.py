@@ -21,6 +21,8 @@ class Exported:
     """Each weight by its name there, float32, one at a time."""
     code: tuple[Path, ...] = ()
     """Files of Python to ship, which transformers runs with ``trust_remote_code``."""
+    notes: tuple[str, ...] = ()
+    """What the card says of it besides."""
 
 
 def parameters(params: dict) -> dict[str, jax.Array]:

@@ -119,7 +119,10 @@ def exported(run: Saved) -> Exported:
         about["use_sliding_window"] = config.window is not None
         about["max_window_layers"] = 0
         about["layer_types"] = [kind] * about["num_hidden_layers"]
-    return Exported(about, _weights(run, found, stacks, tied))
+    notes = ()
+    if following is not None:
+        notes = ("What predicts further ids (multi-token prediction) is left out.",)
+    return Exported(about, _weights(run, found, stacks, tied), notes=notes)
 
 
 def _weights(

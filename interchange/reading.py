@@ -52,7 +52,8 @@ class Folder:
     @cached_property
     def model(self) -> ModelConfig:
         """The settings of ours that compute the same."""
-        return from_json({"model": settings(self.about, str(self.path))}, str(self.path)).model
+        found = settings(self.about, self.path / CONFIG)
+        return from_json({"model": found}, str(self.path)).model
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -87,16 +88,32 @@ class Folder:
 
     @cached_property
     def _where(self) -> dict[str, Path]:
-        """The file of each weight."""
+        """The file of each weight. Raises ConfigError if there are others than the model has."""
+        where = self._files()
+        needed = {"model.embed_tokens.weight", "model.norm.weight"}
+        tied = self.about.get("tie_word_embeddings")
+        names = [theirs for theirs, _ in _architecture(self.about, str(self.path)).names().values()]
+        layers = range(self.model.layers)
+        needed |= {f"model.layers.{i}.{name}" for i in layers for name in names}
+        needed |= set() if tied else {"lm_head.weight"}
+        if lacking := needed - set(where):
+            raise ConfigError(f"{self.path} has no weight {min(lacking)}.")
+        more = set(where) - needed - {"lm_head.weight"}
+        more = {name for name in more if not name.endswith("rotary_emb.inv_freq")}
+        if more:
+            raise ConfigError(
+                f"{self.path} has weights that its model_type has no place for, as {min(more)}."
+            )
+        return where
+
+    def _files(self) -> dict[str, Path]:
         if (self.path / INDEX).is_file():
             index = files.read_json(self.path / INDEX, dict, error=ConfigError)
             return {name: self.path / str(file) for name, file in index["weight_map"].items()}
-        from safetensors import safe_open
-
         file = self.path / WEIGHTS
         if not file.is_file():
             raise ConfigError(_without_weights(self.path))
-        with safe_open(file, "numpy") as opened:
+        with _opened(file) as opened:
             return dict.fromkeys(opened.keys(), file)
 
     @cached_property
@@ -111,22 +128,16 @@ class Folder:
 
     def parameters(self) -> Iterator[tuple[tuple, np.ndarray]]:
         """Every parameter, float32, by its path in checkpoints, one at a time. Raises ConfigError
-        for weights that are missing, or have no place."""
-        from safetensors import safe_open
-
+        for ids that have no row."""
         model, found = self.model, _architecture(self.about, str(self.path))
         _, inputs, outputs = self._tokenizer
-        left, width = set(self._where), model.width
+        width = model.width
         with ExitStack() as stack:
             opened = {
-                file: stack.enter_context(safe_open(file, "numpy"))
-                for file in set(self._where.values())
+                file: stack.enter_context(_opened(file)) for file in set(self._where.values())
             }
 
             def read(name: str) -> np.ndarray:
-                if name not in self._where:
-                    raise ConfigError(f"{self.path} has no weight {name}.")
-                left.discard(name)
                 return opened[self._where[name]].get_tensor(name).astype(np.float32)
 
             def rows(name: str, ids: np.ndarray) -> np.ndarray:
@@ -150,13 +161,15 @@ class Folder:
                 layers = [read(f"model.layers.{i}.{theirs}") for i in range(model.layers)]
                 value = np.stack([leaf.T if turned else leaf for leaf in layers])
                 yield ("trunk", "stack", "blocks", *ours.split(".")), value
-        left -= {"lm_head.weight"} if self.about.get("tie_word_embeddings") else set()
-        left = {name for name in left if not name.endswith("rotary_emb.inv_freq")}
-        if left:
-            raise ConfigError(
-                f"{self.path} has weights that this model has no place for: {min(left)}, and "
-                f"{len(left) - 1} more."
-            )
+
+
+def _opened(file: Path):
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(file, "numpy")
+    except SafetensorError as error:
+        raise ConfigError(f"{file} is damaged: {error}.") from error
 
 
 def _without_weights(folder: Path) -> str:
@@ -169,9 +182,10 @@ def _without_weights(folder: Path) -> str:
     return f"{folder} has no weights: neither {WEIGHTS} nor {INDEX}."
 
 
-def settings(about: dict, name: str) -> dict[str, Any]:
-    """Those of ``ModelConfig`` that compute what a config.json says. Raises ConfigError for what
-    they cannot; name: whose it is."""
+def settings(about: dict, file: Path) -> dict[str, Any]:
+    """Those of ``ModelConfig`` that compute what a config.json, in its place, says. Raises
+    ConfigError for what they cannot."""
+    name = str(file)
     found = _architecture(about, name)
 
     def refuse(what: str) -> ConfigError:
@@ -195,6 +209,9 @@ def settings(about: dict, name: str) -> dict[str, Any]:
         raise refuse("partial_rotary_factor")
     kv_heads = about.get("num_key_value_heads") or heads
     first, last = _edges(about)
+    # The edge of a document is one id here, but for ids of our own: where theirs are two, its rows
+    # in and out are not the same.
+    one = first == last or file.with_name(OURS).is_file()
     return {
         "width": width,
         "layers": _number(about, "num_hidden_layers", name),
@@ -209,8 +226,7 @@ def settings(about: dict, name: str) -> dict[str, Any]:
         "rope_base": float(rope.get("rope_theta") or about.get("rope_theta") or 10_000.0),
         "norm_eps": float(about.get("rms_norm_eps", 1e-6)),
         "embedding": "table",
-        # The edge of a document is one id here: where theirs are two, its rows are not one.
-        "tied_embeddings": bool(about.get("tie_word_embeddings")) and first == last,
+        "tied_embeddings": bool(about.get("tie_word_embeddings")) and one,
         "stages": [],
         "mtp": {"kind": "none"},
     }

@@ -122,8 +122,19 @@ def _of_run(asked: str) -> _There:
 def _of_foreign(asked: str, ours: Config) -> _There:
     folder = reading.Folder(Path(asked))
 
+    config = dataclasses.replace(ours, model=folder.model)
+    shapes: Any = flatten_dict(define(config, folder.tokenizer.vocabulary, "cpu").abstract)
+
     def parameters(where: dict) -> dict:
-        return {path: _placed(leaf, where[path]) for path, leaf in folder.parameters()}
+        found = {}
+        for path, leaf in folder.parameters():
+            if leaf.shape != (shape := shapes[path].shape):
+                raise ConfigError(
+                    f"train.init_from {asked}: by its config.json {_name(path)} is {list(shape)}, "
+                    f"but the weights have {list(leaf.shape)}."
+                )
+            found[path] = _placed(leaf, where[path])
+        return found
 
     origin = {
         "run": asked,
@@ -131,7 +142,6 @@ def _of_foreign(asked: str, ours: Config) -> _There:
         "config": f"{google_crc32c.value(json_text(folder.about).encode()):08x}",
         "parameters": f"{folder.checksum:08x}",
     }
-    config = dataclasses.replace(ours, model=folder.model)
     file = str(folder.tokenizer_file)
     return _There(asked, asked, config, folder.tokenizer, file, parameters, origin)
 
