@@ -71,67 +71,73 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0]))
 
 
 def _scores(run: Saved, found: dict[str, Any]) -> list[str]:
-    score = "heldout/bits_per_byte"
-    if found.get(score) is None:
-        return ["The run's folder holds none.\n"]
-    rows = [("all", found[score], found.get("heldout/low"), found.get("heldout/high"))]
+    names = ("heldout/bits_per_byte", "heldout/low", "heldout/high", "heldout/bytes")
+    rows = [("all", *map(found.get, names))]
     labels = found.get("heldout/by_label")
-    for label, value in labels.items() if isinstance(labels, dict) else ():
-        rows.append((label, value, None, None))
-    step = found.get("heldout/step")
-    lines = [
-        f"| {name} | {_number(value)} | {_between(low, high)} |" for name, value, low, high in rows
-    ]
+    for label, about in labels.items() if isinstance(labels, dict) else ():
+        if isinstance(about, dict):
+            rows.append((label, *map(about.get, ("bits_per_byte", "low", "high", "bytes"))))
+    if not isinstance(rows[0][1], float):
+        return ["The run's folder holds none.\n"]
+    step = found.get("heldout/step", found.get("step"))
     other = "" if step == run.step else f" These are of step {step}, not of this checkpoint."
     return [
-        f"Bits per byte of {found.get('heldout/bytes', 0):,} held-out bytes "
-        f"({found.get('heldout/documents', 0):,} documents), ends of documents included.{other}\n",
-        "| text | bits per byte | 95% interval |\n|---|---|---|",
-        *lines,
+        f"Of held-out text, ends of documents included.{other}\n",
+        "| text | bytes | bits per byte | 95% interval |\n|---|---|---|---|",
+        *(
+            f"| {name} | {_count(size)} | {_bits(bits)} | {_bits(low)} to {_bits(high)} |"
+            for name, bits, low, high, size in rows
+        ),
         "",
-    ]  # fmt: skip
+    ]
 
 
-def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float | int) else "-"
+def _bits(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float | int) else "?"
 
 
-def _between(low: Any, high: Any) -> str:
-    return "-" if low is None or high is None else f"{_number(low)} to {_number(high)}"
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "?"
 
 
 def _certified(run: Saved, found: dict[str, Any]) -> list[str]:
     if not found:
         return []
-    other = "" if found.get("step") == run.step else f" (step {found.get('step')}, not this one)"
-    proves = "It proves the score." if found.get("proves") else str(found.get("why") or "")
+    other = "" if found.get("step") == run.step else f" of step {found.get('step')}, not this one,"
+    pieces = found.get("pieces")
+    of = len(pieces) if isinstance(pieces, list) else "?"
+    size, packed, own = map(_count, map(found.get, ("bytes", "compressed_bytes", "overhead_bytes")))
+    proves = "It proves the score." if found.get("proves") else f"{found.get('why') or ''}"
     return [
         "## Certificate\n",
-        f"The checkpoint{other} really compressed {found.get('bytes', 0):,} held-out bytes in "
-        f"{len(found.get('pieces', ()))} pieces to {found.get('compressed_bytes', 0):,}, "
-        f"{found.get('overhead_bytes', 0):,} of them the files' own: "
-        f"{_number(found.get('bits_per_byte_score'))} bits per byte by its score. {proves} "
-        "Sizes and checksums: certificate.json.\n",
+        f"The checkpoint{other} really compressed {size} held-out bytes, in {of} pieces, to "
+        f"{packed}, of which {own} are of the format. Its score promised "
+        f"{_bits(found.get('bits_per_byte_score'))} bits per byte. {proves} Sizes and checksums: "
+        "certificate.json.\n",
     ]
 
 
 def _record(run: Saved, found: dict[str, Any]) -> list[str]:
-    data = found.get("data") or []
-    versions = found.get("versions") or {}
+    data, versions, flops = (found.get(name) for name in ("data", "versions", "flops"))
     until = f"until step {found.get('step')}"
     rows = {
         "step": f"{run.step:,} of {run.config.train.steps:,}",
-        "data, by fingerprint": ", ".join(
-            f"{Path(one['folder']).name} {one['fingerprint']} ({one['bytes']:,} bytes)"
-            for one in data
+        "data": ", ".join(
+            f"{Path(str(one.get('folder'))).name}, {_count(one.get('bytes'))} bytes, fingerprint "
+            f"{one.get('fingerprint')}"
+            for one in (data if isinstance(data, list) else ())
+            if isinstance(one, dict)
         ),
-        "text": f"{found['bytes']:,} bytes, {until}" if found.get("bytes") else "",
-        "FLOPs": f"{found['flops']:.4g}, {until}" if found.get("flops") else "",
+        "text": f"{_count(found['bytes'])} bytes, {until}" if "bytes" in found else "",
+        "FLOPs": f"{flops:.4g}, {until}" if isinstance(flops, float) else "",
         "seed": run.config.train.seed,
-        "tokenizer": f"{run.tokenizer.name} {run.tokenizer.fingerprint}",
-        "device": f"{found['devices']} x {found['device']}" if found.get("device") else "",
+        "tokenizer": f"{run.tokenizer.name}, fingerprint {run.tokenizer.fingerprint}",
+        "device": f"{found.get('devices')} x {found['device']}" if "device" in found else "",
         "commit": found.get("commit") or "",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "versions": ", ".join(
+            f"{name} {version}"
+            for name, version in (versions.items() if isinstance(versions, dict) else ())
+        ),
     }
     lines = [f"| {name} | {value} |" for name, value in rows.items() if value != ""]
     return ["| | |\n|---|---|", *lines, ""]

@@ -3,10 +3,12 @@ go on."""
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 import tokenizers
 from helpers import batch_of, forward, metrics_of, run, words
@@ -68,8 +70,6 @@ def params_of(path):
     there = reading.Folder(path)
     config = Config(model=there.model, data=DataConfig(length=96))
     definition = define(config, there.tokenizer.vocabulary, "cpu")
-    from flax.traverse_util import unflatten_dict
-
     return there, definition, unflatten_dict(dict(there.parameters()))
 
 
@@ -168,8 +168,6 @@ def test_begun_killed_and_continued(subwords, tiny, tmp_path):
     done = run("train.py", *flags, *train, "--workdir", str(whole))
     assert done.returncode == 0, done.stderr
     assert f"begins     with the parameters of {model}" in done.stdout
-    import shutil
-
     shutil.copytree(whole, tmp_path / "late")
     shutil.rmtree(tmp_path / "late" / "checkpoints" / "8")
     lines = (whole / "metrics.jsonl").read_text().splitlines()
@@ -193,8 +191,6 @@ def test_other_ids_are_refused(subwords, tiny):
 
 
 def test_weights_of_another_shape(subwords, tmp_path):
-    import shutil
-
     shutil.copytree(subwords / "model", tmp_path / "copy")
     file = tmp_path / "copy" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"intermediate_size": 40}))
