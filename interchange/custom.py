@@ -26,13 +26,15 @@ Marker = tuple[Saved, Rule]
 """The small model that marks text, and its rule."""
 
 
-def marker_in(run: Saved, folder: Path) -> Marker | None:
-    """What marks text for a run's model; None if it reads no marks. Raises ConfigError if there
-    should be one, and is none."""
+def marker_in(run: Saved, folder: Path | None) -> Marker | None:
+    """What marks text for a run's model, kept in its folder; None if it reads no marks. Raises
+    ConfigError if there should be one, and is none."""
     if not ends_at_marks(run.config.model):
         return None
-    if not (folder / MARKER).is_dir():
-        raise ConfigError(f"the model's units end at stored marks, but {folder} has no {MARKER}.")
+    if folder is None or not (folder / MARKER).is_dir():
+        raise ConfigError(
+            f"the model's units end at marks of a small model, of which there is none in {folder}."
+        )
     return load(folder / MARKER), read_rule(folder / MARKER)
 
 
@@ -59,7 +61,10 @@ def exported(run: Saved, marker: Marker | None = None) -> Exported:
     }
     if marker is not None:
         described["marker"] = _marker(*marker)
-    return Exported(described, _weights(run, marker), (CODE,))
+    notes = [f"{CODE.name} computes it: trust_remote_code=True. It is written for clarity."]
+    if model.mtp.kind != "none":
+        notes.append("What predicts further ids (multi-token prediction) is left out.")
+    return Exported(described, _weights(run, marker), (CODE,), tuple(notes))
 
 
 MODEL = {

@@ -13,7 +13,7 @@ import numpy as np
 from octavo import files, storage
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import to_json
-from octavo.interchange import flat, reading
+from octavo.interchange import custom, flat, reading, words
 from octavo.interchange.card import card
 from octavo.interchange.exported import Exported
 from octavo.interchange.tokenizer import tokenizer_config, tokenizer_json
@@ -21,6 +21,7 @@ from octavo.run import mirror
 from octavo.run.directory import CERTIFICATE, CONFIG, TOKENIZER
 from octavo.run.saved import Saved, load
 from octavo.tokenizers import load as tokenizers
+from octavo.tokenizers.words import WordTokenizer
 
 OURS = "octavo.json"
 """What an export says of the run that it was made of. Also what tells that a folder is one."""
@@ -40,8 +41,9 @@ def export(name: str, out: str, step: int | None, dtype: str) -> list[str]:
 
 
 def write(run: Saved, out: str, dtype: str, folder: Path | None = None) -> list[str]:
-    """The same of a run that is loaded, from a folder that has its results, if any."""
-    made = exported(run)
+    """The same of a run that is loaded, from a folder that has its results, if any, and what marks
+    text for its model, if it reads marks."""
+    made = exported(run, folder)
     with _placed(Path(out)) as partial:
         size = _write_weights(partial, made.weights, dtype)
         _write_config(partial, run, made, dtype)
@@ -58,13 +60,12 @@ def write(run: Saved, out: str, dtype: str, folder: Path | None = None) -> list[
     return [f"{out}: step {run.step} as {kind}, {size:,} bytes of weights", told, *made.notes]
 
 
-def exported(run: Saved) -> Exported:
-    """A run's model as transformers computes it. Raises ConfigError if there is no way."""
+def exported(run: Saved, folder: Path | None = None) -> Exported:
+    """A run's model as transformers computes it: as an architecture of its own if one does, else by
+    a file that ships along. Raises ConfigError if there is no way."""
     if flat.architecture(run.config.model) is not None:
         return flat.exported(run)
-    raise ConfigError(
-        "no architecture of transformers computes what this model does, so it is not exported."
-    )
+    return custom.exported(run, custom.marker_in(run, folder))
 
 
 def _check(out: str) -> None:
@@ -112,7 +113,8 @@ def _write_weights(folder: Path, weights: Iterable[tuple[str, np.ndarray]], dtyp
         held.clear()
 
     for name, value in weights:
-        value = np.ascontiguousarray(value, kind)
+        # Tables of integers stay what they are.
+        value = np.asarray(value, kind if value.dtype == np.float32 else None, order="C")
         if held and sum(each.nbytes for each in held.values()) + value.nbytes > SHARD:
             put()
         held[name] = value
@@ -135,6 +137,14 @@ def _write_tokenizer(folder: Path, run: Saved) -> str:
     """What there is to say of it."""
     ours = reading.OURS
     tokenizers.save(run.tokenizer, folder / ours)
+    if isinstance(run.tokenizer, WordTokenizer):
+        for name, content in words.files(run.tokenizer, run.length).items():
+            files.write_json(folder / name, content)
+        shutil.copyfile(words.CODE, folder / words.CODE.name)
+        return (
+            f"{words.CODE.name} gives the ids of {run.tokenizer.name} for any text in UTF-8 (with "
+            f"trust_remote_code=True); {ours} is what Octavo reads, and cuts any bytes."
+        )
     file = tokenizer_json(run.tokenizer)
     if file is None:
         return (

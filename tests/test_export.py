@@ -9,7 +9,7 @@ import pytest
 
 from helpers import batch_of, forward, opened, random_text, run
 from octavo.configs.checks import ConfigError
-from octavo.configs.model import ModelConfig, MTPConfig
+from octavo.configs.model import ModelConfig, MTPConfig, StageConfig
 from octavo.configs.schema import Config, DataConfig
 from octavo.interchange import folder
 from octavo.interchange.reading import Folder
@@ -61,9 +61,10 @@ def test_logits(name, tmp_path):
     assert drawn[20:].tolist() == again.argmax(-1).tolist()
 
 
-def test_what_no_architecture_computes_is_refused(tmp_path):
-    ours = opened(config_of(replace(FLAT, window=7)))
-    with pytest.raises(ConfigError, match="no architecture of transformers"):
+def test_what_cannot_be_computed_is_refused(tmp_path):
+    drawn = StageConfig("predicted", "binomial", pool="mean", capacity=0.5, evaluation="sampled")
+    ours = opened(config_of(replace(FLAT, stages=(drawn,))))
+    with pytest.raises(ConfigError, match="does not compute stage.evaluation sampled"):
         folder.write(ours, str(tmp_path / "out"), "float32")
     assert not any(tmp_path.iterdir())
 

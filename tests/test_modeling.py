@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import forward, opened, random_text, shrink
+from helpers import ROOT, forward, opened, random_text, shrink
 from octavo.batch import FIELDS, Batch
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
@@ -21,7 +21,7 @@ from octavo.interchange import custom, folder, words
 from octavo.interchange.exported import Exported
 from octavo.model.check import ends_at_marks
 from octavo.run.marks import EntropyMarks, NoMarks
-from octavo.run.opened import Run
+from octavo.run.opened import Run, open_run
 from octavo.run.rows import packed_rows
 from octavo.tokenizers.words import WordTokenizer
 
@@ -204,16 +204,26 @@ def test_other_settings(name, tmp_path):
     check(*of_config(config, tmp_path / "out"))
 
 
-def test_what_is_not_computed_is_refused(tmp_path):
-    stage = dataclasses.replace(
-        STAGE, segmenter="predicted", supervision="binomial", evaluation="sampled", capacity=0.5
-    )
-    run = opened(Config(model=dataclasses.replace(BYTES, stages=(stage,))))
-    with pytest.raises(ConfigError, match="does not compute stage.evaluation sampled"):
-        custom.exported(run)
-    blt = opened(shrink(presets()["blt"]))
-    with pytest.raises(ConfigError, match="has no marker"):
-        custom.marker_in(blt, tmp_path)
+@torch.no_grad()
+def test_a_run(tmp_path):
+    """Of an hourglass, by the command; the tokenizer goes along."""
+    source = str(ROOT / "tests" / "data" / "runs" / "hnet")
+    said = folder.export(source, str(tmp_path / "out"), None, "float32")
+    run = open_run(source)
+    assert "OctavoForCausalLM" in said[0]
+    model = load(tmp_path / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    inputs = tokenizer("the lazy dog", return_tensors="pt")
+    logits = model(**inputs).logits[0].numpy()
+    np.testing.assert_allclose(logits, run.logits("the lazy dog"), atol=1e-4)
+    drawn = model.generate(**inputs, max_new_tokens=20, do_sample=False)[0]
+    text = tokenizer.decode(drawn, skip_special_tokens=True)
+    assert text == run.generate("the lazy dog", 20, temperature=0)
+
+
+def test_a_model_of_marks_needs_them(tmp_path):
+    with pytest.raises(ConfigError, match="of which there is none"):
+        custom.marker_in(opened(shrink(presets()["blt"])), tmp_path)
 
 
 def test_settings_are_known():
