@@ -1,5 +1,7 @@
 """How a config is computed on a platform, where it leaves that open."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -76,7 +78,7 @@ def tpu_memory(device_kind: str) -> float:
 
 def _device() -> jax.Device:
     """One of those that the model is defined for: of the current mesh, or of this machine."""
-    mesh = jax.sharding.get_mesh()
+    mesh: Any = jax.sharding.get_mesh()
     return jax.devices()[0] if mesh.empty else mesh.devices.flat[0]
 
 
