@@ -2,8 +2,9 @@
 ``tasks``): ``lm_eval --model octavo --model_args run=RUN``.
 
 Numbers are those of the harness's own models: white space that ends a context is scored with the
-continuation, whose ids are counted in those of the whole (``run.continuations``); before each
-context stands the begin of the document; text longer than a row of training loses its beginning.
+continuation; before each context stands the begin of the document; text longer than a row of
+training loses its beginning. But where no id ends with the context, theirs are of ids that spell
+another text, and ours of all ids that hold the continuation (``run.continuations``).
 """
 
 import os

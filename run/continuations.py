@@ -1,9 +1,9 @@
 """What a run gives texts behind others: the cost of a continuation's bytes given a context's.
 
-Context and continuation are encoded as one text, as they would stand in a document, and the ids of
-the continuation are those behind as many as the context alone has (lm-eval counts them so for its
-own models). Where no id is left, as a context may end inside an id, they begin with the first that
-reaches beyond the context.
+Context and continuation are encoded as one text, as they would stand in a document. The ids of the
+continuation are those behind the context's last byte: where an id holds bytes of both, it is the
+first of them. So every byte of the continuation is paid for, whatever the units. (lm-eval counts as
+many ids for the context as it has by itself: the same, where an id ends with the context.)
 
 Of a text longer than a row the last row's worth is read, whatever the context loses of it; a
 continuation longer than a row is read in windows, as a score is.
@@ -40,11 +40,11 @@ class Continuation(NamedTuple):
 def cut(tokenizer: Tokenizer, context: bytes, continuation: bytes) -> tuple[np.ndarray, int]:
     """Ids of both as one text, and which is the first of the continuation."""
     ids = tokenizer.encode(context + continuation)
-    first = len(tokenizer.encode(context)) if context else 0
-    if continuation and first >= len(ids):
-        stops = np.cumsum(tokenizer.bytes_per_id()[ids])
-        first = int(np.searchsorted(stops, len(context), side="right"))
-    return ids, min(first, len(ids))
+    if not (context and continuation):
+        return ids, len(ids) if context else 0
+    stops = np.cumsum(tokenizer.bytes_per_id()[ids])
+    last = int(np.searchsorted(stops, len(context)))  # what follows without bytes is not context
+    return ids, last + 1 if stops[last] == len(context) else last
 
 
 def continuations(

@@ -17,6 +17,7 @@ from octavo.run.continuations import cut
 from octavo.run.rows import windows
 from octavo.run.sharding import make_mesh
 from octavo.tokenizers.bpe import BPETokenizer
+from octavo.tokenizers.words import WordTokenizer
 
 CONTEXT = "the quick bröwn fox jumps ".encode()
 SHARED = [(CONTEXT, more) for more in (b"over", b"lazy dog", b"\xc3", b"")]
@@ -99,14 +100,16 @@ def test_windows():
 
 
 def test_ids_of_a_continuation():
-    """Those behind as many as the context alone has; if none are left, from the one that reaches
-    beyond it."""
+    """Those behind the context, a mark that ends its last word among them; one that holds bytes of
+    both is the first of them."""
     pieces = [b"ab", b"abc", b"cd", b"abcd"]
-    tokenizer = BPETokenizer([bytes([i]) for i in range(256)] + pieces)
-    for context, more, first in (
-        (b"ab", b"cd", None), (b"x", b"ab", 1), (b"", b"ab", 0), (b"xab", b"", 2), (b"a", b"b", 0),
+    bpe = BPETokenizer([bytes([i]) for i in range(256)] + pieces)
+    for tokenizer, context, more, wanted in (
+        (bpe, b"x", b"ab", [b"ab"]), (bpe, b"", b"ab", [b"ab"]), (bpe, b"ab", b"", []),
+        (bpe, b"xab", b"cd", [b"abcd"]), (bpe, b"xcd", b"x", [b"x"]),
+        (WordTokenizer(), b"the", b" fox", [b"", b" ", b"f", b"o", b"x"]),
+        (WordTokenizer(), b"a", b"\x17", [b"", b"", b"\x17"]),
     ):  # fmt: skip
-        ids, found = cut(tokenizer, context, more)
-        before = len(tokenizer.encode(context))
-        wanted = (before if before < len(ids) else 0) if first is None else first
-        assert found == wanted, (context, more, ids)
+        ids, first = cut(tokenizer, context, more)
+        rest = tokenizer.decode(ids[first:])
+        assert rest == b"".join(wanted) and len(ids) - first == len(wanted), (context, more, ids)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,12 +18,18 @@ pytest.importorskip("lm_eval")
 from lm_eval.api.instance import Instance
 
 import octavo
-from helpers import ROOT, words
+from helpers import ROOT, defined, words
 from octavo import evaluate
 from octavo.configs.checks import ConfigError
+from octavo.configs.model import ModelConfig
+from octavo.configs.schema import Config, DataConfig, MeshConfig
 from octavo.decoding.sampling import Sampling
 from octavo.evaluation import harness
 from octavo.evaluation.harness import OctavoLM
+from octavo.run.marks import NoMarks
+from octavo.run.opened import Run
+from octavo.run.sharding import make_mesh
+from octavo.tokenizers.bpe import BPETokenizer
 
 pytestmark = pytest.mark.xdist_group("trained")
 
@@ -263,3 +270,29 @@ def test_same_as_their_own(it, trained, tasks, tmp_path):
     np.testing.assert_allclose(
         ours.loglikelihood_rolling(requests), theirs.loglikelihood_rolling(requests), atol=1e-3
     )
+
+
+def test_subwords_same_as_their_own(tmp_path):
+    """Where an id ends with the context. Where none does, theirs are ids of another text."""
+    pytest.importorskip("accelerate")
+    pytest.importorskip("transformers")
+    folder = pytest.importorskip("octavo.interchange.folder")
+    from lm_eval.models.huggingface import HFLM
+
+    text = "the quick brown fox jumps over the lazy dog and the fox "
+    tokenizer = BPETokenizer.train([text.encode() * 20], 300)
+    config = Config(
+        model=ModelConfig(width=32, layers=1, heads=2),
+        data=DataConfig(source="none", length=32, batch_size=8),
+    )
+    definition, params = defined(config, tokenizer.vocabulary)
+    mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
+    run = Run(config, tokenizer, definition, params, 0, mesh, NoMarks())
+    folder.write(run, str(tmp_path / "hf"), "float32")
+    theirs = HFLM(pretrained=str(tmp_path / "hf"), device="cpu", dtype="float32", max_length=32)
+    pairs = [("the quick ", "fox"), ("", "the dog"), (text * 2, " the"), ("and the", " zebra")]
+    requests = [asked("", *pair) for pair in pairs]
+    for mine, other in zip(
+        OctavoLM(run).loglikelihood(requests), theirs.loglikelihood(requests), strict=True
+    ):
+        assert mine[0] == pytest.approx(other[0], abs=1e-3) and mine[1] == other[1]
