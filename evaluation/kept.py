@@ -82,9 +82,10 @@ def corpora_digest(source: str) -> str:
 
 
 def code_digest(measure: ModuleType) -> str:
-    """Of the code that a measure's score depends on."""
+    """Of the code that a measure's score depends on; its ``ROOMS``, if it has any, among it."""
     root = Path(__file__).parents[1]
-    rooms = [path for room in _ROOMS for path in sorted((root / room).rglob("*.py"))]
+    folders = (*_ROOMS, *getattr(measure, "ROOMS", ()))
+    rooms = [path for room in folders for path in sorted((root / room).rglob("*.py"))]
     return digest(_files([*rooms, Path(measure.__file__ or "")]))
 
 

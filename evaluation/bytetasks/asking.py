@@ -94,13 +94,15 @@ def wilson(right: float, of: int) -> tuple[float, float]:
 def context_of(run, shots: Sequence[bytes], question: Question) -> tuple[bytes, int]:
     """What stands before the answers, and how many lines of it are shots: as many as fit a row of
     training with the longest answer."""
-    asked = question.asked.encode()
-    for count in range(len(shots), -1, -1):
-        before = b"".join(shots[:count])
-        texts = [before + question.line(one) for one in (question.answer, *question.wrong)]
-        if max(len(run.tokenizer.encode(text)) for text in texts) < run.length:
-            break
-    return before + asked, count
+    said = [question.line(one) for one in (question.answer, *question.wrong)]
+    count = len(shots)
+    while count and max(_ids(run, shots[:count], line) for line in said) >= run.length:
+        count -= 1
+    return b"".join(shots[:count]) + question.asked.encode(), count
+
+
+def _ids(run, shots: Sequence[bytes], line: bytes) -> int:
+    return len(run.tokenizer.encode(b"".join(shots) + line))
 
 
 def answers(run, series: Sequence[Series], **scoring) -> list[Answers]:

@@ -48,7 +48,7 @@ def word(rng: np.random.Generator, script: Script) -> str:
 def same_size(rng: np.random.Generator, words: Sequence[str], count: int) -> list[str]:
     """So many different ones of the words, all of as many bytes."""
     while True:
-        size = len(words[rng.integers(len(words))].encode())
+        size = len(words[int(rng.integers(len(words)))].encode())
         fitting = [one for one in words if len(one.encode()) == size]
         if len(fitting) > 2 * count:
             return [fitting[i] for i in rng.choice(len(fitting), count, replace=False).tolist()]

@@ -29,6 +29,7 @@ from octavo.evaluation.bytetasks.scripts import LATIN
 
 TEXTS = False
 KEPT = True
+ROOMS = ("evaluation/bytetasks",)
 QUESTIONS = 200
 """Of each task."""
 
@@ -37,7 +38,7 @@ def spelling(rng: np.random.Generator) -> Question:
     """The letters of a word, one by one; wrong: with two of them swapped."""
     right = word(rng, LATIN)
     wrong = others(tuple(right), lambda: swapped(rng, list(right)))
-    return Question(f'Spell "{right}":', spelt(right), tuple(map(spelt, wrong)))
+    return Question(f'Spell "{right}":', spelt(list(right)), tuple(map(spelt, wrong)))
 
 
 def counting(rng: np.random.Generator) -> Question:
