@@ -68,13 +68,22 @@ class Arguments:
     """How a predictor that draws ends in training ends units (model.stages.evaluation). None: as
     the run was configured."""
     exact: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Of bits, also by all ids that spell the text, not only the tokenizer's own."""
+    """Of bits, also by all ids that spell the text, not only the tokenizer's own; of tasks,
+    instead."""
     heads: Annotated[int | None, Range(1, 4096)] = None
     """Of --exact: beginnings of each document that are followed at a time; more miss less of the
     sum. None: 16."""
     other: Annotated[str | None, tyro.conf.arg(name="with", metavar="RUN")] = None
     """Of --exact: score also this run, of any tokenizer, and the mean of the two distributions of
     each byte."""
+    tasks: Annotated[str | None, tyro.conf.arg(metavar="A,B")] = None
+    """Of tasks: their names."""
+    limit: Annotated[int | None, Range(1)] = None
+    """Of tasks: ask so many documents of each, the first. None: all."""
+    num_fewshot: Annotated[int | None, Range(0)] = None
+    """Of tasks: how many examples stand before each question. None: as the task says."""
+    include_path: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Of tasks: a folder of tasks of yours (YAML files)."""
     overlap: Annotated[int | None, Range(0)] = None
     """A document longer than a row is scored in windows that repeat this many ids as context.
     None: half a row."""
@@ -229,7 +238,11 @@ def _show(scored: "list[Scored]", measure: str, many: bool, console) -> None:
         title += f", {size:,} of the {first.text.of:,} bytes held out"
     for name, rows in scoring.tables(scored, many).items():
         show(name.replace("_", " ") if name else title, rows, console)
-    if "low" in first.rows[0]:
+    if "chance" in first.rows[0]:
+        console.print(
+            "low, high: 95% interval (Wilson); chance: of a model that gives bytes the same"
+        )
+    elif "low" in first.rows[0]:
         console.print(
             "low, high: 95% interval, by a bootstrap over documents"
             if first.rows[0]["low"] is not None
@@ -283,11 +296,16 @@ def _check(arguments: Arguments, measure: ModuleType) -> None:
     texts = Path(arguments.parallel).glob("*.txt") if arguments.parallel else ()
     inputs = (arguments.run, arguments.text, arguments.data, arguments.tokenizer, *texts)
     check_outputs(arguments.outputs, *inputs)
-    if arguments.exact and arguments.what != "bits":
-        raise ConfigError("--exact is for bits alone.")
+    if arguments.exact and arguments.what not in ("bits", "tasks"):
+        raise ConfigError("--exact is for bits and tasks alone.")
+    if arguments.other is not None and arguments.what != "bits":
+        raise ConfigError("--with is for bits alone.")
     for name, value in (("heads", arguments.heads), ("with", arguments.other)):
         if value is not None and not arguments.exact:
             raise ConfigError(f"--{name} is for --exact alone.")
+    for name in ("tasks", "limit", "num_fewshot", "include_path"):
+        if getattr(arguments, name) is not None and arguments.what != "tasks":
+            raise ConfigError(f"--{name.replace('_', '-')} is for tasks alone.")
     if hasattr(measure, "check"):
         measure.check(arguments, inputs)
 

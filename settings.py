@@ -193,11 +193,17 @@ def _rewarms(config: Config, folder: Path) -> bool:
 
 def _read(file: str, known: dict[str, Config]) -> dict:
     """The settings in a file: JSON as config.json of a run, or TOML. Raises ConfigError."""
+    if (Path(file) / CONFIG).is_file():
+        file = str(Path(file) / CONFIG)
     data = read_file(file, "--config").removeprefix(codecs.BOM_UTF8)  # as some editors write
     if len(data) > MOST_BYTES:
         raise ConfigError(f"--config {file} has {len(data):,} bytes: too many for settings.")
     if data.lstrip()[:1] == b"{":
         found = parse_json(data, dict, name=f"--config {file}", error=ConfigError, fault="")
+        if "model_type" in found:  # of Hugging Face
+            from octavo.interchange import reading  # which takes a while to import
+
+            return {"model": reading.settings(found, Path(file))}
         found.pop("workdir", None)  # of that run
         if found.get("preset") not in known:
             found.pop("preset", None)

@@ -180,6 +180,8 @@ class ModelConfig:
     """Positions each query sees, itself included (sliding window). None: all before it."""
     rope_base: float = 10_000.0
     """Base of the rotary position frequencies."""
+    norm_eps: float = 1e-6
+    """Added to mean squares in the norms of blocks, and of the output."""
     embedding: Annotated[EmbeddingKind, Doc(help_of("embeddings", "Input embedding."))] = "table"
     token_dropout: float = 0.0
     """Share of ids whose embeddings training hides (Shaham & Levy 2021 have 0.2, of one_hot)."""
@@ -193,7 +195,7 @@ class ModelConfig:
 
     def __post_init__(self):
         check_values(self)
-        check_positive(self, "width", "heads", "rope_base", "hash_rows")
+        check_positive(self, "width", "heads", "rope_base", "norm_eps", "hash_rows")
         check_not_negative(self, "layers")
         check_heads("model", self.width, self.heads)
         _check_mixers("model", self.mixers)

@@ -195,8 +195,8 @@ class TrainConfig:
     give_up_after: int = 20
     """Non-finite updates are skipped; this many in a row end the run."""
     init_from: Annotated[str | None, conf.arg(metavar="RUN[@STEP]")] = None
-    """Begin with the parameters of another run, of its newest checkpoint or of that of STEP, and a
-    fresh optimizer, schedule and data order."""
+    """Begin with the parameters of another run, of its newest checkpoint or of that of STEP, or of
+    a Hugging Face folder (docs/interchange.md), and a fresh optimizer, schedule and data order."""
     init_allow: Annotated[tuple[str, ...], conf.arg(metavar="NAME [NAME ...]")] = ()
     """Parameters that need not fit those of train.init_from, by name or pattern ("mtp.*"): what is
     missing there, or of another shape, begins fresh; what is too many is left out. tokenizer: the

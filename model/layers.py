@@ -111,12 +111,13 @@ class ExactLinear(Linear):
 class RMSNorm(nnx.Module):
     """Root-mean-square norm with a learned gain (Zhang & Sennrich 2019); statistics in float32."""
 
-    def __init__(self, width: int, name: str | None = None):
-        self.gain = parameter(jnp.ones((width,)), name)
+    def __init__(self, width: int, eps: float = 1e-6):
+        self.gain = parameter(jnp.ones((width,)), None)
+        self.eps = eps
 
     def __call__(self, x: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
-        normed = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + 1e-6)
+        normed = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
         return (normed * self.gain[...]).astype(x.dtype)
 
 

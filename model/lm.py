@@ -112,7 +112,7 @@ class ByteLM(nnx.Module):
         self.embedding = embedding(config.embedding)(config, vocabulary, dtype, rngs)
         extra = kind is not None and kind.extra
         self.trunk: Any = make_trunk(config, 0, extra, execution, rngs)
-        self.norm = RMSNorm(width)
+        self.norm = RMSNorm(width, config.norm_eps)
         # A small head: the first predictions are close to uniform, whatever the width.
         untied = not config.tied_embeddings
         shape = (width, vocabulary.size)

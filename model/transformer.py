@@ -40,8 +40,8 @@ class UnitAttention(nnx.Module):
     def __init__(self, config: ModelConfig, dtype, rngs: nnx.Rngs):
         d = config.width
         self.heads, self.head_size = config.heads, config.head_size
-        self.norm = RMSNorm(d)
-        self.memory_norm = RMSNorm(d)
+        self.norm = RMSNorm(d, config.norm_eps)
+        self.memory_norm = RMSNorm(d, config.norm_eps)
         self.query = Linear(d, d, ("embed", "heads"), dtype, rngs)
         self.key = Linear(d, d, ("embed", "heads"), dtype, rngs)
         self.value = Linear(d, d, ("embed", "heads"), dtype, rngs)
@@ -92,9 +92,9 @@ class Block(nnx.Module):
     ):  # fmt: skip
         dtype = execution.dtype
         self.cross_attention = UnitAttention(config, dtype, rngs) if cross_attends else None
-        self.mixer_norm = RMSNorm(config.width)
+        self.mixer_norm = RMSNorm(config.width, config.norm_eps)
         self.mixer = kind(config, execution, rngs, spec)
-        self.mlp_norm = RMSNorm(config.width)
+        self.mlp_norm = RMSNorm(config.width, config.norm_eps)
         self.mlp = MLP(config, dtype, rngs)
 
     def _read(self, x, memory):

@@ -5,7 +5,7 @@ windows that overlap by so many of its ids (run/rows.py).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,9 @@ from octavo.decoding.by_bytes import (
     side_by_side,
 )
 from octavo.model.layers import take
+from octavo.run.continuations import Continuation
 from octavo.run.rows import row_axes
+from octavo.tokenizers.interface import Tokenizer
 
 if TYPE_CHECKING:
     from octavo.run.opened import Run
@@ -247,20 +249,64 @@ CUT = 32
 of the tokenizer, if it is shorter."""
 
 
+def _own(tokenizer: Tokenizer, prompt: bytes) -> tuple[np.ndarray, int]:
+    """The tokenizer's own ids up to near a prompt's end, and how many bytes they are."""
+    ids, sizes = tokenizer.encode(prompt), tokenizer.bytes_per_id()
+    stops = np.cumsum(sizes[ids])
+    own = int(np.searchsorted(stops, len(prompt) - min(CUT, int(sizes.max())), "right"))
+    while own and not sizes[ids[own - 1]]:  # it may belong to what follows
+        own -= 1
+    return ids[:own], int(stops[own - 1]) if own else 0
+
+
+def exact_continuations(
+    run: "Run", pairs: Sequence[tuple[bytes, bytes]], *, overlap: int | None = None,
+    batch_size: int = 16, rows: int = ROWS,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> list[Continuation]:  # fmt: skip
+    """What the bytes of each second text cost behind the first, by all ids that spell them and the
+    end of the first (``CUT``); up to there its ids are the tokenizer's own, the newest that leave
+    room in a row. Greedy is what the most likely bytes give. All else as in ``exact``."""
+    ways, found, done = readings(run.tokenizer), [Continuation(0.0, True)] * len(pairs), 0
+    sides = min(batch_size, max(len(pairs), 1))
+    reader = Reader(run, sides * rows, overlap)
+    queue = iter(range(len(pairs)))
+
+    def lane(number: int) -> Work:
+        nonlocal done
+        for i in queue:
+            context, continuation = pairs[i]
+            ids, begin = _own(run.tokenizer, context)
+            more = context[begin:]
+            most = max(reader.slots - len(more) - len(continuation), reader.overlap + 1)
+            heads = Heads(ways, range(number * rows, (number + 1) * rows))
+            yield from heads.begin([run.tokenizer.bos_id, *ids.tolist()][-most:])
+            for byte in more:
+                yield from heads.feed(byte)
+            before, greedy = heads.nats, True
+            for byte in continuation:
+                greedy &= int(heads.distribution().argmax()) == byte
+                yield from heads.feed(byte)
+            found[i] = Continuation(heads.nats - before, greedy)
+            done += 1
+            progress(done, len(pairs))
+
+    with jax.set_mesh(run.mesh):
+        side_by_side(reader, [lane(number) for number in range(sides)])
+    return found
+
+
 def continued(run: "Run", prompt: bytes) -> list[tuple[np.ndarray, bytes, float]]:
     """What a prompt of subwords may go on with: it may end inside one. Ids whose bytes begin with
     the prompt and reach further, or end there and end the document; what follows the prompt of
     their bytes; and their probability. Up to near its end the ids are the tokenizer's own."""
     tokenizer = run.tokenizer
-    ids, sizes = tokenizer.encode(prompt), tokenizer.bytes_per_id()
-    stops = np.cumsum(sizes[ids])
-    own = int(np.searchsorted(stops, len(prompt) - min(CUT, int(sizes.max())), "right"))
-    begin = int(stops[own - 1]) if own else 0
-    room = own + 1 + len(prompt) - begin
+    ids, begin = _own(tokenizer, prompt)
+    room = len(ids) + 1 + len(prompt) - begin
     reader = Reader(run, ROWS, slots=1 << room.bit_length(), context=run.length, least=ROWS)
     heads = Heads(readings(tokenizer), range(ROWS))
     with jax.set_mesh(run.mesh):
-        answer(reader, heads.begin([tokenizer.bos_id, *ids[:own].tolist()]))
+        answer(reader, heads.begin([tokenizer.bos_id, *ids.tolist()]))
         for byte in prompt[begin:]:
             answer(reader, heads.feed(byte))
     found = []

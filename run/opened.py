@@ -15,7 +15,8 @@ from octavo.decoding import sampling
 from octavo.decoding.by_bytes import ROWS
 from octavo.model.drafter import Drafter
 from octavo.run import codec
-from octavo.run.by_bytes import Exact, exact
+from octavo.run.by_bytes import Exact, exact, exact_continuations
+from octavo.run.continuations import Continuation, continuations
 from octavo.run.marks import EntropyMarks, NoMarks, marker_for
 from octavo.run.mirror import fetched
 from octavo.run.samples import Asked, Rule, Sample, begun, draw
@@ -91,6 +92,30 @@ class Run(Saved):
         """
         how = {"rows": heads, "overlap": overlap, "batch_size": batch_size, "progress": progress}
         return exact(self, list(map(as_bytes, texts)), **how)
+
+    def costs(
+        self,
+        pairs: Sequence[tuple[Text, Text]],
+        *,
+        exact: bool = False,
+        heads: int = ROWS,
+        overlap: int | None = None,
+        batch_size: int = 16,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> list[Continuation]:
+        """What the bytes of each pair's second text cost behind the first, as the beginning of a
+        document: nats, and whether greedy decoding gives just them (``run.continuations``).
+
+        exact: by all ids that spell the second text and the end of the first; heads: as in
+        ``exact``. batch_size: rows at a time, of exact, pairs. overlap: as in ``score``. progress:
+        is called with the pairs that are done, and how many there are. Raises ConfigError as
+        ``exact``.
+        """
+        each = [(as_bytes(first), as_bytes(second)) for first, second in pairs]
+        how = {"overlap": overlap, "batch_size": batch_size, "progress": progress}
+        if exact:
+            return exact_continuations(self, each, rows=heads, **how)
+        return continuations(self, each, **how)
 
     def units(self, text: Text) -> Units:
         """How the model cuts a text: spans of bytes, and for a learned segmenter the probability of

@@ -1,6 +1,6 @@
 """Whole documents as rows of overlapping windows, of which none changes what another costs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +27,14 @@ def packed_rows(
     overlap: int,
     marks: list[np.ndarray] | None = None,
     room: Room | None = None,
+    asked: list[slice] | None = None,
 ) -> tuple[np.ndarray, list[Place]]:
     """Rows ``[rows, fields of Batch, length]`` int32 that hold all windows, packed in order, and
     where every id is scored, once.
 
     A document longer than a row is cut into windows that each begin ``overlap`` ids before the
-    first id they score. marks: of each document's ids. room: of the model's rows.
+    first id they score. marks: of each document's ids. room: of the model's rows. asked: which ids
+    of each document are scored (its end is one behind the last); None: all.
     """
     room = Room.of_any(length) if room is None else room
     index = {name: i for i, name in enumerate(FIELDS)}
@@ -43,9 +45,8 @@ def packed_rows(
         targets = np.append(ids.astype(np.int32), tokenizer.eos_id)
         tokens = np.append(tokenizer.bos_id, targets[:-1])
         marked = np.append(0, marks[document]) if marks else np.zeros_like(tokens)
-        start = 0
-        while True:
-            stop = min(start + length, len(targets))
+        whole = slice(0, len(targets))
+        for start, first, stop in windows(asked[document] if asked else whole, length, overlap):
             cost = room.price[:, stop - start]
             if column + stop - start > length or (used + cost > room.most).any():
                 rows.append(np.zeros((len(FIELDS), length), np.int32))
@@ -59,14 +60,24 @@ def packed_rows(
             row[index["segment_ids"], at] = segment
             row[index["positions"], at] = np.arange(stop - start)
             row[index["marks"], at] = marked[start:stop]
-            again = overlap if start else 0
+            again = first - start
             row[index["loss_weights"], column + again : at.stop] = 1
             places.append(Place(len(rows) - 1, slice(column + again, at.stop), document))
             column += stop - start
-            if stop == len(targets):
-                break
-            start += length - overlap
     return np.stack(rows), places
+
+
+def windows(asked: slice, length: int, overlap: int) -> Iterator[tuple[int, int, int]]:
+    """Where each window of a document begins, the first id that it scores, and the one behind its
+    last. All that is asked lies in one window if it can: in the last ``length`` ids up to there."""
+    first, end = asked.start, asked.stop
+    start = max(0, end - length if end - first <= length else first - overlap)
+    while True:
+        stop = min(start + length, end)
+        yield start, first, stop
+        if stop == end:
+            return
+        start, first = stop - overlap, stop
 
 
 def over_documents(

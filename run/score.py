@@ -163,9 +163,10 @@ def _by_windows(
     overlap: int | None = None,
     batch_size: int = 16,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    asked: list[slice] | None = None,
 ) -> list[tuple[np.ndarray, ...]]:
     """What a ``function`` like ``_predict`` gives for each document: arrays over its ids and its
-    end.
+    end, or over those that are ``asked``.
 
     overlap: None: half a row. batch_size: rows at a time, which never change what comes out. Raises
     ValueError unless ``0 <= overlap < length``.
@@ -175,15 +176,11 @@ def _by_windows(
     if not 0 <= overlap < length:
         raise ValueError(f"the overlap must lie in [0, {length}), the row length; not {overlap}")
     marks = run.marker.of_documents(encoded)
-    rows, places = packed_rows(encoded, run.tokenizer, length, overlap, marks, run.room)
+    rows, places = packed_rows(encoded, run.tokenizer, length, overlap, marks, run.room, asked)
     assert run.mesh is not None, "a score lies over a mesh"
     mesh = run.mesh
     sharding = batch_sharding(mesh)
-    # Rows are filled up to a batch: no more than a power of two above those there are. A mesh needs
-    # rows for each of its devices.
-    batch_size = min(batch_size, 1 << (len(rows) - 1).bit_length())
-    devices = mesh.shape["replica"] * mesh.shape["fsdp"]
-    batch_size = -(-batch_size // devices) * devices
+    batch_size = rows_at_a_time(mesh, batch_size, len(rows))
 
     def evaluate(part: np.ndarray):
         arrays = {name: part[:, i] for i, name in enumerate(FIELDS)}
@@ -194,6 +191,14 @@ def _by_windows(
         return over_documents(evaluate, rows, places, len(encoded), batch_size, progress)
 
 
+def rows_at_a_time(mesh: Mesh, batch_size: int, rows: int) -> int:
+    """Rows of each batch of so many: what is missing is filled up, to no more than a power of two
+    above those there are. A mesh needs rows for each of its devices."""
+    batch_size = min(batch_size, 1 << (rows - 1).bit_length())
+    devices = mesh.shape["replica"] * mesh.shape["fsdp"]
+    return -(-batch_size // devices) * devices
+
+
 def predictions(run: "Run", encoded: list[np.ndarray], **how) -> list[Predictions]:
     """What the run says of documents; ``how`` as in ``_by_windows``."""
     # Position i reads id i - 1: what it says of the cut behind that id stands one further on.
@@ -201,6 +206,16 @@ def predictions(run: "Run", encoded: list[np.ndarray], **how) -> list[Prediction
         Predictions(nats, correct, ends[1:], p[1:], levels)
         for nats, correct, ends, p, levels in _by_windows(_predict, run, encoded, **how)
     ]
+
+
+def costs(
+    run: "Run", encoded: list[np.ndarray], asked: list[slice], **how
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of the ids of each document that are asked: nats, and whether each was the most likely one.
+    No others are read than these and what stands before them in their windows. ``how`` as in
+    ``_by_windows``."""
+    found = _by_windows(_predict, run, encoded, asked=asked, **how)
+    return [(nats, correct) for nats, correct, *_ in found]
 
 
 def logits(run: "Run", ids: np.ndarray) -> np.ndarray:

@@ -64,6 +64,7 @@ COMMANDS = {
     ),
     "generate": (["run", "--prompt", "the ", "--bytes", "2", "--speculative", "none"],),
     "compress": (["run", "text.txt", "out"], ["--decompress", "run", "packed", "out"]),
+    "export": (["run", "out"], ["run", "out", "--step", "30", "--dtype", "bfloat16"]),
     "view": (
         ["run", "--text", "text.txt", "--out", "out"],
         ["run", "--report", "--out", "out"],
@@ -86,7 +87,7 @@ COMMANDS = {
 }  # fmt: skip
 """Command lines that work, with which every case begins."""
 
-READERS = ("evaluate", "generate", "compress", "view", "rates", "schemes")
+READERS = ("evaluate", "generate", "compress", "export", "view", "rates", "schemes")
 """Commands that change nothing but what they are told to write."""
 
 DANGEROUS = ("--processes", "--data.workers", "--prepare.processes")
@@ -352,6 +353,7 @@ OF_A_RUN = (
     (["view"], ["RUN", "--text", "text.txt", "--out", "out"]),
     (["view"], ["RUN", "--report", "--out", "out"]),
     (["compress"], ["RUN", "text.txt", "out"]),
+    (["export"], ["RUN", "out"]),
     (["schemes"], ["text.txt", "--of", "RUN"]),
 )
 OF_A_CORPUS = (

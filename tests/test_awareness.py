@@ -4,16 +4,17 @@ import json
 import re
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from helpers import run
+from octavo.evaluation.bytetasks.asking import SHOTS, answers, context_of, drawn, wilson
+from octavo.evaluation.bytetasks.scripts import LATIN
 from octavo.evaluation.measures import awareness
-from octavo.run.score import Predictions
+from octavo.run.continuations import Continuation
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ByteTokenizer
 
-SUBWORDS = BPETokenizer.train([" ".join(awareness.WORDS).encode()], 400)
+SUBWORDS = BPETokenizer.train([" ".join(LATIN.words).encode()], 400)
 
 
 def by_rule(asked: str) -> str:
@@ -30,9 +31,10 @@ def by_rule(asked: str) -> str:
 
 @pytest.mark.parametrize("task", awareness.TASKS, ids=lambda task: task.__name__)
 def test_questions(task):
-    questions = awareness.drawn(task)
-    assert len({one.asked for one in questions}) == awareness.QUESTIONS + awareness.SHOTS
-    assert questions == awareness.drawn(task)
+    shots, questions = (series := drawn(task, awareness.QUESTIONS)).shots, series.questions
+    assert series == drawn(task, awareness.QUESTIONS)
+    assert len({one.asked for one in questions}) == awareness.QUESTIONS and len(shots) == SHOTS
+    assert not {one.line(one.answer) for one in questions} & set(shots)
     for one in questions:
         assert one.answer == by_rule(one.asked)
         answers = {one.answer, *one.wrong}
@@ -46,34 +48,21 @@ def test_questions(task):
 
 
 def a_run(answer, tokenizer, length=256):
-    """A run that is asked the last line of each text, and pays for where it would say another.
-    answer: of a question, what it says; None: it is uniform."""
-    sizes, read = tokenizer.bytes_per_id(), []
+    """A run that pays for where it would say another answer. answer: of a question, what it says;
+    None: it gives all bytes the same."""
+    read = []
 
-    def predictions(encoded, **how):
+    def costs(pairs, **how):
         found = []
-        for ids in encoded:
-            nats, correct = np.ones(len(ids) + 1), np.zeros(len(ids) + 1, bool)
-            nats[-1] = len(found) % 3  # no answer asks for the end of the document
-            text = tokenizer.decode(ids)
-            before, line = text[:-1].rpartition(b"\n")[::2]
-            asked = re.match(rb'.*(":|\?| =|backwards:)', line)[0]
-            read.append((before.count(b"\n") + bool(before), len(ids)))
-            if answer is not None:
-                said = text[: len(text) - len(line) - 1] + asked + answer(asked.decode()).encode()
-                stops = np.cumsum(sizes[ids])
-                ahead = said + b"\n"
-                same = [text[:stop] == ahead[:stop] for stop in stops.tolist()]
-                # The prompt is a surprise, and so is what is not said; behind that, all is cheap.
-                begun = stops > len(text) - len(line) - 1 + len(asked)
-                correct[:-1] = same & begun
-                nats[:-1] = np.where(begun & ~np.array(same), 5.0, 0.1)
-            empty = np.zeros(0)
-            found.append(Predictions(nats.astype(np.float32), correct, empty, empty, empty))
+        for context, more in pairs:
+            before, asked = context.rpartition(b"\n")[::2]
+            read.append((before.count(b"\n") + bool(before), len(tokenizer.encode(context + more))))
+            ahead = None if answer is None else answer(asked.decode()).encode() + b"\n"
+            nats = float(len(more)) if ahead is None else 0.1 + 5.0 * (ahead[: len(more)] != more)
+            found.append(Continuation(nats, ahead == more))
         return found
 
-    it = SimpleNamespace(tokenizer=tokenizer, length=length, predictions=predictions)
-    return it, read
+    return SimpleNamespace(tokenizer=tokenizer, length=length, costs=costs), read
 
 
 @pytest.mark.parametrize("tokenizer", [ByteTokenizer(), SUBWORDS], ids=lambda t: t.scheme)
@@ -95,21 +84,23 @@ def test_a_uniform_model_is_right_by_chance():
         assert row["choice_low"] < 0.25 < row["choice_high"]
 
 
-def test_an_answer_that_goes_on_is_not_exact():
-    """It begins with the right answer, and does not end there."""
-    rows = awareness.measure(a_run(lambda asked: by_rule(asked) + "x", ByteTokenizer())[0], [])
-    assert all(row["exact"] == 0 and row["choice"] == 1 for row in rows)
+def test_answers_end_their_lines():
+    """And all stand behind the same context, with as many lines as are there."""
+    asked = []
 
+    def costs(pairs, **how):
+        asked.extend(pairs)
+        return [Continuation(1.0, False)] * len(pairs)
 
-@pytest.mark.parametrize("tokenizer", [ByteTokenizer(), SUBWORDS], ids=lambda t: t.scheme)
-def test_where_an_answer_begins(tokenizer):
-    it, _ = a_run(None, tokenizer)
-    for task in awareness.TASKS:
-        *shots, question = awareness.drawn(task)[:5]
-        (ids, *_), start, count = awareness._asked(it, shots, question)
-        before = b"".join(one.line(one.answer) for one in shots[:count]) + question.asked.encode()
-        assert tokenizer.decode(ids[:start]) == before
-        assert tokenizer.decode(ids[start:]).decode() == question.answer + "\n"
+    it, _ = a_run(None, ByteTokenizer())
+    it.costs = costs
+    series = drawn(awareness.sums, 1)
+    answers(it, [series])
+    [question] = series.questions
+    context = b"".join(series.shots) + question.asked.encode()
+    assert context_of(it, series.shots, question) == (context, SHOTS)
+    said = [f"{one}\n".encode() for one in (question.answer, *question.wrong)]
+    assert asked == [(context, one) for one in said]
 
 
 def test_short_rows():
@@ -125,7 +116,7 @@ def test_wilson():
 
     for right, of in ((0, 10), (3, 10), (200, 200), (57, 200)):
         expected = binomtest(right, of).proportion_ci(method="wilson")
-        assert awareness.wilson(right, of) == pytest.approx((expected.low, expected.high), abs=1e-6)
+        assert wilson(right, of) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 @pytest.mark.xdist_group("trained")

@@ -260,6 +260,26 @@ def test_prompt_inside_a_piece(model):
     assert likely == b"\xa9" and len(first) > len("th\xe9")
 
 
+def test_continuations(model):
+    """Behind contexts that end inside pieces and characters, of several lengths side by side: what
+    documents that begin so go on with. Greedy is what the likeliest bytes give."""
+    pairs = [(b"th", b"e"), (b"", b" the"), (b"t\xc3", b"\xa9t"), (b"th\xc3", b""), (b"xth", b"ex")]
+    found = model.costs(pairs, exact=True, heads=64, batch_size=2)
+    for (context, more), one in zip(pairs, found, strict=True):
+        share = (begins(model, context + more) if context + more else 1.0) / (
+            begins(model, context) if context else 1.0
+        )
+        assert one.nats == pytest.approx(-np.log(share), rel=1e-3, abs=1e-6), (context, more)
+    each = [begins(model, b"th" + bytes([byte])) for byte in range(256)]
+    assert max(each) > begins(model, b"th") - sum(each), "it seldom ends"
+    likely = bytes([int(np.argmax(each))])
+    for byte, greedy in ((likely, True), (b"\x00", False)):
+        assert model.costs([(b"th", byte)], exact=True, heads=64)[0].greedy is greedy
+    long = "the thé ".encode() * 4  # of several rows
+    [one] = model.costs([(long, b"th")], exact=True)
+    assert 0 < one.nats < 20
+
+
 def test_compiled_once(model):
     """What reads a run is compiled once, however often it is asked."""
     asked = lambda: (exact(model, TEXTS), continued(model, b"th\xc3"))  # noqa: E731

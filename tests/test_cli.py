@@ -67,7 +67,7 @@ def test_wrong_use_of_train(arguments, said, tmp_path):
 @pytest.mark.parametrize(
     "script",
     ["train.py", "evaluate.py", "generate.py", "prepare.py", "compress.py", "view.py", "rates.py",
-     "schemes.py"],
+     "schemes.py", "export.py"],
 )  # fmt: skip
 def test_help(script):
     done = run(script, "--help")

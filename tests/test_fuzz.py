@@ -22,6 +22,7 @@ def folder(trained, corpus, tmp_path_factory):
         (("evaluate", "compress", "view", "rates"), (), 120),
         (("schemes",), (), 25),
         (("generate",), (), 40),
+        (("export",), (), 20),
         (("prepare",), (), 40),
         (("train",), (), 60),
         ((), ("run",), 15),

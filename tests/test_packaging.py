@@ -33,7 +33,8 @@ ROOMS = {
     "decoding": {*_PLAIN, "model"},
     "data": _PLAIN,
     "run": {*_PLAIN, "model", "decoding", "data"},
-    "training": {*_PLAIN, "model", "decoding", "data", "run"},
+    "interchange": {*_PLAIN, "model", "decoding", "data", "run"},
+    "training": {*_PLAIN, "model", "decoding", "data", "run", "interchange"},
     "launch": {
         *_PLAIN, "model", "data", "run", "training", "evaluation", "arguments", "cli", "settings",
         "presentation",

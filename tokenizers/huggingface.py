@@ -37,7 +37,7 @@ class HuggingFaceTokenizer(LibraryTokenizer):
         self.file = file
         data = Described(file)
         with native("the library of Hugging Face does not take it"):
-            self._tokenizer = Tokenizer.from_str(json.dumps(_plain(data)))
+            self._tokenizer = Tokenizer.from_str(json.dumps(plain(data)))
         steps = json.dumps([data.normalizer, data.pre_tokenizer], ensure_ascii=False)
         by_alphabet, spaced = '"ByteLevel"' in steps, _SPACE in steps
         fallback = bool(data.model.get("byte_fallback"))
@@ -85,7 +85,7 @@ class HuggingFaceTokenizer(LibraryTokenizer):
         return cls(data["file"])
 
 
-def _plain(data: Described) -> dict[str, Any]:
+def plain(data: Described) -> dict[str, Any]:
     """What turns text into ids, without what is taken out of it before."""
     model: dict[str, Any] = data.model | ({"dropout": None} if data.model.get("dropout") else {})
     if isinstance(model["vocab"], list):  # Unigram, which would find silent ids by their spelling

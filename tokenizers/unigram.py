@@ -91,6 +91,12 @@ class UnigramTokenizer(SubwordTokenizer):
     def name(self) -> str:
         return f"unigram-{self.vocab_size}"
 
+    @property
+    def scored(self) -> list[tuple[str, float]]:
+        """What sentencepiece calls each piece, and its logarithm of a probability (0 of bytes)."""
+        model = self._processor
+        return [(model.id_to_piece(i), model.get_score(i)) for i in range(len(self.pieces))]
+
     @functools.cached_property
     def fingerprint(self) -> str:
         return fingerprint_of(b"unigram", self.model)

@@ -1,16 +1,18 @@
-"""What a run begins with that is not drawn: the parameters of another run, which is only read."""
+"""What a run begins with that is not drawn: the parameters of another run, or of a Hugging Face
+folder, which are only read."""
 
 import dataclasses
 import fnmatch
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import jax
+import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding
@@ -18,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, to_json
 from octavo.files import json_text
+from octavo.interchange import reading
 from octavo.run import mirror
 from octavo.run.checkpoint import Record, load_params, saved_steps
 from octavo.run.definition import Definition, define, described
@@ -37,7 +40,7 @@ def resolved(config: Config, record: Record | None) -> Config:
     the one that the run in ``workdir``, of this record or without any, began with. Raises
     ConfigError if there is no checkpoint to begin with."""
     asked, before = config.train.init_from, _begun(config, record)
-    if asked is None:
+    if asked is None or reading.is_foreign(asked):
         return config
     run, step = _split(asked)
     if before is not None and asked in (before, _split(before)[0]):
@@ -76,11 +79,82 @@ def _split(asked: str) -> tuple[str, int | None]:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """A checkpoint that a run begins with, and what of it fits."""
+class _There:
+    """What lies there to begin with."""
 
-    folder: Path
-    step: int
+    name: str
+    what: str
+    """In words: a step of a run."""
+    config: Config
+    tokenizer: Tokenizer
+    file: str
+    """Of the tokenizer."""
+    read: Callable[[dict], dict]
+    """Parameters by path, onto shardings by path."""
+    origin: dict
+
+
+def _of_run(asked: str) -> _There:
+    run, step = _split(asked)
+    folder = mirror.folder(run, "train.init_from")
+    config, tokenizer, record = read(folder, step)
+    if record is None:
+        raise CheckpointError(f"train.init_from {asked}: its record cannot be read.")
+    step = record.step
+    abstract = define(config, tokenizer.vocabulary, "cpu").abstract
+
+    def parameters(where: dict) -> dict:
+        mirror.fetch_arrays(folder, step)
+        return flatten_dict(
+            load_params(folder, described(abstract, unflatten_dict(where)), step)[0]
+        )
+
+    origin = {
+        "run": run,
+        "step": step,
+        "config": f"{google_crc32c.value(json_text(record.meta.get('config', {})).encode()):08x}",
+        "parameters": f"{record.meta.get('checksums', {}).get('params', 0):08x}",
+    }
+    what, file = f"{folder} at step {step}", f"{run}/tokenizer.json"
+    return _There(run, what, config, tokenizer, file, parameters, origin)
+
+
+def _of_foreign(asked: str, ours: Config) -> _There:
+    folder = reading.Folder(Path(asked))
+
+    config = dataclasses.replace(ours, model=folder.model)
+    shapes: Any = flatten_dict(define(config, folder.tokenizer.vocabulary, "cpu").abstract)
+
+    def parameters(where: dict) -> dict:
+        found = {}
+        for path, leaf in folder.parameters():
+            if leaf.shape != (shape := shapes[path].shape):
+                raise ConfigError(
+                    f"train.init_from {asked}: by its config.json {_name(path)} is {list(shape)}, "
+                    f"but the weights have {list(leaf.shape)}."
+                )
+            found[path] = _placed(leaf, where[path])
+        return found
+
+    origin = {
+        "run": asked,
+        "model_type": folder.about["model_type"],
+        "config": f"{google_crc32c.value(json_text(folder.about).encode()):08x}",
+        "parameters": f"{folder.checksum:08x}",
+    }
+    file = str(folder.tokenizer_file)
+    return _There(asked, asked, config, folder.tokenizer, file, parameters, origin)
+
+
+def _placed(leaf: np.ndarray, where: NamedSharding) -> jax.Array:
+    return jax.make_array_from_callback(leaf.shape, where, lambda index: leaf[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a run begins with, and what of it fits."""
+
+    there: _There
     abstract: dict
     """Shapes and dtypes of its parameters."""
     fresh: tuple[tuple, ...]
@@ -89,53 +163,46 @@ class Source:
     """Paths of those that have no place in the model."""
     unlike: tuple[str, ...]
     """What the settings of its model say otherwise."""
-    origin: dict
-    """What the record of a run that began so says: where from, which step, and checksums."""
 
     @classmethod
     def of(cls, config: Config, tokenizer: Tokenizer, definition: Definition) -> "Source":
         """What ``train.init_from`` names, for this model. Raises ConfigError if that is no
         checkpoint, or has what does not fit and is not among ``train.init_allow``."""
         asked, allowed = str(config.train.init_from), config.train.init_allow
-        run, step = _split(asked)
-        theirs, their_tokenizer, record = read(mirror.folder(run, "train.init_from"), step)
-        if record is None:
-            raise CheckpointError(f"train.init_from {asked}: its record cannot be read.")
-        if their_tokenizer.fingerprint != tokenizer.fingerprint and not _named(TOKENIZER, allowed):
+        found = _of_foreign(asked, config) if reading.is_foreign(asked) else _of_run(asked)
+        theirs = found.tokenizer
+        if theirs.fingerprint != tokenizer.fingerprint and not _named(TOKENIZER, allowed):
             raise ConfigError(
-                f"train.init_from {asked} was trained on the ids of {their_tokenizer.name} "
-                f"({their_tokenizer.fingerprint}), and these are of {tokenizer.name} "
+                f"train.init_from {asked} was trained on the ids of {theirs.name} "
+                f"({theirs.fingerprint}), and these are of {tokenizer.name} "
                 f"({tokenizer.fingerprint}). Prepare the text with its tokenizer (--tokenizer "
-                f"{run}/tokenizer.json), or allow it: --train.init-allow {TOKENIZER}."
+                f"{found.file}), or allow it: --train.init-allow {TOKENIZER}."
             )
-        there = define(theirs, their_tokenizer.vocabulary, "cpu").abstract
+        there = define(found.config, theirs.vocabulary, "cpu").abstract
         old, new = flatten_dict(there), flatten_dict(definition.abstract)
         unfit = {path: _misfit(path, old, new) for path in old | new}
         unfit = {path: why for path, why in unfit.items() if why}
         for name in allowed:
             if not any(_named(each, (name,)) for each in (TOKENIZER, *map(_name, old | new))):
                 raise ConfigError(f"train.init_allow {name}: no parameter is called so, of either.")
-        _check_allowed(asked, unfit, allowed)
+        _check_allowed(asked, found.name, unfit, allowed)
         fresh = tuple(path for path in unfit if path in new)
         if len(fresh) == len(new):
             raise ConfigError(f"train.init_from {asked} has no parameter that fits this model.")
         left = tuple(path for path in unfit if path not in new)
-        text = json_text(record.meta.get("config", {}))
-        origin = {
-            "run": run,
-            "step": record.step,
-            "config": f"{google_crc32c.value(text.encode()):08x}",
-            "parameters": f"{record.meta.get('checksums', {}).get('params', 0):08x}",
-            "fresh": [_name(path) for path in fresh],
-            "left": [_name(path) for path in left],
-        }
-        before, now = to_json(theirs.model), to_json(config.model)
-        unlike = differences(before, now, "model.", (f"{run} has", "this one"))
-        return cls(mirror.folder(run), record.step, there, fresh, left, tuple(unlike), origin)
+        before, now = to_json(found.config.model), to_json(config.model)
+        unlike = differences(before, now, "model.", (f"{found.name} has", "this one"))
+        return cls(found, there, fresh, left, tuple(unlike))
+
+    @property
+    def origin(self) -> dict:
+        """What the record of a run that began so says: where from, which step, and checksums."""
+        fresh, left = ([_name(path) for path in paths] for paths in (self.fresh, self.left))
+        return self.there.origin | {"fresh": fresh, "left": left}
 
     def said(self) -> Iterator[str]:
         """What of it is used, a line each."""
-        yield f"begins     with the parameters of {self.folder} at step {self.step}"
+        yield f"begins     with the parameters of {self.there.what}"
         for paths, what in ((self.fresh, "drawn anew"), (self.left, "left out")):
             if paths:
                 yield f"           {what}: {_listed(list(map(_name, paths)), ', ')}"
@@ -156,12 +223,9 @@ class Source:
             path: ours[path].sharding if path in taken else everywhere
             for path in flatten_dict(self.abstract)
         }
-        mirror.fetch_arrays(self.folder, self.step)
-        read, _ = load_params(
-            self.folder, described(self.abstract, unflatten_dict(where)), self.step
-        )
-        params = {path: leaf for path, leaf in flatten_dict(read).items() if path in taken}
-        del read
+        found = self.there.read(where)
+        params = {path: leaf for path, leaf in found.items() if path in taken}
+        del found
         if self.fresh:
 
             def drawn(key):
@@ -198,8 +262,7 @@ def _misfit(path: tuple, old: dict, new: dict) -> str | None:
     return None
 
 
-def _check_allowed(asked: str, unfit: dict[tuple, str], allowed: tuple[str, ...]) -> None:
-    run, _ = _split(asked)
+def _check_allowed(asked: str, run: str, unfit: dict[tuple, str], allowed: tuple[str, ...]) -> None:
     refused = {path: why for path, why in unfit.items() if not _named(_name(path), allowed)}
     if not refused:
         return

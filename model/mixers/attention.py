@@ -36,8 +36,8 @@ class Attention(Mixer):
         # Residual branches start small, so that depth does not change the variance at the top.
         scale = (2 * config.layers) ** -0.5
         self.out = Linear(self.heads * D, d, ("heads", "embed"), dtype, rngs, scale)
-        self.query_norm: Any = RMSNorm(D) if config.qk_norm else None
-        self.key_norm: Any = RMSNorm(D) if config.qk_norm else None
+        self.query_norm: Any = RMSNorm(D, config.norm_eps) if config.qk_norm else None
+        self.key_norm: Any = RMSNorm(D, config.norm_eps) if config.qk_norm else None
 
     def _project(self, x, angles):
         B, T, _ = x.shape

@@ -76,7 +76,7 @@ class GatedDelta(Mixer):
         self.dt_bias = parameter(dt + jnp.log(-jnp.expm1(-dt)), "heads")
         scale = jax.random.uniform(rngs.params(), (H,), minval=1, maxval=16)
         self.A_log = parameter(jnp.log(scale), "heads")
-        self.norm = RMSNorm(D)
+        self.norm = RMSNorm(D, config.norm_eps)
 
     def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
         nothing = _empty((len(x),), self.heads, self.head_size, self.dtype)

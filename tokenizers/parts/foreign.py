@@ -98,7 +98,7 @@ def _of_bytes(data: Described) -> BPETokenizer | None:
     affixes = data.model.get("continuing_subword_prefix"), data.model.get("end_of_word_suffix")
     if data.normalizer is not None or pattern is None or any(affixes) or not data.merges:
         return None
-    kept = [token for token, i in sorted(data.tokens, key=lambda t: t[1]) if i not in data.silent]
+    kept = [token for token, _ in _kept(data)]
     if not set().union(*kept) <= set(alphabet):
         return None
     pieces = [bytes(alphabet[character] for character in token) for token in kept]
@@ -116,6 +116,18 @@ def _of_bytes(data: Described) -> BPETokenizer | None:
     if data.model.get("ignore_merges") and MISSING in halves[256:]:
         return None
     return BPETokenizer(pieces, pattern) if (made_of(pieces) == halves).all() else None
+
+
+def _kept(data: Described) -> list[tuple[str, int]]:
+    """Tokens that text has, in the order of their ids."""
+    return sorted((t for t in data.tokens if t[1] not in data.silent), key=lambda token: token[1])
+
+
+def ids(data: bytes, tokenizer: Tokenizer) -> np.ndarray:
+    """The id in a file of each of the ids, but the last, that its ``read`` tokenizer has."""
+    if isinstance(tokenizer, BPETokenizer) and data.lstrip()[:1] == b"{":
+        return np.array([i for _, i in _kept(Described(data.decode()))])
+    return np.arange(tokenizer.vocab_size - 1)
 
 
 def _pattern(pre_tokenizer: Any) -> str | None:

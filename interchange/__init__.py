@@ -1,0 +1,1 @@
+"""Checkpoints out to Hugging Face folders, and in from them."""
