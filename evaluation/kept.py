@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from octavo import files, process, storage
@@ -22,8 +21,11 @@ from octavo.run.directory import CONFIG, MARKER, TOKENIZER
 from octavo.storage import is_url
 
 FOLDER = "scores"
-_ROOMS = ("data", "decoding", "model", "run", "tokenizers")
-"""Folders of the code that every score depends on."""
+_CODE = (
+    "batch.py", "compiled.py", "configs", "data", "decoding", "evaluation", "model", "run",
+    "tokenizers",
+)  # fmt: skip
+"""Files and folders of the code that scores depend on."""
 _OPTIMIZER = re.compile(r"opt/")
 
 
@@ -81,12 +83,12 @@ def corpora_digest(source: str) -> str:
     return digest(json.dumps(manifest, sort_keys=True).encode() for manifest in manifests)
 
 
-def code_digest(measure: ModuleType) -> str:
-    """Of the code that a measure's score depends on; its ``ROOMS``, if it has any, among it."""
+@functools.cache
+def code_digest() -> str:
+    """Of the code that scores depend on."""
     root = Path(__file__).parents[1]
-    folders = (*_ROOMS, *getattr(measure, "ROOMS", ()))
-    rooms = [path for room in folders for path in sorted((root / room).rglob("*.py"))]
-    return digest(_files([*rooms, Path(measure.__file__ or "")]))
+    paths = (path for name in _CODE for path in (root / name, *sorted((root / name).rglob("*.py"))))
+    return digest(_files(path for path in paths if path.suffix == ".py"))
 
 
 def path_of(run: str, about: dict[str, Any]) -> str:

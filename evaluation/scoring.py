@@ -112,7 +112,7 @@ def score(
                 "text": text.digest,
                 "length": length,
                 "overlap": overlap,
-                "code": kept.code_digest(measure),
+                "code": kept.code_digest(),
                 "corpora": kept.corpora_digest(config.data.source) if reads_corpora else None,
                 "other": None if arguments.other is None else _newest(arguments.other),
                 **{

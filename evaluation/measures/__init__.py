@@ -11,8 +11,7 @@ by name, becomes a table of its own; a list ``document_nats`` of the only row is
 each document cost, by which runs are compared. With ``KEPT = True`` the rows are kept in the run's
 folder (evaluation/kept.py) and taken from there while what the measure is given, the checkpoint and
 the code are the same: of a measure that depends on nothing else, the corpora that the run was
-trained on excepted (then also ``READS_CORPORA = True``), and writes nothing. ``ROOMS`` are folders
-of more code that its rows depend on.
+trained on excepted (then also ``READS_CORPORA = True``), and writes nothing.
 ``arguments`` are those of evaluate.py, and ``scoring`` is for ``run.score``. The file may also have
 ``check(arguments, inputs)``, which raises ConfigError before a run is opened if what it would write
 cannot be written, or would overwrite an input; and ``choose(held, most_bytes)``, which of the

@@ -29,7 +29,6 @@ from octavo.evaluation.bytetasks.scripts import LATIN
 
 TEXTS = False
 KEPT = True
-ROOMS = ("evaluation/bytetasks",)
 QUESTIONS = 200
 """Of each task."""
 
