@@ -6,10 +6,10 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import octavo.train
 from helpers import metrics_of, random_text, words
 from octavo.configs.checks import ConfigError
 from octavo.configs.model import StageConfig
@@ -20,6 +20,7 @@ from octavo.run.saved import load
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ByteTokenizer
 from octavo.tokenizers.fused import FusedTokenizer
+from octavo.train import train
 from octavo.training import byteify
 from octavo.training.trainer import Trainer
 from octavo.training.vocabularies import pieces, rows_of, sparsemax
@@ -78,6 +79,7 @@ def test_the_trunk_goes_inside_and_is_frozen_for_a_while(around, trained):
         for name, leaf in (inside | {"trunk.unpool.norm.gain": old["norm.gain"]}).items():
             np.testing.assert_array_equal(new[name], leaf, err_msg=name)
         origin = trainer.meta["origin"]
+        assert trainer.source is not None
         assert origin["explained"] > 0.3 and origin["spelled"] < 8, origin  # 9.0 of 513 ids
         assert any("fitted to its subwords" in line for line in trainer.source.said())
         for number, batch in enumerate(trainer.batches(0, 5), 1):
@@ -94,12 +96,12 @@ def test_the_trunk_goes_inside_and_is_frozen_for_a_while(around, trained):
 def test_killed_and_continued_while_frozen(around, tmp_path):
     """The trunk's first step comes after the checkpoint."""
     whole, again = tmp_path / "whole", tmp_path / "again"
-    octavo.train(dataclasses.replace(around, workdir=str(whole)))
+    train(dataclasses.replace(around, workdir=str(whole)))
     shutil.copytree(whole, again)
     shutil.rmtree(again / "checkpoints" / "6")
     lines = (again / "metrics.jsonl").read_text().splitlines()
     (again / "metrics.jsonl").write_text("\n".join(lines[:4]) + "\n")
-    octavo.train(dataclasses.replace(around, workdir=str(again)))
+    train(dataclasses.replace(around, workdir=str(again)))
     assert metrics_of(whole) == metrics_of(again)
     found = [json.loads((each / "checkpoints/6/meta/metadata").read_text())["checksums"]
              for each in (whole, again)]  # fmt: skip
@@ -131,8 +133,8 @@ def test_bytes_follow_as_their_subwords_do():
     order = rng.integers(0, 500, byteify.ROWS * byteify.LENGTH)
     rows = byteify.rows_of(spelled, tree, drawn, order, there.tokenizer.bos_id)
     p = rng.random(BPE.vocab_size)
-    follows = np.asarray(tree.follows(np.broadcast_to(p, (*rows["state"].shape, len(p))),
-                                      rows["beginning"]))  # fmt: skip
+    each = jnp.broadcast_to(jnp.asarray(p), (*rows["state"].shape, len(p)))
+    follows = np.asarray(tree.follows(each, jnp.asarray(rows["beginning"])))
     for r in range(2):
         tokens, ended = rows["tokens"][r], [0, *np.flatnonzero(rows["subword"][r] >= 0)]
         assert tokens[0] == there.tokenizer.bos_id

@@ -9,6 +9,7 @@ that follows from the head's distribution of the subword: it is distilled exactl
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -147,6 +148,7 @@ class Tree:
         sums = jnp.cumsum(p[..., self.order], axis=-1)
         sums = jnp.concatenate([jnp.zeros_like(sums[..., :1]), sums], axis=-1)
         q = jnp.diff(jnp.take_along_axis(sums, jnp.asarray(self.edges)[beginning], axis=-1))
+        q = jnp.maximum(q, 0)  # sums are rounded
         return q / jnp.maximum(jnp.sum(q, axis=-1, keepdims=True), 1e-20)
 
 
@@ -191,7 +193,8 @@ def fitted(
     the head draws, as it is ``spelled`` and as the head has ``drawn`` it.
 
     All hosts compute the same, each on one device: what is fitted is small."""
-    laid, states = flatten_dict(params), there.states(old)
+    laid: Any = flatten_dict(params)
+    states = there.states(old)
     around = {path: leaf for path, leaf in laid.items() if path[:2] != ("trunk", "inner")}
     outside = {path: leaf for path, leaf in flatten_dict(old).items() if path[0] != "trunk"}
     around, outside = _here(around), _here(outside)

@@ -198,16 +198,19 @@ class Source:
                 f"{found.file}), or allow it: --train.init-allow {TOKENIZER}."
             )
         there = define(found.config, theirs.vocabulary, "cpu")
-        old, new = flatten_dict(there.abstract), flatten_dict(definition.abstract)
+        old: Any = flatten_dict(there.abstract)
+        new: Any = flatten_dict(definition.abstract)
+        names: Any = flatten_dict(definition.names)
         how, rows = config.train.init_embeddings, None
         if how != "rows" and stages:
             raise ConfigError(
                 f"train.init_embeddings: {asked} gives the trunk inside, and no embedding."
             )
         if how != "rows" and other:
-            rows = Rows.of(theirs, tokenizer, how, corpora, flatten_dict(definition.names))
-        at = {path: _inside(path, len(stages)) if stages else path for path in old}
-        named = {at[path]: leaf for path, leaf in old.items() if at[path] is not None}
+            rows = Rows.of(theirs, tokenizer, how, corpora, names)
+        inside = {path: _inside(path, len(stages)) for path in old}
+        at = {path: place for path, place in inside.items() if place is not None}
+        named = {place: old[path] for path, place in at.items()}
         unfit = {path: _misfit(path, named, new, rows) for path in named | new}
         unfit = {path: why for path, why in unfit.items() if why}
         for name in allowed:
@@ -220,7 +223,7 @@ class Source:
         fresh = tuple(path for path in unfit if path in new)
         if len(fresh) == len(new):
             raise ConfigError(f"train.init_from {asked} has no parameter that fits this model.")
-        taken = {at[path]: path for path in old if at[path] in new and at[path] not in unfit}
+        taken = {place: path for path, place in at.items() if place in new and place not in unfit}
         left = tuple(path for path in old if path not in taken.values())
         spelled = None
         if stages and isinstance(tokenizer, FusedTokenizer):
@@ -231,8 +234,8 @@ class Source:
         model = dataclasses.replace(config.model, stages=()) if stages else config.model
         before, now = to_json(found.config.model), to_json(model)
         unlike = differences(before, now, "model.", (f"{found.name} has", "this one"))
-        names = {"fresh": [*map(_name, fresh)], "left": [*map(_name, left)]}
-        about = tuple(unlike), found.origin | names
+        lists = {"fresh": [*map(_name, fresh)], "left": [*map(_name, left)]}
+        about = tuple(unlike), found.origin | lists
         return cls(found, there.abstract, fresh, left, taken, rows, spelled, *about)
 
     def said(self) -> Iterator[str]:
@@ -307,6 +310,8 @@ def _named(name: str, allowed: tuple[str, ...]) -> bool:
 def _inside(path: tuple, levels: int) -> tuple | None:
     """Where a flat model's parameter stands in a model of so many levels around it; None: nowhere.
     What was normed for the head is normed for the bytes."""
+    if not levels:
+        return path
     if path[0] == "trunk":
         return "trunk", *("inner",) * levels, *path[1:]
     if path[0] == "norm":

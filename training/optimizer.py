@@ -202,11 +202,13 @@ def _frozen(config: OptimizerConfig, rate: optax.Schedule, until: int | None) ->
     if until is None:
         made = optimizers.load(config.name).transforms(config, rate)
         return {FROZEN + label: optax.set_to_zero() for label in made}
-    made = optimizers.load(config.name).transforms(config, lambda count: rate(count + until))
-    return {
-        FROZEN + label: optax.conditionally_mask(each, lambda step: step >= until)
-        for label, each in made.items()
-    }
+    first = until
+    made = optimizers.load(config.name).transforms(config, lambda count: rate(count + first))
+
+    def thawed(step, **_):
+        return step >= first
+
+    return {FROZEN + label: optax.conditionally_mask(each, thawed) for label, each in made.items()}
 
 
 def multiplier(
