@@ -196,11 +196,21 @@ class TrainConfig:
     """Non-finite updates are skipped; this many in a row end the run."""
     init_from: Annotated[str | None, conf.arg(metavar="RUN[@STEP]")] = None
     """Begin with the parameters of another run, of its newest checkpoint or of that of STEP, or of
-    a Hugging Face folder (docs/interchange.md), and a fresh optimizer, schedule and data order."""
+    a Hugging Face folder (docs/interchange.md), and a fresh optimizer, schedule and data order.
+    Those of a flat model become the trunk inside a model with stages."""
     init_allow: Annotated[tuple[str, ...], conf.arg(metavar="NAME [NAME ...]")] = ()
     """Parameters that need not fit those of train.init_from, by name or pattern ("mtp.*"): what is
     missing there, or of another shape, begins fresh; what is too many is left out. tokenizer: the
     ids may mean something else."""
+    init_embeddings: Literal["rows", "mean", "focus"] = "rows"
+    """What of train.init_from becomes the embedding and output rows of another tokenizer's ids.
+    rows: those of the same numbers. Or those of the same bytes and, for other ids, mean: the mean
+    over the ids that spell their bytes there. focus: an average of those of like company in the
+    corpus (FOCUS, Dobler & de Melo 2023)."""
+    freeze: Annotated[tuple[str, ...], conf.arg(metavar="NAME [NAME ...]")] = ()
+    """Parameters that stay as they are, by name or pattern ("trunk.inner.*")."""
+    freeze_steps: int | None = None
+    """For how many steps; then they are trained, too. None: for all."""
     rewarm: bool = False
     """More steps for a run whose learning rate has begun to decay take it up again to that of the
     new plan, within optimizer.warmup_steps, instead of going on from what it came down to."""
@@ -238,6 +248,12 @@ class TrainConfig:
             check_not_negative(self, "evaluate_every")
         if self.init_allow and self.init_from is None:
             raise ConfigError("train.init_allow is of no use without train.init_from.")
+        if self.init_embeddings != "rows" and self.init_from is None:
+            raise ConfigError("train.init_embeddings is of no use without train.init_from.")
+        if self.freeze_steps is not None:
+            check_positive(self, "freeze_steps")
+            if not self.freeze:
+                raise ConfigError("train.freeze_steps is of no use without train.freeze.")
         if self.keep_best and (self.evaluate_every == 0 or self.evaluation_bytes == 0):
             nothing = "evaluate_every" if self.evaluate_every == 0 else "evaluation_bytes"
             raise ConfigError(f"train.keep_best needs scores, but train.{nothing} is 0.")
@@ -323,14 +339,15 @@ def moved(data: dict) -> dict:
 
 def identity(config: Config) -> dict[str, dict]:
     """What makes a run what it is, by section of the config: model, length of rows, optimizer, and
-    the part of ``train`` that is in the loss, or in the parameters it began with. The data plan is
-    compared beside it, and ``train.steps`` may grow."""
+    the part of ``train`` that is in the loss, in what is trained, or in the parameters it began
+    with. The data plan is compared beside it, and ``train.steps`` may grow."""
     made = to_json(config)
+    names = (
+        "seed", "z_loss", "init_from", "init_allow", "init_embeddings", "freeze", "freeze_steps",
+    )  # fmt: skip
     return {
         "model": made["model"],
         "data": {"length": made["data"]["length"]},
         "optimizer": made["optimizer"],
-        "train": {
-            name: made["train"][name] for name in ("seed", "z_loss", "init_from", "init_allow")
-        },
+        "train": {name: made["train"][name] for name in names},
     }

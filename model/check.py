@@ -132,7 +132,8 @@ def check_vocabulary(model: ModelConfig, vocabulary: Vocabulary) -> None:
     if not model.stages:
         return
     kind = model.stages[0].segmenter
-    if segmenter(kind).reads_unit_marks and vocabulary.unit_mark is None:
+    marked = (vocabulary.unit_mark, vocabulary.unit_ends) != (None, None)
+    if segmenter(kind).reads_unit_marks and not marked:
         raise ConfigError(
             "the model's units end at marks among the ids, but the data has none: use "
             "python prepare.py SOURCE --out DIR --tokenizer words."

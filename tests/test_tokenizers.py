@@ -21,6 +21,7 @@ from helpers import ROOT, random_text, words
 from octavo.tokenizers import load
 from octavo.tokenizers.bpe import BPETokenizer
 from octavo.tokenizers.bytes import ByteTokenizer
+from octavo.tokenizers.fused import FusedTokenizer
 from octavo.tokenizers.interface import Tokenizer, TrainedTokenizer, dtype_for, native
 from octavo.tokenizers.unigram import UnigramTokenizer
 from octavo.tokenizers.words import WordTokenizer
@@ -51,6 +52,7 @@ def every_scheme():
         elif name in scheme.usage:
             yield scheme.from_argument(None)
     yield WordTokenizer("unicode")
+    yield FusedTokenizer(BPE)
 
 
 OURS = list(every_scheme())

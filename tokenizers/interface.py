@@ -30,6 +30,8 @@ class Vocabulary:
     """Whether ids below 256 are the bytes they stand for."""
     unit_mark: int | None = None
     """The id that says that a unit ended before it, if the scheme has one."""
+    unit_ends: int | None = None
+    """The first of the ids that say that a unit ends with them, if the scheme has such."""
 
 
 class Tokenizer(abc.ABC):

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, to_json
+from octavo.data.shards import Corpus
 from octavo.files import json_text
 from octavo.interchange import reading
 from octavo.run import mirror
@@ -28,8 +29,11 @@ from octavo.run.directory import CONFIG, read_config
 from octavo.run.errors import CheckpointError
 from octavo.run.identity import differences
 from octavo.run.saved import read
+from octavo.tokenizers.fused import FusedTokenizer
 from octavo.tokenizers.interface import Tokenizer
+from octavo.training.byteify import Subwords, fitted
 from octavo.training.state import state_of
+from octavo.training.vocabularies import Rows
 
 TOKENIZER = "tokenizer"
 """In ``train.init_allow``: another one than the parameters were trained with."""
@@ -160,45 +164,79 @@ class Source:
     fresh: tuple[tuple, ...]
     """Paths of the parameters that are drawn all the same."""
     left: tuple[tuple, ...]
-    """Paths of those that have no place in the model."""
+    """Paths there of those that have no place in the model."""
+    taken: dict[tuple, tuple]
+    """Path there of what is taken over, by its path in the model."""
+    rows: Rows | None
+    """What becomes of the rows of another vocabulary; None: what they are taken as."""
+    spelled: Subwords | None
+    """What the encoder and the decoder around a trunk of subwords learn first; None: nothing."""
     unlike: tuple[str, ...]
     """What the settings of its model say otherwise."""
+    origin: dict
+    """What the record of a run that began so says: where from, which step, and checksums; and how
+    well subwords were learned."""
 
     @classmethod
-    def of(cls, config: Config, tokenizer: Tokenizer, definition: Definition) -> "Source":
-        """What ``train.init_from`` names, for this model. Raises ConfigError if that is no
-        checkpoint, or has what does not fit and is not among ``train.init_allow``."""
+    def of(
+        cls, config: Config, tokenizer: Tokenizer, definition: Definition,
+        corpora: tuple[Corpus, ...] = (),
+    ) -> "Source":  # fmt: skip
+        """What ``train.init_from`` names, for this model and corpora of its ids. Raises
+        ConfigError if that is no checkpoint, or has what does not fit and is not among
+        ``train.init_allow``."""
         asked, allowed = str(config.train.init_from), config.train.init_allow
         found = _of_foreign(asked, config) if reading.is_foreign(asked) else _of_run(asked)
         theirs = found.tokenizer
-        if theirs.fingerprint != tokenizer.fingerprint and not _named(TOKENIZER, allowed):
+        stages = config.model.stages if not found.config.model.stages else ()
+        other = theirs.fingerprint != tokenizer.fingerprint
+        if other and not stages and not _named(TOKENIZER, allowed):
             raise ConfigError(
                 f"train.init_from {asked} was trained on the ids of {theirs.name} "
                 f"({theirs.fingerprint}), and these are of {tokenizer.name} "
                 f"({tokenizer.fingerprint}). Prepare the text with its tokenizer (--tokenizer "
                 f"{found.file}), or allow it: --train.init-allow {TOKENIZER}."
             )
-        there = define(found.config, theirs.vocabulary, "cpu").abstract
-        old, new = flatten_dict(there), flatten_dict(definition.abstract)
-        unfit = {path: _misfit(path, old, new) for path in old | new}
+        there = define(found.config, theirs.vocabulary, "cpu")
+        old: Any = flatten_dict(there.abstract)
+        new: Any = flatten_dict(definition.abstract)
+        names: Any = flatten_dict(definition.names)
+        how, rows = config.train.init_embeddings, None
+        if how != "rows" and stages:
+            raise ConfigError(
+                f"train.init_embeddings: {asked} gives the trunk inside, and no embedding."
+            )
+        if how != "rows" and other:
+            rows = Rows.of(theirs, tokenizer, how, corpora, names)
+        inside = {path: _inside(path, len(stages)) for path in old}
+        at = {path: place for path, place in inside.items() if place is not None}
+        named = {place: old[path] for path, place in at.items()}
+        unfit = {path: _misfit(path, named, new, rows) for path in named | new}
         unfit = {path: why for path, why in unfit.items() if why}
         for name in allowed:
-            if not any(_named(each, (name,)) for each in (TOKENIZER, *map(_name, old | new))):
+            if not any(_named(each, (name,)) for each in (TOKENIZER, *map(_name, named | new))):
                 raise ConfigError(f"train.init_allow {name}: no parameter is called so, of either.")
-        _check_allowed(asked, found.name, unfit, allowed)
+        # What is around a trunk is drawn anew, unasked.
+        trunk = ("trunk", *("inner",) * len(stages), "stack")
+        owed = {p: why for p, why in unfit.items() if not stages or p[: len(trunk)] == trunk}
+        _check_allowed(asked, found.name, owed, allowed)
         fresh = tuple(path for path in unfit if path in new)
         if len(fresh) == len(new):
             raise ConfigError(f"train.init_from {asked} has no parameter that fits this model.")
-        left = tuple(path for path in unfit if path not in new)
-        before, now = to_json(found.config.model), to_json(config.model)
+        taken = {place: path for path, place in at.items() if place in new and place not in unfit}
+        left = tuple(path for path in old if path not in taken.values())
+        spelled = None
+        if stages and isinstance(tokenizer, FusedTokenizer):
+            if tokenizer.of.fingerprint == theirs.fingerprint:
+                most = config.data.batch_size // config.train.accumulation
+                length = found.config.data.length
+                spelled = Subwords(tokenizer, there, corpora[0], length, most)
+        model = dataclasses.replace(config.model, stages=()) if stages else config.model
+        before, now = to_json(found.config.model), to_json(model)
         unlike = differences(before, now, "model.", (f"{found.name} has", "this one"))
-        return cls(found, there, fresh, left, tuple(unlike))
-
-    @property
-    def origin(self) -> dict:
-        """What the record of a run that began so says: where from, which step, and checksums."""
-        fresh, left = ([_name(path) for path in paths] for paths in (self.fresh, self.left))
-        return self.there.origin | {"fresh": fresh, "left": left}
+        lists = {"fresh": [*map(_name, fresh)], "left": [*map(_name, left)]}
+        about = tuple(unlike), found.origin | lists
+        return cls(found, there.abstract, fresh, left, taken, rows, spelled, *about)
 
     def said(self) -> Iterator[str]:
         """What of it is used, a line each."""
@@ -206,6 +244,13 @@ class Source:
         for paths, what in ((self.fresh, "drawn anew"), (self.left, "left out")):
             if paths:
                 yield f"           {what}: {_listed(list(map(_name, paths)), ', ')}"
+        if "explained" in self.origin:
+            about = {name: self.origin[name] for name in ("explained", "spelled", "drawn")}
+            yield (
+                "           fitted to its subwords: the encoder explains {explained:.1%} of their "
+                "embeddings; what the head draws is spelled in {spelled:.3f} bits/byte, and costs "
+                "{drawn:.3f} there".format(**about)
+            )
         for line in self.unlike:
             yield f"           {line}"
 
@@ -218,22 +263,33 @@ class Source:
         read, or are not what was saved."""
         ours: Any = flatten_dict(abstract["params"])
         everywhere = NamedSharding(mesh, jax.P())
-        taken = set(ours).difference(self.fresh)
+        remade = self.rows.axes if self.rows else {}
+        goes = {there: path for path, there in self.taken.items() if path not in remade}
         where = {
-            path: ours[path].sharding if path in taken else everywhere
+            path: ours[goes[path]].sharding if path in goes else everywhere
             for path in flatten_dict(self.abstract)
         }
         found = self.there.read(where)
-        params = {path: leaf for path, leaf in found.items() if path in taken}
-        del found
-        if self.fresh:
+        params = {path: found[there] for path, there in self.taken.items()}
+        anew = {*self.fresh, *remade}
+        if anew:
 
             def drawn(key):
                 made = flatten_dict(definition.init(key))
-                return {path: made[path] for path in self.fresh}
+                return {path: made[path] for path in anew}
 
-            shardings = {path: ours[path].sharding for path in self.fresh}
-            params |= jax.jit(drawn, out_shardings=shardings)(jax.random.key(seed))
+            shardings = {path: ours[path].sharding for path in anew}
+            made = jax.jit(drawn, out_shardings=shardings)(jax.random.key(seed))
+            if self.rows is not None:
+                made |= {path: self.rows.made(path, found[path], made[path]) for path in remade}
+            params |= made
+        if self.spelled is not None:
+            old = unflatten_dict(found)
+            made, about = fitted(definition, unflatten_dict(params), self.spelled, old, seed)
+            params = flatten_dict(made)
+            self.origin.update(about)
+            del old
+        del found
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         begin = jax.jit(
             lambda params: state_of(definition, optimizer, params),
@@ -251,13 +307,29 @@ def _named(name: str, allowed: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed)
 
 
-def _misfit(path: tuple, old: dict, new: dict) -> str | None:
+def _inside(path: tuple, levels: int) -> tuple | None:
+    """Where a flat model's parameter stands in a model of so many levels around it; None: nowhere.
+    What was normed for the head is normed for the bytes."""
+    if not levels:
+        return path
+    if path[0] == "trunk":
+        return "trunk", *("inner",) * levels, *path[1:]
+    if path[0] == "norm":
+        return "trunk", *("inner",) * (levels - 1), "unpool", *path
+    return None
+
+
+def _misfit(path: tuple, old: dict, new: dict, rows: Rows | None) -> str | None:
     """Why a parameter cannot be taken over; None if it can."""
     if path not in old:
         return f"{_name(path)} is missing there"
     if path not in new:
         return f"{_name(path)} has no place here"
-    if (there := old[path].shape) != (here := new[path].shape):
+    there, here = old[path].shape, new[path].shape
+    if rows is not None and path in rows.axes:
+        axis = rows.axes[path]
+        there = (*there[:axis], here[axis], *there[axis + 1 :])
+    if there != here:
         return f"{_name(path)} is {list(there)} there and {list(here)} here"
     return None
 

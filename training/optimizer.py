@@ -1,11 +1,13 @@
 """The schedule of the learning rate, and the optimizer that follows it."""
 
 import dataclasses
+import fnmatch
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from octavo.configs.checks import ConfigError
 from octavo.configs.schema import Config, OptimizerConfig
@@ -126,12 +128,38 @@ def _planned(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.schedules.join_schedules([start, after], [warmup])
 
 
+FROZEN = "frozen "
+"""Begins the labels of what is frozen for some steps."""
+
+
+def frozen_of(names: dict, patterns: tuple[str, ...]) -> dict:
+    """Which parameters ``train.freeze`` names: booleans in the tree of ``names``. Raises
+    ConfigError for a pattern that names none, and if all are named."""
+    found = {path: ".".join(map(str, path)) for path in flatten_dict(names)}
+    for pattern in patterns:
+        if not fnmatch.filter(found.values(), pattern):
+            raise ConfigError(f"train.freeze {pattern}: no parameter is called so.")
+    frozen = {
+        path: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        for path, name in found.items()
+    }
+    if all(frozen.values()):
+        raise ConfigError(f"train.freeze {' '.join(patterns)}: there is nothing left to train.")
+    return unflatten_dict(frozen)
+
+
 def make_optimizer(
-    config: OptimizerConfig, steps: int, names: dict, replanned: Replanned | None = None
+    config: OptimizerConfig,
+    steps: int,
+    names: dict,
+    replanned: Replanned | None = None,
+    frozen: dict | None = None,
+    until: int | None = None,
 ) -> optax.GradientTransformation:
     """The configured optimizer for parameters with these logical axis names (tuples, in the
-    parameters' tree). Raises ConfigError if there is none of its name, or its file cannot be
-    used."""
+    parameters' tree). frozen: of ``frozen_of``: what is left as it is for ``until`` steps (None:
+    for all), and then begins with statistics of its own. Raises ConfigError if there is no
+    optimizer of its name, or its file cannot be used."""
     rate = learning_rate(config, steps, replanned)
     transforms = optimizers.load(config.name).transforms(config, rate)
     # One of another label would serve no parameter, unsaid.
@@ -148,6 +176,9 @@ def make_optimizer(
 
     is_logical = lambda leaf: isinstance(leaf, tuple)  # noqa: E731
     labels = jax.tree.map(label, names, is_leaf=is_logical)
+    if frozen is not None:
+        labels = jax.tree.map(lambda name, held: FROZEN * held + name, labels, frozen)
+        transforms |= _frozen(config, rate, until)
     partitioned = optax.partition(transforms, labels)
     if not config.multipliers and config.base_width is None:
         return partitioned
@@ -164,6 +195,20 @@ def make_optimizer(
         return jax.tree.map_with_path(one, names, updates, is_leaf=is_logical)
 
     return optax.chain(partitioned, optax.stateless(multiplied))
+
+
+def _frozen(config: OptimizerConfig, rate: optax.Schedule, until: int | None) -> dict:
+    """The transforms of what is frozen, by label: they see no step before, and count from there."""
+    if until is None:
+        made = optimizers.load(config.name).transforms(config, rate)
+        return {FROZEN + label: optax.set_to_zero() for label in made}
+    first = until
+    made = optimizers.load(config.name).transforms(config, lambda count: rate(count + first))
+
+    def thawed(step, **_):
+        return step >= first
+
+    return {FROZEN + label: optax.conditionally_mask(each, thawed) for label, each in made.items()}
 
 
 def multiplier(

@@ -24,9 +24,10 @@ def make_step(
     optimizer: optax.GradientTransformation,
     abstract: dict,
     bytes_per_id: np.ndarray,
+    frozen: dict | None = None,
 ) -> Callable[[dict, dict], tuple[dict, dict]]:
     """The jitted ``(state, batch arrays) -> (state, metrics)``; the state is donated, and stays
-    laid out like ``abstract``.
+    laid out like ``abstract``. frozen: booleans of the parameters that ``train.freeze`` names.
 
     Metrics are scalars: nats, bytes, targets and the model's statistics (sums over the batch), loss
     (per target), grad_norm, skipped (non-finite steps in a row, this one included).
@@ -80,6 +81,13 @@ def make_step(
         (total, sums), grads = summed(state["params"], (batch, noise), integral, ahead)
         scale = 1 / jnp.maximum(sums["targets"], 1)
         grads = jax.tree.map(lambda g: g * scale, grads)
+        if frozen is not None:
+            # What does not move has no part in the norm.
+            until = config.train.freeze_steps
+            thawed = False if until is None else state["step"] >= until
+            grads = jax.tree.map(
+                lambda g, held: jnp.where(thawed, g, 0) if held else g, grads, frozen
+            )
         norm = optax.tree.norm(grads)
         if config.optimizer.clip_norm:
             clip = jnp.minimum(1.0, config.optimizer.clip_norm / jnp.maximum(norm, 1e-12))

@@ -31,7 +31,7 @@ from octavo.run.opened import Run
 from octavo.tokenizers.interface import Tokenizer
 from octavo.training import expected, optimizers
 from octavo.training.initial import Source
-from octavo.training.optimizer import Replanned, make_optimizer, replan
+from octavo.training.optimizer import Replanned, frozen_of, make_optimizer, replan
 from octavo.training.state import abstract_state, fresh_state
 from octavo.training.step import make_step
 
@@ -98,7 +98,7 @@ class Trainer:
         trainer = cls(config, mesh, tokenizer, definition, plan, marker)
         if plan is None or record is not None or config.train.init_from is None:
             return trainer
-        source = Source.of(config, tokenizer, definition)
+        source = Source.of(config, tokenizer, definition, tuple(plan.corpora))
         return dataclasses.replace(trainer, source=source, origin=source.origin)
 
     def continuing(self, record: Record | None) -> "Trainer":
@@ -114,8 +114,16 @@ class Trainer:
     @cached_property
     def optimizer(self) -> optax.GradientTransformation:
         config = self.config
-        names = self.definition.names
-        return make_optimizer(config.optimizer, config.train.steps, names, self.replanned)
+        names, train = self.definition.names, config.train
+        return make_optimizer(
+            config.optimizer, train.steps, names, self.replanned, self.frozen, train.freeze_steps
+        )
+
+    @cached_property
+    def frozen(self) -> dict | None:
+        """Which parameters are, for ``train.freeze_steps``; None: none ever."""
+        patterns = self.config.train.freeze
+        return frozen_of(self.definition.names, patterns) if patterns else None
 
     @cached_property
     def abstract(self) -> dict:
@@ -126,7 +134,9 @@ class Trainer:
     def step(self) -> Callable[[dict, dict], tuple[dict, dict]]:
         """The jitted ``(state, batch arrays) -> (state, metrics)`` of ``make_step``."""
         sizes = self.tokenizer.bytes_per_id()
-        return make_step(self.config, self.definition, self.optimizer, self.abstract, sizes)
+        return make_step(
+            self.config, self.definition, self.optimizer, self.abstract, sizes, self.frozen
+        )
 
     @property
     def meta(self) -> dict:

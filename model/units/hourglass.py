@@ -10,6 +10,7 @@ unit, p vectors per unit in the inner trunk.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,10 +122,7 @@ class Hourglass(nnx.Module):
         """
         stage = self.stage
         real = layout.segment_ids > 0
-        encoded, computed = x, {}
-        if not self.of_whole_units:
-            encoded, computed = self.by_need(self.encoder, x, layout.positions, layout.segment_ids)
-            encoded = _normed(self.encoder_norm, encoded)
+        encoded, computed = self._encode(x, layout)
         carry = self.segmenter.init_carry(len(x))
         decision, _ = self.segmenter.decide(encoded, layout, carry, noise=noise)
         # Where devices share rows, each knows of all their units.
@@ -160,6 +158,28 @@ class Hourglass(nnx.Module):
         inner = units.unit_of * self.per_unit + self.per_unit - 1
         level = Level(units.boundary, decision, real, inner, foreseen)
         return decoded, statistics | computed | inner_statistics, (level, *levels)
+
+    def around(
+        self, x: jax.Array, layout: Layout, inner: Callable[[jax.Array], jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The level without what is inside: of embeddings x ``[B, T, d]``, what the inner trunk
+        would read, ``[B, S, p, D]``; the decoder's states, where it gave ``inner(last)`` of that
+        shape; and ``last [B, S]``, the last position of each unit."""
+        encoded, _ = self._encode(x, layout)
+        decision, _ = self.segmenter.decide(encoded, layout, self.segmenter.init_carry(len(x)))
+        units = cut(self.stage, decision.ends, layout)
+        made = self._memory(inner(units.last))
+        memory = jnp.concatenate([self.unpool.before_any(len(x)), made], axis=1)
+        at = units.available, units.boundary, units.since, decision.probability
+        decoded = self._decode(self.unpool(encoded, memory, *at), memory, units, layout, None, None)
+        return self._pool(encoded, units, decision, layout), decoded, units.last
+
+    def _encode(self, x: jax.Array, layout: Layout) -> tuple[jax.Array, dict]:
+        """What the segmenter reads, and what was computed of it."""
+        if self.of_whole_units:
+            return x, {}
+        encoded, computed = self.by_need(self.encoder, x, layout.positions, layout.segment_ids)
+        return _normed(self.encoder_norm, encoded), computed
 
     def _inner(
         self, encoded, units: Segmentation, decision: Decision, layout: Layout, soft: bool

@@ -60,7 +60,7 @@ class Segmenter(nnx.Module):
     reads_bytes: ClassVar[bool] = False
     """Whether its rule is one of bytes, and no other ids."""
     reads_unit_marks: ClassVar[bool] = False
-    """Whether units end at an id that says so (``Vocabulary.unit_mark``)."""
+    """Whether units end at ids that say so (``unit_mark`` or ``unit_ends`` of a Vocabulary)."""
     reads_marks: ClassVar[bool] = False
     """Whether units end at marks that the corpus stores."""
     goes_inside: ClassVar[bool] = False

@@ -1,0 +1,67 @@
+"""A subword model becomes a byte model, at a tenth of its training bytes.
+
+    python studies/byteify.py TEXT --out DIR
+
+Trains a flat model of a BPE of 512 ids on TEXT, then the byte model of studies/byteify-model.toml
+around its trunk, and compares bits per byte of the same held-out text. What is done in DIR already
+stays; a run that was stopped goes on. DIR/table.md is the result.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+COMMON = ["--train.sample-bytes", 0, "--train.evaluate-every", 0]
+SUBWORDS = [
+    "flat", "--model.width", 64, "--model.heads", 2, "--model.layers", 3, "--data.batch-size", 8,
+    "--optimizer.learning-rate", 0.004, "--train.steps", 2500,
+]  # fmt: skip
+BYTES = [
+    "--config", ROOT / "studies" / "byteify-model.toml", "--train.freeze", "trunk.inner.*",
+    "--train.freeze-steps", 200, "--train.steps", 900, "--optimizer.learning-rate", 0.0015,
+    "--optimizer.warmup-steps", 20, "--optimizer.decay-fraction", 0.6,
+]  # fmt: skip
+FITTED = 100_000
+"""Bytes of the text whose states the local parts are fitted to (training/byteify.py)."""
+
+
+def run(*arguments) -> None:
+    subprocess.run([sys.executable, *map(str, arguments)], check=True)
+
+
+def trained(folder: Path, *arguments) -> dict:
+    if not (folder / "results.json").exists():
+        run(ROOT / "train.py", *arguments, "--workdir", folder, *COMMON)
+    return json.loads((folder / "results.json").read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("text", metavar="TEXT")
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    subwords, fused = asked.out / "corpus-subwords", asked.out / "corpus-fused"
+    run(ROOT / "prepare.py", asked.text, "--out", subwords, "--tokenizer", "bpe:512")
+    of = f"fused:{subwords / 'tokenizer.json'}"
+    run(ROOT / "prepare.py", asked.text, "--out", fused, "--tokenizer", of)
+    old = trained(asked.out / "subwords", *SUBWORDS, "--data.source", subwords)
+    start = ["--data.source", fused, "--train.init-from", asked.out / "subwords"]
+    new = trained(asked.out / "bytes", *BYTES, *start)
+    bits = [each["heldout/bits_per_byte"] for each in (old, new)]
+    spent = [old["bytes"], new["bytes"] + FITTED]
+    lines = [
+        "| | MB trained on | held-out bits/byte |",
+        "|---|---|---|",
+        f"| subwords | {spent[0] / 1e6:.2f} | {bits[0]:.3f} |",
+        f"| byteified | {spent[1] / 1e6:.2f} ({spent[1] / spent[0]:.1%}) "
+        f"| {bits[1]:.3f} ({bits[1] / bits[0] - 1:+.1%}) |",
+    ]
+    (asked.out / "table.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
