@@ -76,7 +76,7 @@ def tpu_memory(device_kind: str) -> float:
     return next(sizes, min(TPU_MEMORY.values())) * 2**30
 
 
-def _device() -> jax.Device:
+def _device() -> Any:
     """One of those that the model is defined for: of the current mesh, or of this machine."""
     mesh: Any = jax.sharding.get_mesh()
     return jax.devices()[0] if mesh.empty else mesh.devices.flat[0]
