@@ -139,7 +139,8 @@ def _check(section: str, settings: Any, known: dict[str, set[str] | None]) -> No
 
 def _described(model: ModelConfig, tokenizer: Tokenizer) -> dict:
     vocabulary = tokenizer.vocabulary
-    ids = {"bos_id": vocabulary.bos_id, "unit_mark": vocabulary.unit_mark}
+    names = ("bos_id", "unit_mark", "unit_ends")
+    ids = {name: getattr(vocabulary, name) for name in names}
     return {"model": dataclasses.asdict(model), "ids": ids}
 
 

@@ -36,9 +36,10 @@ ACTIVATIONS = {
 
 class OctavoConfig(PretrainedConfig):
     """model: the settings of Octavo's ``ModelConfig``. ids: ``bos_id``, ``unit_mark`` (the id that
-    ends a word, or None). scripts: for predictors of writing systems, how many ``pages`` the table
-    of characters has, and the ``routes`` of scripts. marker: a small model whose entropy marks the
-    ends of units: its own ``model`` and ``ids``, and the rule."""
+    ends a word, or None), ``unit_ends`` (the first of the ids that end units, or None). scripts:
+    for predictors of writing systems, how many ``pages`` the table of characters has, and the
+    ``routes`` of scripts. marker: a small model whose entropy marks the ends of units: its own
+    ``model`` and ``ids``, and the rule."""
 
     model_type = "octavo"
 
@@ -1060,7 +1061,7 @@ def is_spacelike(ids):
     return ~(is_alphanumeric(ids) | ((ids >= 128) & (ids < 192)))
 
 
-def ends_of(kind: str, ids, before, unit_mark):
+def ends_of(kind: str, ids, before, about):
     """Where a rule ends a unit of the first level. before ``[N]``: the id before each, -1 where
     there is none."""
     if kind == "whitespace":
@@ -1073,7 +1074,7 @@ def ends_of(kind: str, ids, before, unit_mark):
         capital = (ids >= 65) & (ids <= 90) & (before >= 97) & (before <= 122)
         return (is_space(ids) & ~is_space(before)) | (letter & punctuation) | capital
     if kind == "unit_mark":
-        return ids == unit_mark
+        return ids == about.unit_mark if about.unit_ends is None else ids >= about.unit_ends
     return torch.zeros_like(ids, dtype=torch.bool)
 
 
@@ -1168,7 +1169,7 @@ class LanguageModel(nn.Module):
         ids, before = recent[3:], recent[2:-1]
         ends = ids == self.ids.bos_id
         if self.rule is not None:
-            ends = ends | ends_of(self.rule, ids, before, self.ids.unit_mark)
+            ends = ends | ends_of(self.rule, ids, before, self.ids)
         if self.marker is not None:
             marks, now["marker"] = self.marker(ids, past.get("marker"))
             ends = ends | marks
@@ -1265,10 +1266,9 @@ class Documents:
         self.each = [one for one in self.each for _ in range(repeats)]
 
 
-CACHE = "past_key_values"
+_PREPARE = getattr(GenerationMixin, "prepare_inputs_for_generation")  # noqa: B009
+CACHE = "cache" if "cache" in inspect.signature(_PREPARE).parameters else "past_key_values"
 """What transformers calls the cache: in its later versions, "cache"."""
-if "cache" in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters:
-    CACHE = "cache"
 
 
 @dataclass

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import ROOT, forward, opened, random_text, shrink
+from helpers import ROOT, defined, forward, opened, random_text, shrink
 from octavo.batch import FIELDS, Batch
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
@@ -23,6 +23,9 @@ from octavo.model.check import ends_at_marks
 from octavo.run.marks import EntropyMarks, NoMarks
 from octavo.run.opened import Run, open_run
 from octavo.run.rows import packed_rows
+from octavo.tokenizers.bpe import BPETokenizer
+from octavo.tokenizers.fused import FusedTokenizer
+from octavo.tokenizers.interface import Vocabulary
 from octavo.tokenizers.words import WordTokenizer
 
 torch = pytest.importorskip("torch")
@@ -204,6 +207,17 @@ def test_other_settings(name, tmp_path):
     check(*of_config(config, tmp_path / "out"))
 
 
+def test_ids_that_end_units(tmp_path):
+    """Of a subword model that became one of bytes."""
+    tokenizer = FusedTokenizer(BPETokenizer.train(TEXTS[:2], 270))
+    config = shrink(presets()["hat"])
+    run = dataclasses.replace(opened(config), tokenizer=tokenizer)
+    definition, params = defined(config, tokenizer.vocabulary)
+    run = dataclasses.replace(run, definition=definition, params=params)
+    write(run, custom.exported(run), tmp_path / "out")
+    check(run, NoMarks(), load(tmp_path / "out"))
+
+
 @torch.no_grad()
 def test_a_run(tmp_path):
     """Of an hourglass, by the command; the tokenizer goes along."""
@@ -228,6 +242,8 @@ def test_a_model_of_marks_needs_them(tmp_path):
 
 def test_settings_are_known():
     """A new setting of models is one that the file computes, or it is refused."""
+    of_ids = {"size", "bos_id", "eos_id", "are_bytes", "unit_mark", "unit_ends"}
+    assert {field.name for field in dataclasses.fields(Vocabulary)} == of_ids
     for kind, known in ((ModelConfig, custom.MODEL), (StageConfig, custom.STAGE)):
         assert set(known) == {field.name for field in dataclasses.fields(kind)}
 
