@@ -81,6 +81,7 @@ def test_the_trunk_goes_inside_and_is_frozen_for_a_while(around, trained):
         origin = trainer.meta["origin"]
         assert trainer.source is not None
         assert origin["explained"] > 0.3 and origin["spelled"] < 8, origin  # 9.0 of 513 ids
+        assert 0 < origin["drawn"] <= origin["spelled"], origin
         assert any("fitted to its subwords" in line for line in trainer.source.said())
         for number, batch in enumerate(trainer.batches(0, 5), 1):
             state, metrics = trainer.step(state, trainer.place(batch))
