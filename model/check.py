@@ -80,6 +80,11 @@ def _check_stage(model: ModelConfig, i: int) -> None:
             )
     if stage.projection != "linear" and inner < stage.width:
         raise ConfigError(f"stage.projection {stage.projection} needs levels that widen inwards.")
+    if stage.projection != "linear" and unpooled.vectors(stage) != pooled.per_unit(stage):
+        raise ConfigError(
+            f"stage.projection {stage.projection} makes no vectors but the inner trunk's, and "
+            f"unpool {stage.unpool} needs more: take linear."
+        )
     if (pooled.in_pieces or unpooled.in_pieces) and inner % stage.max_unit:
         raise ConfigError(
             f"pool concat and unpool split need max_unit {stage.max_unit} to divide the "

@@ -287,6 +287,9 @@ def test_levels_that_do_not_fit():
     wide = dataclasses.replace(stage, width=256, projection="pad")
     with pytest.raises(ConfigError, match="widen inwards"):
         check(ModelConfig(stages=(wide,)), 256)
+    many = StageConfig(projection="pad", unpool="multilinear")
+    with pytest.raises(ConfigError, match="unpool multilinear needs more: take linear"):
+        check(ModelConfig(stages=(many,)), 256)
     split = StageConfig(segmenter="stride", max_unit=3, unpool="split")
     with pytest.raises(
         ConfigError, match="max_unit 3 to divide the inner width 128; nearest: 2 or 4"
