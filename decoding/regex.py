@@ -94,7 +94,10 @@ class _Compiler:
         def plain(found: re.Match) -> str:
             if found[1] == "N":
                 raise self.refusal(r"\N{...}", "Write the character itself.")
-            return chr(int(found[1][1:], 16)) if found[1][0] in "uU" and found[1][1:] else found[0]
+            if found[1][0] not in "uU" or not found[1][1:]:
+                return found[0]
+            code = int(found[1][1:], 16)
+            return chr(code) if code > 0x7F else rf"\x{code:02x}"  # which may mean something bare
 
         text = re.sub(r"(?s)\\(u[0-9a-fA-F]{4}|U00[0-9a-fA-F]{6}|.)", plain, self.pattern)
         self._stand_in = sorted({c for c in text if ord(c) > 0x7F})

@@ -1,6 +1,7 @@
 """The folder of an export: written whole beside its place, then put there."""
 
 import contextlib
+import fnmatch
 import json
 import os
 import shutil
@@ -25,6 +26,10 @@ from octavo.tokenizers.words import WordTokenizer
 
 OURS = "octavo.json"
 """What an export says of the run that it was made of. Also what tells that a folder is one."""
+PARTS = (
+    "*.json", "*.safetensors", "README.md", "*_octavo.py", "__pycache__", "*.jinja",
+)  # fmt: skip
+"""What may lie in one."""
 SHARD = 5 * 10**9
 """Bytes of a file of weights, at most, but for a weight that is larger."""
 
@@ -35,7 +40,7 @@ def export(name: str, out: str, step: int | None, dtype: str) -> list[str]:
     Raises ConfigError if there is no such run or checkpoint, or if ``out`` is something else than
     an export; CheckpointError if the checkpoint cannot be read.
     """
-    _check(out)
+    _check(out, name)
     with mirror.fetched(name, step) as folder:
         return write(load(folder, step), out, dtype, folder)
 
@@ -44,7 +49,7 @@ def write(run: Saved, out: str, dtype: str, folder: Path | None = None) -> list[
     """The same of a run that is loaded, from a folder that has its results, if any, and what marks
     text for its model, if it reads marks."""
     made = exported(run, folder)
-    with _placed(Path(out)) as partial:
+    with _placed(Path(os.path.realpath(out))) as partial:
         size = _write_weights(partial, made.weights, dtype)
         _write_config(partial, run, made, dtype)
         for file in made.code:
@@ -68,15 +73,23 @@ def exported(run: Saved, folder: Path | None = None) -> Exported:
     return custom.exported(run, custom.marker_in(run, folder))
 
 
-def _check(out: str) -> None:
+def _check(out: str, run: str) -> None:
     storage.refuse(out, "OUT")
-    path = Path(out)
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"there is no folder {path.parent} to write {path.name} to.")
+    path = Path(os.path.realpath(out))
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {Path(out).parent} to write {path.name} to.")
+    if path.is_relative_to(os.path.realpath(Path(run) / "checkpoints")):
+        raise ConfigError(f"{out} is among the checkpoints of {run}; name another folder.")
     if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / OURS).is_file():
         raise ConfigError(f"{out} is there and is no export; name another folder.")
+    known = (fnmatch.filter((each.name for each in path.iterdir()), part) for part in PARTS)
+    if more := {each.name for each in path.iterdir()}.difference(*known):
+        raise ConfigError(
+            f"{out} also has what no export writes ({min(more)}), and would be replaced; move it "
+            "away, or name another folder."
+        )
 
 
 @contextlib.contextmanager

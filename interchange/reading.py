@@ -2,6 +2,7 @@
 that ``interchange/flat.py`` knows."""
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -192,8 +193,15 @@ def settings(about: dict, file: Path) -> dict[str, Any]:
         return ConfigError(f"{name} cannot be used: it has {what}, which no model here has.")
 
     width, heads = _number(about, "hidden_size", name), _number(about, "num_attention_heads", name)
+
+    def positive(key: str, value: Any, default: float) -> float:
+        value = default if value is None else value
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise ConfigError(f"{name}: {key} is a number above 0, not {value!r:.40}.")
+        return float(value)
+
     activations = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {"gelu_new": "gelu"}
-    activation = activations.get(about.get("hidden_act", "silu"))
+    activation = activations.get(str(about.get("hidden_act", "silu")))
     if activation is None:
         raise refuse(f"hidden_act {about['hidden_act']!r:.40}")
     for flag in ("attention_bias", "mlp_bias", "quantization_config"):
@@ -202,12 +210,16 @@ def settings(about: dict, file: Path) -> dict[str, Any]:
     if (about.get("head_dim") or width // heads) * heads != width:
         raise refuse(f"head_dim {about['head_dim']} where hidden_size / heads is {width // heads}")
     rope = about.get("rope_parameters") or about.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise ConfigError(f"{name}: rope_parameters are an object, not {rope!r:.40}.")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise refuse(f"rope_type {kind!r:.40}")
     if rope.get("partial_rotary_factor", about.get("partial_rotary_factor", 1)) not in (None, 1):
         raise refuse("partial_rotary_factor")
-    kv_heads = about.get("num_key_value_heads") or heads
+    kv_heads = heads
+    if about.get("num_key_value_heads") is not None:
+        kv_heads = _number(about, "num_key_value_heads", name)
     first, last = _edges(about)
     # The edge of a document is one id here, but for ids of our own: where theirs are two, its rows
     # in and out are not the same.
@@ -222,9 +234,9 @@ def settings(about: dict, file: Path) -> dict[str, Any]:
         "activation": activation,
         "gated_mlp": found.gated,
         "qk_norm": found.qk_norm,
-        "window": _window(about, found, refuse),
-        "rope_base": float(rope.get("rope_theta") or about.get("rope_theta") or 10_000.0),
-        "norm_eps": float(about.get("rms_norm_eps", 1e-6)),
+        "window": _window(about, found, name, refuse),
+        "rope_base": positive("rope_theta", rope.get("rope_theta", about.get("rope_theta")), 1e4),
+        "norm_eps": positive("rms_norm_eps", about.get("rms_norm_eps"), 1e-6),
         "embedding": "table",
         "tied_embeddings": bool(about.get("tie_word_embeddings")) and one,
         "stages": [],
@@ -232,15 +244,23 @@ def settings(about: dict, file: Path) -> dict[str, Any]:
     }
 
 
-def _window(about: dict, found: Architecture, refuse) -> int | None:
-    if not found.window or about.get("use_sliding_window") is False:
+def _window(about: dict, found: Architecture, name: str, refuse) -> int | None:
+    """Of all layers. Where nothing is said of each, Qwen3 has one in those from
+    ``max_window_layers`` on, if it is to be used."""
+    kinds, layers = about.get("layer_types"), _number(about, "num_hidden_layers", name)
+    if not found.window or about.get("sliding_window") is None:
         return None
-    if set(about.get("layer_types") or ()) == {"full_attention"}:
+    if kinds is None and found.model_type == "qwen3":
+        first = about.get("max_window_layers", 28) if about.get("use_sliding_window") else layers
+        if type(first) is not int:
+            raise refuse(f"max_window_layers {first!r:.40}")
+        kinds = ["sliding_attention" if i >= first else "full_attention" for i in range(layers)]
+    of = {str(kind) for kind in kinds or ()} if isinstance(kinds, list | None) else {str(kinds)}
+    if of == {"full_attention"} or about.get("use_sliding_window") is False:
         return None
-    window = about.get("sliding_window")
-    if window is not None and len(set(about.get("layer_types") or ())) > 1:
+    if not of <= {"sliding_attention"}:
         raise refuse("a sliding_window in some layers only")
-    return window
+    return _number(about, "sliding_window", name)
 
 
 def _architecture(about: dict, name: str) -> Architecture:

@@ -85,6 +85,7 @@ def tokenizer_config(tokenizer: Tokenizer, file: dict[str, Any], length: int) ->
         "bos_token": names[tokenizer.bos_id],
         "eos_token": names[tokenizer.eos_id],
         "pad_token": names[tokenizer.eos_id],
+        "padding_side": "left",  # what is generated goes on behind the text
         "model_max_length": length,
         "clean_up_tokenization_spaces": False,
         "split_special_tokens": True,  # text that spells one is text

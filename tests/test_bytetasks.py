@@ -260,6 +260,11 @@ def test_last_words_from_a_file(tmp_path):
     assert (row["task"], row["accuracy"], row["questions"]) == ("lambada", 0.5, 2)
     assert row["bits_per_byte"] == pytest.approx(6 / math.log(2) / 10)
     assert row["perplexity"] == pytest.approx(math.exp(3))
+    (tmp_path / "other.jsonl").write_text('{"text": "a\u2028b c"}\n')  # one line of JSON
+    costs["a\u2028b", " c"] = 3.0, True
+    rows = asked_of(lambda *pair: Continuation(*costs[pair]), [f"lambada:{tmp_path}"])
+    told = [(row["task"], row["questions"]) for row in rows]
+    assert told == [("lambada", 3), ("lambada/other", 1), ("lambada/test", 2)]
 
 
 def test_wrong_files_are_told_in_a_sentence(tmp_path):

@@ -93,10 +93,22 @@ def test_the_command(trained, tmp_path):
     (tmp_path / "mine" / "file").write_text("x")
     done = run("export.py", source, str(tmp_path / "mine"))
     assert done.returncode == 2 and "is no export" in done.stderr
+    inside = trained[0] / "checkpoints" / "30" / "out"
+    done = run("export.py", source, str(inside))
+    assert done.returncode == 2 and "is among the checkpoints" in done.stderr
     for step in ("10", "30"):
         done = run("export.py", source, str(out), "--step", step)
         assert done.returncode == 0 and "ApertusForCausalLM" in done.stdout, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out"]
+    (tmp_path / "link").symlink_to(out)
+    lines = folder.export(source, str(tmp_path / "link"), 10, "float32")
+    assert (tmp_path / "link").is_symlink() and "step 10" in lines[0]
+    (out / "notes.txt").write_text("a person's")
+    with pytest.raises(ConfigError, match=r"what no export writes \(notes.txt\)"):
+        folder.export(source, str(out), 30, "float32")
+    (out / "notes.txt").unlink()
+    folder.export(source, str(out), 30, "float32")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "mine", "out"]
     card = (out / "README.md").read_text()
     results = json.loads((trained[0] / "results.json").read_text())
     for said in (f"{results['heldout/bits_per_byte']:.4f}", results["data"][0]["fingerprint"],

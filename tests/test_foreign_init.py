@@ -4,6 +4,7 @@ go on."""
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -107,9 +108,28 @@ REFUSED = {
     "act": ({"hidden_act": "tanh"}, "hidden_act 'tanh'"),
     "kind": ({"model_type": "gpt2"}, "is of model_type 'gpt2'; those that are read are llama, mis"),
     "size": ({"hidden_size": "x"}, "hidden_size is a number of at least 1, not 'x'"),
+    "heads": ({"num_key_value_heads": "2"}, "num_key_value_heads is a number of at least 1"),
+    "act list": ({"hidden_act": ["silu"]}, "hidden_act"),
+    "eps": ({"rms_norm_eps": float("nan")}, "rms_norm_eps is a number above 0, not"),
+    "theta": ({"rope_parameters": {"rope_theta": "x"}}, "rope_theta is a number above 0, not 'x'"),
+    "rope": ({"rope_parameters": [1]}, "rope_parameters are an object"),
     "layers": ({"num_hidden_layers": 3}, "has no weight model.layers.2.input_layernorm"),
     "fewer": ({"num_hidden_layers": 1}, "no place for, as model.layers.1.input_layernorm"),
 }
+
+
+@pytest.mark.parametrize(("first", "window"), [(0, 4), (1, "some layers only"), (28, None)])
+def test_layers_that_have_a_window_where_none_is_named(first, window):
+    about = transformers.Qwen3Config(
+        hidden_size=32, num_attention_heads=2, head_dim=16, num_hidden_layers=2,
+        intermediate_size=64, use_sliding_window=True, sliding_window=4, max_window_layers=first,
+    ).to_dict()  # fmt: skip
+    del about["layer_types"]
+    if isinstance(window, str):
+        with pytest.raises(ConfigError, match=window):
+            reading.settings(about, Path("config.json"))
+    else:
+        assert reading.settings(about, Path("config.json"))["window"] == window
 
 
 def test_what_we_do_not_have_is_named(tmp_path):

@@ -55,6 +55,8 @@ def test_characters_of_a_pattern_of_bytes():
     assert accepts(automaton(r"\xe9[\x80-\xff]"), b"\xe9\xff")
     mixed = automaton(r"[a-я\xff]+")
     assert accepts(mixed, "zя".encode() + b"\xff") and not accepts(mixed, b"\xd1")
+    dot = automaton(r"a\u002eb[a\u002dz]")  # which stand for themselves, whatever they are bare
+    assert accepts(dot, b"a.b-") and not accepts(dot, b"axb-") and not accepts(dot, b"a.bm")
     assert accepts(automaton("\udcff"), b"\xff")  # of a command line that is no UTF-8
 
 

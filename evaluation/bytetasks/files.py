@@ -71,7 +71,7 @@ def _rows(file: Path) -> Iterator:
         else:
             text = file.read_text("utf-8")
             whole = file.suffix == ".json" and text.lstrip().startswith("[")
-            lines = (line for line in text.splitlines() if line.strip())
+            lines = (line for line in text.split("\n") if line.strip())
             yield from json.loads(text) if whole else map(json.loads, lines)
     except (OSError, ValueError, csv.Error) as error:
         raise ConfigError(f"{file} cannot be read: {reason(error)}.") from error
@@ -109,10 +109,10 @@ def _answering(row: dict) -> tuple[str, str]:
 
 def last_words(run, name: str, groups: Groups, **scoring) -> list[dict]:
     """How often greedy decoding gives the last word of a text, with the space before it; its bits
-    per byte, and its perplexity: what the word costs in nats, in the mean, as a power of e."""
-    (rows,) = groups.values()
+    per byte, and its perplexity: what the word costs in nats, in the mean, as a power of e. Of
+    several files, the former for each too."""
     pairs = []
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate((row for each in groups.values() for row in each), 1):
         before, space, word = row["text"].strip().rpartition(" ")
         if not space:
             raise ConfigError(f"{name}: the text of row {number} has one word alone.")
@@ -121,9 +121,9 @@ def last_words(run, name: str, groups: Groups, **scoring) -> list[dict]:
     nats = sum(one.nats for one in found)
     size = sum(len(word.encode()) for _, word in pairs)
     right = np.array([one.greedy for one in found], float)
-    (told,) = _told(name, groups, right, None)
+    told, *parts = _told(name, groups, right, None)
     bits = {"bits_per_byte": nats / math.log(2) / size, "perplexity": math.exp(nats / len(pairs))}
-    return [told | bits]
+    return [told | bits, *parts]
 
 
 def _told(name: str, groups: Groups, right: np.ndarray, chance: float | None) -> Iterator[dict]:
