@@ -91,8 +91,9 @@ class Arguments:
     """Rows at a time; never changes the score. Of --exact, documents side by side, each with
     --heads rows."""
     most_bytes: Annotated[int, Range(0, 2**63 - 1)] = 0
-    """Score so many bytes of each corpus's held-out documents, spread over its labels. 0: all. Of
-    certify, bytes in all; 0: 2,048."""
+    """Score about so many bytes of each corpus's held-out documents, spread over its labels;
+    without labels, whole documents until there are as many. 0: all. Of certify, bytes in all; 0:
+    2,048."""
 
     @property
     def what(self) -> str:
@@ -229,10 +230,12 @@ def _show(scored: "list[Scored]", measure: str, many: bool, console) -> None:
     sources = {one.values.get("source", "") for one in scored}
     what = first.values["source"] if reads_text and len(sources) == 1 else "each its own text"
     title = f"{first.values['run']} at step {first.values['step']}"
-    title = f"{len(scored)} checkpoints" if many else title
+    title = f"{len(scored)} checkpoints" if len(scored) > 1 else title
     title += f": {what if reads_text else measure}"
     if "ends" in first.values:
         title += f", units ended by {first.values['ends']}"
+    if "asked" in first.values:
+        title += f", {first.values['asked']}"
     if first.text.of is not None and len(sources) == 1:
         size = sum(len(one.text) for one in first.text.held)
         title += f", {size:,} of the {first.text.of:,} bytes held out"

@@ -56,8 +56,14 @@ class OctavoLM(LM):
         max_batch_size: int | None = None,
         device: str | None = None,
         progress: Callable[[int, int], None] | None = None,
+        **others: Any,
     ):
         super().__init__()
+        if others:
+            raise ConfigError(
+                f"--model_args of octavo are run, step, exact, heads, end, overlap and seed, not "
+                f"{', '.join(others)}."
+            )
         # JAX has threads, and a process with threads must not fork for a bootstrap.
         os.environ.setdefault("DISABLE_MULTIPROC", "1")
         self.run = run if isinstance(run, Run) else open_run(str(run), step)

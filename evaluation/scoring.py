@@ -29,6 +29,10 @@ _NO_SETTINGS = (
 """Arguments that never change a score, or are told otherwise where it is kept."""
 
 
+_SAID = ("exact", "heads", "limit", "num_fewshot")
+"""Arguments that make it another measurement, which its rows do not all tell."""
+
+
 @dataclass
 class Text:
     """What is measured."""
@@ -149,6 +153,9 @@ def score(
         "length": length,
         "overlap": overlap,
     } | asked
+    flags = (f"--{n.replace('_', '-')} {v}" for n in _SAID if (v := getattr(arguments, n)))
+    if said := " ".join(flags).replace(" True", ""):
+        values["asked"] = said
     return Scored(values, rows, text, nats)
 
 

@@ -17,7 +17,7 @@ def card(run: Saved, made: Exported, dtype: str, tokenizer: str, folder: Path | 
     certificate = _read(folder, f"{CERTIFICATE}/certificate.json")
     kind = made.config["architectures"][0]
     parts = [
-        _HEAD.format(type=made.config["model_type"]),
+        _HEAD.format(tags="\n- ".join(dict.fromkeys(("octavo", made.config["model_type"])))),
         f"# {found.get('preset') or 'octavo'}, step {run.step}\n",
         f"A language model trained with Octavo: {run.definition.parameters:,} parameters over "
         f"the ids of {run.tokenizer.name}, in rows of {run.length:,}. Here it is {kind}, in "
@@ -42,8 +42,7 @@ _HEAD = """---
 library_name: transformers
 pipeline_tag: text-generation
 tags:
-- octavo
-- {type}
+- {tags}
 # license: yours to choose
 ---
 """

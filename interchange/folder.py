@@ -76,8 +76,9 @@ def exported(run: Saved, folder: Path | None = None) -> Exported:
 def _check(out: str, run: str) -> None:
     storage.refuse(out, "OUT")
     path = Path(os.path.realpath(out))
-    if not path.parent.is_dir():
-        raise ConfigError(f"there is no folder {Path(out).parent} to write {path.name} to.")
+    near = next(each for each in path.parents if os.path.lexists(each))
+    if not near.is_dir():
+        raise ConfigError(f"{out} cannot be written: {near} is no folder.")
     if path.is_relative_to(os.path.realpath(Path(run) / "checkpoints")):
         raise ConfigError(f"{out} is among the checkpoints of {run}; name another folder.")
     if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
@@ -99,7 +100,7 @@ def _placed(out: Path):
         out.with_name(f"{out.name}.{os.getpid()}.{kind}") for kind in ("partial", "old")
     )
     try:
-        partial.mkdir()
+        partial.mkdir(parents=True)
         yield partial
         if out.exists():
             out.rename(old)

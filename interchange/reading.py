@@ -267,6 +267,11 @@ def _architecture(about: dict, name: str) -> Architecture:
     for one in ARCHITECTURES:
         if one.model_type == about.get("model_type"):
             return one
+    if about.get("model_type") == "octavo":
+        raise ConfigError(
+            f"{name} is of an export that goes out only: begin with the run that it was made of, "
+            "--train.init-from RUN."
+        )
     known = ", ".join(one.model_type for one in ARCHITECTURES)
     raise ConfigError(
         f"{name} is of model_type {about.get('model_type')!r:.40}; those that are read are {known}."

@@ -79,7 +79,10 @@ def _check_stage(model: ModelConfig, i: int) -> None:
                 f"stage.predict_ends needs embeddings of single ids, not {model.embedding}."
             )
     if stage.projection != "linear" and inner < stage.width:
-        raise ConfigError(f"stage.projection {stage.projection} needs levels that widen inwards.")
+        raise ConfigError(
+            f"stage.projection {stage.projection} needs levels that widen inwards, not from "
+            f"{stage.width} to {inner}: model.size scales all of them."
+        )
     if stage.projection != "linear" and unpooled.vectors(stage) != pooled.per_unit(stage):
         raise ConfigError(
             f"stage.projection {stage.projection} makes no vectors but the inner trunk's, and "
