@@ -495,7 +495,7 @@ class Corpus:
         self._check([shard])
         path = self.folder / self.shards[shard].file
         try:
-            reader = self._reader(shard, self._checked[shard])
+            reader = self._reader(shard, self._checked.get(shard))
             for index in indices:
                 yield reader.read([index])[0]
         except Exception as error:  # the reader raises RuntimeError, IndexError and others

@@ -302,6 +302,8 @@ def test_image_has_what_is_installed():
     folders = {name.split(".")[1] for name in packages if "." in name}
     taken = re.findall("^!(.*)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
     assert {name for name in taken if (ROOT / name).is_dir()} == folders
+    for files in project["tool"]["setuptools"]["data-files"].values():
+        assert set(files) <= set(taken)
 
     text = (LAUNCH / "Dockerfile").read_text()
     lists = re.search(r'RUN python -c "(.*?)" \\\n', text, re.DOTALL)
