@@ -21,8 +21,8 @@ SUBWORDS = [
 ]  # fmt: skip
 BYTES = [
     "--config", ROOT / "studies" / "byteify-model.toml", "--train.freeze", "trunk.inner.*",
-    "--train.freeze-steps", 200, "--train.steps", 900, "--optimizer.learning-rate", 0.0015,
-    "--optimizer.warmup-steps", 20, "--optimizer.decay-fraction", 0.6,
+    "--train.freeze-steps", 400, "--train.steps", 800, "--optimizer.learning-rate", 0.0003,
+    "--optimizer.warmup-steps", 50, "--optimizer.decay-fraction", 0.6,
 ]  # fmt: skip
 FITTED = 100_000
 """Bytes of the text whose states the local parts are fitted to (training/byteify.py)."""
