@@ -8,7 +8,6 @@ code. Whatever of it changes, the score is another.
 import functools
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from octavo.data.manifest import read_manifest
 from octavo.data.pipeline import folders_of
 from octavo.run.directory import CONFIG, MARKER, TOKENIZER
 from octavo.storage import is_url
+from octavo.tokenizers.interface import digest_of
 
 FOLDER = "scores"
 _CODE = (
@@ -26,16 +26,7 @@ _CODE = (
     "tokenizers",
 )  # fmt: skip
 """Files and folders of the code that scores depend on."""
-_OPTIMIZER = re.compile(r"opt/")
-
-
-def digest(parts: Iterable[bytes]) -> str:
-    """Of a sequence of bytes: where one ends counts."""
-    found = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        found.update(len(part).to_bytes(8, "big"))
-        found.update(part)
-    return found.hexdigest()
+_OPTIMIZER = "opt/"
 
 
 def checkpoint_digest(name: str, folder: Path, step: int) -> str:
@@ -47,19 +38,19 @@ def checkpoint_digest(name: str, folder: Path, step: int) -> str:
         there = storage.found(f"{name.rstrip('/')}/{inside}")
         arrays = [
             f"{path} {about['size']} {storage.version(about)}".encode()
-            for path, about in sorted(there.items()) if not _OPTIMIZER.match(path)
+            for path, about in sorted(there.items()) if not path.startswith(_OPTIMIZER)
         ]  # fmt: skip
     else:
         arrays = _contents(folder / inside)
     beside = (_contents(folder / MARKER), _files(folder / name for name in (CONFIG, TOKENIZER)))
-    return digest((*arrays, *beside[0], *beside[1]))
+    return digest_of((*arrays, *beside[0], *beside[1]))
 
 
 def _contents(folder: Path) -> Iterator[bytes]:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
     for name in names:
         path = folder / name
-        if path.is_file() and not _OPTIMIZER.match(name):
+        if path.is_file() and not name.startswith(_OPTIMIZER):
             yield name.encode()
             yield from _files([path])
 
@@ -72,7 +63,7 @@ def _files(paths: Iterable[Path]) -> Iterator[bytes]:
 
 def text_digest(held: Iterable[Held]) -> str:
     """Of documents, and where each is from."""
-    return digest(
+    return digest_of(
         part for one in held for part in (f"{one.corpus}\n{one.label}".encode(), one.text)
     )
 
@@ -80,7 +71,7 @@ def text_digest(held: Iterable[Held]) -> str:
 def corpora_digest(source: str) -> str:
     """Of what corpora say of themselves, their checksums among it. Raises DataError."""
     manifests = (read_manifest(folder).to_json() for folder in folders_of(source))
-    return digest(json.dumps(manifest, sort_keys=True).encode() for manifest in manifests)
+    return digest_of(json.dumps(manifest, sort_keys=True).encode() for manifest in manifests)
 
 
 @functools.cache
@@ -88,12 +79,12 @@ def code_digest() -> str:
     """Of the code that scores depend on."""
     root = Path(__file__).parents[1]
     paths = (path for name in _CODE for path in (root / name, *sorted((root / name).rglob("*.py"))))
-    return digest(_files(path for path in paths if path.suffix == ".py"))
+    return digest_of(_files(path for path in paths if path.suffix == ".py"))
 
 
 def path_of(run: str, about: dict[str, Any]) -> str:
     """Where a run keeps the score of all that this says."""
-    key = digest([json.dumps(about, sort_keys=True).encode()])[:20]
+    key = digest_of([json.dumps(about, sort_keys=True).encode()])[:20]
     return f"{run.rstrip('/')}/{FOLDER}/{about['measure']}-{key}.json"
 
 

@@ -128,13 +128,14 @@ def score(
 
         steps, keeps = saved_steps(folder), getattr(measure, "KEPT", False)
         at = step if step is not None else steps[0] if steps else None
-        found = None
-        if keeps and at is not None and not arguments.again:
-            found = kept.find(*place(at))
-        if found is not None and at is not None:
+        where = place(at) if keeps and at is not None else None
+        found = kept.find(*where) if where and not arguments.again else None
+        if found is not None:
             rows, nats = found["rows"], found.get("document_nats")
         else:
             run = open_run(arguments.run, step, length=arguments.length, **asked)
+            if keeps and (where is None or run.step != at):  # a newer one came meanwhile
+                where = place(run.step)
             at = run.step
             rows = measure.measure(
                 run, text.given, arguments, overlap=overlap, batch_size=arguments.batch_size,
@@ -143,8 +144,8 @@ def score(
             if not rows:
                 raise ConfigError(f"{arguments.what} has no row to show of {source}.")
             nats = rows[0].pop("document_nats", None)
-            if keeps:
-                kept.keep(*place(at), rows, document_nats=nats)
+            if where is not None:
+                kept.keep(*where, rows, document_nats=nats)
     values = {
         "run": str(arguments.run),
         "step": at,

@@ -226,13 +226,18 @@ def dtype_for(vocab_size: int) -> np.dtype:
     return np.dtype(np.uint32)
 
 
-def fingerprint_of(*parts: bytes) -> str:
-    """16 hex digits of a hash over length-prefixed parts."""
+def digest_of(parts: Iterable[bytes]) -> str:
+    """64 hex digits of a hash over length-prefixed parts."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
+
+
+def fingerprint_of(*parts: bytes) -> str:
+    """The first 16 hex digits of ``digest_of``."""
+    return digest_of(parts)[:16]
 
 
 def base64_text(data: bytes) -> str:

@@ -8,6 +8,7 @@ encoder learns the embedding of each; the decoder, after each byte, the distribu
 that follows from the head's distribution of the subword: it is distilled exactly.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,16 +84,19 @@ class Subwords:
         found = [np.asarray(one(params, part).addressable_data(0), np.float32) for part in parts]
         return np.concatenate(found).reshape(-1, found[0].shape[-1])
 
-    def drawn(self, params: dict, states: jax.Array, key: jax.Array) -> np.ndarray:
-        """``[subwords]``: one that follows each state, by the head."""
+    def drawing(self, params: dict) -> Callable[[jax.Array, jax.Array], np.ndarray]:
+        """What gives, for states and a key, one subword that follows each state, by the head."""
 
         @jax.jit
         def draw(part, key):
             return jax.random.categorical(key, self.log_odds(params, part))
 
-        parts = [states[at : at + 4096] for at in range(0, len(states), 4096)]
-        found = [draw(part, jax.random.fold_in(key, i)) for i, part in enumerate(parts)]
-        return np.concatenate(found)
+        def drawn(states, key):
+            parts = [states[at : at + 4096] for at in range(0, len(states), 4096)]
+            found = [draw(part, jax.random.fold_in(key, i)) for i, part in enumerate(parts)]
+            return np.concatenate(found)
+
+        return drawn
 
     def log_odds(self, params: dict, states: jax.Array) -> jax.Array:
         """``[..., subword ids]``: of what stands for bytes, or ends the document."""
@@ -254,11 +258,11 @@ def _fitted(
         return optax.apply_updates(fitting, updates), opt, jnp.stack(said)
 
     rng, opt, said = np.random.default_rng(seed), optimizer.init(fitting), []
-    most, among = ROWS * LENGTH, jnp.asarray(states)
+    most, among, draw = ROWS * LENGTH, jnp.asarray(states), there.drawing(old)
     order, drawn, key = np.zeros(0, np.int64), np.zeros(0), jax.random.key(seed)
     for number in range(STEPS):
         if len(order) < most:
-            drawn = there.drawn(old, among, jax.random.fold_in(key, number))
+            drawn = draw(among, jax.random.fold_in(key, number))
             fresh = [rng.permutation(len(states)) for _ in range(-(-most // len(states)))]
             order = np.concatenate([order, *fresh])
         rows = rows_of(spelled, tree, drawn, order[:most], there.tokenizer.bos_id)

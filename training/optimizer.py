@@ -178,7 +178,11 @@ def make_optimizer(
     labels = jax.tree.map(label, names, is_leaf=is_logical)
     if frozen is not None:
         labels = jax.tree.map(lambda name, held: FROZEN * held + name, labels, frozen)
-        transforms |= _frozen(config, rate, until)
+        if until is None:
+            held = {name: optax.set_to_zero() for name in transforms}
+        else:
+            held = _frozen_until(until, config, rate)
+        transforms |= {FROZEN + name: each for name, each in held.items()}
     partitioned = optax.partition(transforms, labels)
     if not config.multipliers and config.base_width is None:
         return partitioned
@@ -197,18 +201,14 @@ def make_optimizer(
     return optax.chain(partitioned, optax.stateless(multiplied))
 
 
-def _frozen(config: OptimizerConfig, rate: optax.Schedule, until: int | None) -> dict:
-    """The transforms of what is frozen, by label: they see no step before, and count from there."""
-    if until is None:
-        made = optimizers.load(config.name).transforms(config, rate)
-        return {FROZEN + label: optax.set_to_zero() for label in made}
-    first = until
+def _frozen_until(first: int, config: OptimizerConfig, rate: optax.Schedule) -> dict:
+    """The transforms of what sees no step before ``first``, and counts from there, by label."""
     made = optimizers.load(config.name).transforms(config, lambda count: rate(count + first))
 
     def thawed(step, **_):
         return step >= first
 
-    return {FROZEN + label: optax.conditionally_mask(each, thawed) for label, each in made.items()}
+    return {label: optax.conditionally_mask(each, thawed) for label, each in made.items()}
 
 
 def multiplier(

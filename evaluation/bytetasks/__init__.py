@@ -21,7 +21,7 @@ from octavo.evaluation.bytetasks.asking import (
     Series,
     answers,
     drawn,
-    wilson,
+    share,
 )
 from octavo.evaluation.bytetasks.noised import noised
 from octavo.evaluation.bytetasks.scripts import SCRIPTS, Script
@@ -154,9 +154,8 @@ def _made(
 
 def _row(name: str, script: str, noise: float, each: list[Answers]) -> dict:
     choice, exact = np.concatenate([[one.choice, one.exact] for one in each], axis=1)
-    row: dict = {"task": name, "script": script, "noise": noise}
-    low, high = wilson(float(choice.sum()), len(choice))
-    row |= {"accuracy": float(choice.mean()), "low": low, "high": high, "chance": CHANCE}
-    low, high = wilson(float(exact.sum()), len(exact))
-    row |= {"exact": float(exact.mean()), "exact_low": low, "exact_high": high}
-    return row | {"questions": len(choice), "shots": float(np.mean([one.shots for one in each]))}
+    return {
+        "task": name, "script": script, "noise": noise, **share(choice), "chance": CHANCE,
+        **share(exact, ("exact", "exact_low", "exact_high")),
+        "questions": len(choice), "shots": float(np.mean([one.shots for one in each])),
+    }  # fmt: skip

@@ -91,6 +91,14 @@ def wilson(right: float, of: int) -> tuple[float, float]:
     return max(low, 0.0), min(high, 1.0)
 
 
+def share(
+    right: np.ndarray, names: tuple[str, str, str] = ("accuracy", "low", "high")
+) -> dict[str, float]:
+    """The mean of points between 0 and 1 and its interval (``wilson``), by these names."""
+    found = float(right.mean()), *wilson(float(right.sum()), len(right))
+    return dict(zip(names, found, strict=True))
+
+
 def context_of(run, shots: Sequence[bytes], question: Question) -> tuple[bytes, int]:
     """What stands before the answers, and how many lines of it are shots: as many as fit a row of
     training with the longest answer."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from octavo.configs.checks import ConfigError
-from octavo.evaluation.bytetasks.asking import wilson
+from octavo.evaluation.bytetasks.asking import share
 from octavo.files import reason
 
 Rows = list[dict]
@@ -77,11 +77,15 @@ def _rows(file: Path) -> Iterator:
         raise ConfigError(f"{file} cannot be read: {reason(error)}.") from error
 
 
+def _every(groups: Groups) -> Rows:
+    return [row for each in groups.values() for row in each]
+
+
 def paired(run, name: str, groups: Groups, **scoring) -> list[dict]:
     """Of each paradigm and of all, how often the good sentence costs less than the bad one, each as
     the beginning of a document (its end is not asked for); half a point where they cost the
     same."""
-    rows = [row for each in groups.values() for row in each]
+    rows = _every(groups)
     pairs = [("", row[key]) for row in rows for key in ("sentence_good", "sentence_bad")]
     nats = np.array([one.nats for one in run.costs(pairs, **scoring)]).reshape(-1, 2)
     right = (nats[:, 0] < nats[:, 1]) + 0.5 * (nats[:, 0] == nats[:, 1])
@@ -91,7 +95,7 @@ def paired(run, name: str, groups: Groups, **scoring) -> list[dict]:
 def prompted(run, name: str, groups: Groups, **scoring) -> list[dict]:
     """Of each task and of all, how often greedy decoding gives the answer behind the prompt, in
     quotation marks, as the examples of the prompt have it. Prompts may begin the answer or not."""
-    rows = [row for each in groups.values() for row in each]
+    rows = _every(groups)
     found = run.costs([_answering(row) for row in rows], **scoring)
     return list(_told(name, groups, np.array([one.greedy for one in found], float), None))
 
@@ -112,7 +116,7 @@ def last_words(run, name: str, groups: Groups, **scoring) -> list[dict]:
     per byte, and its perplexity: what the word costs in nats, in the mean, as a power of e. Of
     several files, the former for each too."""
     pairs = []
-    for number, row in enumerate((row for each in groups.values() for row in each), 1):
+    for number, row in enumerate(_every(groups), 1):
         before, space, word = row["text"].strip().rpartition(" ")
         if not space:
             raise ConfigError(f"{name}: the text of row {number} has one word alone.")
@@ -135,9 +139,7 @@ def _told(name: str, groups: Groups, right: np.ndarray, chance: float | None) ->
         each = np.split(right, edges)
         parts |= {f"{kind}/{key}": one for key, one in zip(groups, each, strict=True)}
     for key, one in parts.items():
-        low, high = wilson(float(one.sum()), len(one))
-        about = {"accuracy": float(one.mean()), "low": low, "high": high, "chance": chance}
-        yield {"task": key, **about, "questions": len(one)}
+        yield {"task": key, **share(one), "chance": chance, "questions": len(one)}
 
 
 KINDS: dict[str, tuple[tuple[str, ...], Callable[..., list[dict]]]] = {

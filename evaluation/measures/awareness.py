@@ -21,7 +21,7 @@ from octavo.evaluation.bytetasks.asking import (
     answers,
     drawn,
     others,
-    wilson,
+    share,
 )
 from octavo.evaluation.bytetasks.letters import spelt, swapped, word
 from octavo.evaluation.bytetasks.numbers import other_sums
@@ -86,7 +86,6 @@ def measure(run, documents: list, arguments=None, **scoring) -> list[dict]:
             "chance": CHANCE,
         }
         for name, right in (("choice", one.choice), ("exact", one.exact)):
-            low, high = wilson(float(right.sum()), QUESTIONS)
-            row |= {name: float(right.mean()), f"{name}_low": low, f"{name}_high": high}
+            row |= share(right, (name, f"{name}_low", f"{name}_high"))
         rows.append(row)
     return rows
