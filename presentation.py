@@ -29,7 +29,10 @@ _GENERAL = (
         "PRESET", "what the settings are before any flag: one of --list; flat where none is named"
     ),
     Option("--workdir RUN", "folder of the run; one found there is continued, with its settings"),
-    Option("--config FILE", "settings from a file: config.json of a run, or TOML; flags go on top"),
+    Option(
+        "--config FILE",
+        "settings from a file: config.json of a run, or TOML; further files and flags go on top",
+    ),
     Option("--model.size 30m", "scale width, depth and heads of all levels to so many parameters"),
 )
 _FIELDS = (

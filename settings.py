@@ -33,12 +33,13 @@ def parse_config(
     arguments: list[str] | None = None,
     own: tuple[Option, ...] = (),
 ) -> Config:
-    """``[PRESET] [--config FILE] [--workdir RUN] [--dotted.field VALUE ...]`` as the settings they
-    ask for.
+    """``[PRESET] [--config FILE ...] [--workdir RUN] [--dotted.field VALUE ...]`` as the settings
+    they ask for.
 
     A run that ``--workdir`` names gives its own settings, unless another preset is named; otherwise
-    PRESET gives them. FILE overrides those, and flags override all. own: options that the script
-    took out of ``arguments``, for the help. Raises ConfigError for what cannot be.
+    PRESET gives them. FILE overrides those, each the ones before it, and flags override all. own:
+    options that the script took out of ``arguments``, for the help. Raises ConfigError for what
+    cannot be.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     known = presets()
@@ -49,18 +50,23 @@ def parse_config(
         raise SystemExit(0)
     topic = _topic(arguments)
     name = _preset(arguments, known)
-    file, size = taken(arguments, "--config"), taken(arguments, "--model.size")
+    files, size = all_taken(arguments, "--config"), taken(arguments, "--model.size")
     if topic is not None:
         print_help(
             topic, f"{script} {name or '[PRESET]'}", description, known[name or DEFAULT], own
         )
         raise SystemExit(0)
     arguments = [_moved(argument) for argument in arguments]
-    over = {} if file is None else _read(file, known)
-    base = _base(name, over, _last(arguments, "--workdir"), known)
-    before = _with_file(base, over, file)
+    over = [(file, _read(file, known)) for file in files]
+    base = _base(
+        name,
+        {k: v for _, one in over for k, v in one.items()},
+        _last(arguments, "--workdir"),
+        known,
+    )
+    before = _with_files(base, over)
     if size is not None:
-        before = _sized(before, size, arguments, _with_file(_fresh(name, base, known), over, file))
+        before = _sized(before, size, arguments, _with_files(_fresh(name, base, known), over))
     return cli.parse(Config, f"{script} {name or ''}".strip(), description, arguments, before)
 
 
@@ -95,9 +101,15 @@ def nearest(name: str, known) -> str:
 
 
 def taken(arguments: list[str], flag: str) -> str | None:
-    """Take ``flag VALUE`` or ``flag=VALUE`` out of the arguments; the last counts. Raises
-    ConfigError for a flag without a value."""
-    found, place = None, 0
+    """As ``all_taken``; the last counts."""
+    found = all_taken(arguments, flag)
+    return found[-1] if found else None
+
+
+def all_taken(arguments: list[str], flag: str) -> list[str]:
+    """Take each ``flag VALUE`` or ``flag=VALUE`` out of the arguments. Raises ConfigError for a
+    flag without a value."""
+    found, place = [], 0
     while place < len(arguments):
         name, equals, value = arguments[place].partition("=")
         if name != flag:
@@ -105,7 +117,7 @@ def taken(arguments: list[str], flag: str) -> str | None:
             continue
         if not equals and place + 1 == len(arguments):
             raise ConfigError(f"{flag} needs a value; --help shows which.")
-        found = value if equals else arguments[place + 1]
+        found.append(value if equals else arguments[place + 1])
         del arguments[place : place + (1 if equals else 2)]
     return found
 
@@ -232,11 +244,11 @@ def _underscored(value: Any, file: str) -> Any:
     return found
 
 
-def _with_file(base: Config, over: dict, file: str | None) -> Config:
-    """The settings with those of a file on top."""
-    if file is None:
-        return base
-    return from_json(_merged(base, over, file, base), f"--config {file}", fault="")
+def _with_files(base: Config, over: list[tuple[str, dict]]) -> Config:
+    """The settings with those of files on top, one after the other."""
+    for file, found in over:
+        base = from_json(_merged(base, found, file, base), f"--config {file}", fault="")
+    return base
 
 
 def _merged(part: Any, over: dict, file: str, whole: Config, at: str = "") -> dict:

@@ -105,7 +105,7 @@ def _train(config: Config, watchdog, stop, held: contextlib.ExitStack) -> dict:
             trainer.abstract, plan.description, trainer.meta, screen.warn, allowed
         )
         if state is None:
-            state = trainer.fresh()
+            state = trainer.fresh(say=screen.log)
         first_step = int(state["step"])
     if leader:
         folder.describe(workdir, trainer)

@@ -60,9 +60,9 @@ def presets() -> dict[str, Config]:
         flat_1b,
         model=replace(flat_1b.model, width=4096, layers=32, heads=32, mlp_width=11_264),
         optimizer=replace(flat_1b.optimizer, learning_rate=3e-4),
-        # Of a v5e-256, the fastest that was tried (docs/pods.md): 9.4 GiB of a chip's 15.75.
+        # Of a v5e-256, the fastest that was tried (docs/pods.md): 12.4 GiB of a chip's 15.75.
         mesh=MeshConfig(replica=2),
-        execution=replace(flat_1b.execution, remat="inner"),
+        execution=replace(flat_1b.execution, remat="qkv"),
         workdir="runs/flat-7b",
     )
     return {"flat-7b": flat_7b} | {

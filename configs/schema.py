@@ -39,12 +39,12 @@ class ExecutionConfig:
     scan_layers: bool | None = None
     """Compile one block and scan over the stack, rather than unrolling every layer. Not given:
     scan, but for trunks of up to 8 layers on CPU and 12 on GPUs."""
-    remat: Literal["auto", "none", "dots", "inner", "full"] = "auto"
+    remat: Literal["auto", "none", "dots", "qkv", "inner", "full"] = "auto"
     """What the backward pass computes again: nothing, all but matrix products and attention, or
     everything of a block. inner: all but what attention gives and what enters the MLP's
-    nonlinearity. auto: nothing on CPU, where what is kept of a step takes less than 2 GiB, and on
-    GPUs whose memory holds it; inner on TPU, where that takes less than 4 GiB of a chip; full
-    elsewhere."""
+    nonlinearity. qkv: as inner, but for queries, keys and values, which pays in wide models. auto:
+    nothing on CPU, where what is kept of a step takes less than 2 GiB, and on GPUs whose memory
+    holds it; inner on TPU, where that takes less than a quarter of a chip; full elsewhere."""
 
     def __post_init__(self):
         check_values(self)

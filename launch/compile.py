@@ -332,7 +332,7 @@ def sweep(config: Config, name: str, vocabulary: int | None, say=print) -> Tried
     if not found:
         raise ConfigError(f"no mesh of {name} holds this step; take more chips or smaller batches.")
     best = min(found, key=lambda each: each.seconds)
-    for remat in ("none", "inner", "full"):
+    for remat in ("none", "qkv", "inner", "full"):
         if remat != best.compiled.remat:
             how = dataclasses.replace(best.config.execution, remat=remat)
             changed = dataclasses.replace(best.config, execution=how)

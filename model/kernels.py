@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from octavo.configs.checks import ConfigError
 from octavo.model import cudnn
 from octavo.model.axes import ACTIVATIONS, POSITIONS, ROWS, divides, mesh_axes, split
-from octavo.model.layers import KEPT_MIXED
+from octavo.model.layers import KEPT_MIXED, KEPT_QKV
 
 MASKED = -1e30
 """Score of a hidden key. Finite, so that a row that sees nothing gives no NaN."""
@@ -59,6 +60,8 @@ def attention(
         raise ValueError(f"unknown attention backend {backend!r}; known: {', '.join(BACKENDS)}")
     if why := why_not(backend, spec, q.dtype, q.shape[-1]):
         raise ValueError(f"attention backend {backend} cannot serve: {why}")
+    if backend != "splash":  # which turns them first
+        q, k, v = (checkpoint_name(x, KEPT_QKV) for x in (q, k, v))
     return BACKENDS[backend](q, k, v, spec)
 
 
@@ -266,8 +269,8 @@ def _splash(q, k, v, spec: MaskSpec, interpret: bool = False) -> jax.Array:
         run = given[0] if given else made()
         # The kernel wants heads first, and as many key heads as query heads.
         repeat = q.shape[2] // k.shape[2]
-        heads_first = [q] + [jnp.repeat(x, repeat, axis=2) for x in (k, v)]
-        heads_first = [jnp.swapaxes(x, 1, 2) for x in heads_first]
+        heads_first = [checkpoint_name(jnp.swapaxes(x, 1, 2), KEPT_QKV) for x in (q, k, v)]
+        heads_first[1:] = [jnp.repeat(x, repeat, axis=1) for x in heads_first[1:]]
         ids = kernel.SegmentIds(_places(ids, 0 if first is None else first, q.shape[1]), ids)
         # A sink of score 0 is the 1 of softmax1.
         sinks = jnp.zeros(q.shape[2]) if spec.plus_one else None

@@ -45,9 +45,9 @@ def parameter(value: jax.Array, *names: str | None) -> nnx.Param:
     return nnx.Param(value.astype(jnp.float32), names=names)
 
 
-KEPT_MIXED, KEPT_HIDDEN = "mixed", "hidden"
-"""Names of what the backward pass may keep of a block: what attention gives, and what goes into the
-MLP's nonlinearity."""
+KEPT_MIXED, KEPT_HIDDEN, KEPT_QKV = "mixed", "hidden", "qkv"
+"""Names of what the backward pass may keep of a block: what attention gives, what goes into the
+MLP's nonlinearity, and what attention is computed of."""
 
 EXACT = jax.lax.Precision.HIGHEST
 """Of products behind a decision. By default, TPUs multiply float32 numbers as bfloat16."""

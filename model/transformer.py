@@ -19,6 +19,7 @@ from octavo.model.kernels import MaskSpec
 from octavo.model.layers import (
     KEPT_HIDDEN,
     KEPT_MIXED,
+    KEPT_QKV,
     Execution,
     Linear,
     RMSNorm,
@@ -129,6 +130,10 @@ REMAT = {
     "inner": functools.partial(
         jax.checkpoint,
         policy=jax.checkpoint_policies.save_only_these_names(KEPT_MIXED, KEPT_HIDDEN),
+    ),
+    "qkv": functools.partial(
+        jax.checkpoint,
+        policy=jax.checkpoint_policies.save_only_these_names(KEPT_MIXED, KEPT_HIDDEN, KEPT_QKV),
     ),
     "full": jax.checkpoint,
 }

@@ -13,19 +13,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+from octavo.training import byteify
+
 ROOT = Path(__file__).parent.parent
 COMMON = ["--train.sample-bytes", 0, "--train.evaluate-every", 0]
 SUBWORDS = [
-    "flat", "--model.width", 64, "--model.heads", 2, "--model.layers", 3, "--data.batch-size", 8,
-    "--optimizer.learning-rate", 0.004, "--train.steps", 2500,
+    "flat", "--model.width", 64, "--model.heads", 2, "--model.layers", 3, "--data.length", 256,
+    "--data.batch-size", 8, "--optimizer.learning-rate", 0.004, "--train.steps", 2500,
 ]  # fmt: skip
 BYTES = [
     "--config", ROOT / "studies" / "byteify-model.toml", "--train.freeze", "trunk.inner.*",
-    "--train.freeze-steps", 400, "--train.steps", 800, "--optimizer.learning-rate", 0.0003,
+    "--train.freeze-steps", 200, "--train.steps", 700, "--optimizer.learning-rate", 0.0003,
     "--optimizer.warmup-steps", 50, "--optimizer.decay-fraction", 0.6,
 ]  # fmt: skip
-FITTED = 100_000
-"""Bytes of the text whose states the local parts are fitted to (training/byteify.py)."""
 
 
 def run(*arguments) -> None:
@@ -42,23 +42,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("text", metavar="TEXT")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=2)
     asked = parser.parse_args()
     subwords, fused = asked.out / "corpus-subwords", asked.out / "corpus-fused"
     run(ROOT / "prepare.py", asked.text, "--out", subwords, "--tokenizer", "bpe:512")
     of = f"fused:{subwords / 'tokenizer.json'}"
     run(ROOT / "prepare.py", asked.text, "--out", fused, "--tokenizer", of)
-    old = trained(asked.out / "subwords", *SUBWORDS, "--data.source", subwords)
-    start = ["--data.source", fused, "--train.init-from", asked.out / "subwords"]
-    new = trained(asked.out / "bytes", *BYTES, *start)
-    bits = [each["heldout/bits_per_byte"] for each in (old, new)]
-    spent = [old["bytes"], new["bytes"] + FITTED]
     lines = [
-        "| | MB trained on | held-out bits/byte |",
-        "|---|---|---|",
-        f"| subwords | {spent[0] / 1e6:.2f} | {bits[0]:.3f} |",
-        f"| byteified | {spent[1] / 1e6:.2f} ({spent[1] / spent[0]:.1%}) "
-        f"| {bits[1]:.3f} ({bits[1] / bits[0] - 1:+.1%}) |",
+        "| seed | | MB trained on | held-out bits/byte |",
+        "|---|---|---|---|",
     ]
+    for seed in range(asked.seeds):
+        flat, seeded = asked.out / f"subwords-{seed}", ["--train.seed", seed]
+        old = trained(flat, *SUBWORDS, "--data.source", subwords, *seeded)
+        start = ["--config", flat, *BYTES, "--data.source", fused, "--train.init-from", flat]
+        new = trained(asked.out / f"bytes-{seed}", *start, *seeded)
+        bits = [each["heldout/bits_per_byte"] for each in (old, new)]
+        spent = [old["bytes"], new["bytes"] + byteify.TEXT]
+        lines += [
+            f"| {seed} | subwords | {spent[0] / 1e6:.2f} | {bits[0]:.3f} |",
+            f"| {seed} | byteified | {spent[1] / 1e6:.2f} ({spent[1] / spent[0]:.1%}) "
+            f"| {bits[1]:.3f} ({bits[1] / bits[0] - 1:+.1%}) |",
+        ]
     (asked.out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

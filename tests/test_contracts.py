@@ -436,6 +436,7 @@ def test_a_start_is_the_same_on_any_mesh():
         (MeshConfig(2, 2, 2), {}),
         (MeshConfig(1, 1, 1), {"remat": "dots"}),
         (MeshConfig(1, 1, 1), {"remat": "inner"}),
+        (MeshConfig(1, 1, 1), {"remat": "qkv"}),
         (MeshConfig(1, 1, 1), {"remat": "none"}),
         (MeshConfig(1, 1, 1), {"scan_layers": False}),
     ],

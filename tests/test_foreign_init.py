@@ -22,6 +22,9 @@ from octavo.run.definition import define
 from octavo.run.opened import open_run
 from octavo.settings import parse_config
 from octavo.tokenizers import load
+from octavo.tokenizers.bytes import ByteTokenizer
+from octavo.tokenizers.fused import FusedTokenizer
+from octavo.training import byteify
 from octavo.training.initial import Source, resolved
 from octavo.training.trainer import Trainer
 
@@ -222,6 +225,44 @@ def test_weights_of_another_shape(subwords, tmp_path):
         pytest.raises(ConfigError, match=r"up.weight is \[2, 32, 40\]"),
     ):
         trainer.fresh()
+
+
+def test_as_the_trunk_inside_a_model_of_bytes(subwords, tmp_path, monkeypatch):
+    """Settings of the folder, a stage around them; the parts around are fitted to its subwords."""
+    monkeypatch.setattr(byteify, "STEPS", 4)
+    monkeypatch.setattr(byteify, "LENGTH", 64)
+    model, file = str(subwords / "model"), subwords / "model" / "tokenizer.json"
+    units = find_units([str(subwords / "text")], "text", None)
+    ends = {name: FusedTokenizer(of) for name, of in
+            {"theirs": load.load(file), "bytes": ByteTokenizer()}.items()}  # fmt: skip
+    for name, tokenizer in ends.items():
+        prepare(units, tmp_path / name, tokenizer, heldout=0.1, processes=1)
+
+    def config(name):
+        return parse_config("train.py", "", [
+            "--config", model, "--config", "studies/byteify-model.toml", "--train.init-from", model,
+            "--data.source", str(tmp_path / name), "--data.length", "96", "--data.batch-size", "8",
+        ])  # fmt: skip
+
+    asked = config("theirs")
+    assert asked.model.stages[0].segmenter == "unit_mark"
+    assert asked.model.norm_eps == 1e-5 and asked.model.kv_heads == 2
+    trainer = Trainer.of(asked)
+    lines: list[str] = []
+    with jax.set_mesh(trainer.mesh):
+        state = trainer.fresh(say=lines.append)
+        params = jax.device_get(state["params"])
+        _, metrics = trainer.step(state, trainer.place(next(trainer.batches())))
+    assert np.isfinite(metrics["loss"])
+    assert [line.split()[1] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
+    for path, leaf in reading.Folder(subwords / "model").parameters():
+        if path[0] == "trunk":  # all but its embedding, head and last norm
+            here = params["trunk"]["inner"]
+            for key in path[1:]:
+                here = here[key]
+            np.testing.assert_array_equal(here, leaf)
+    with pytest.raises(ConfigError, match=f"these ends of subwords are of bytes.*fused:{file}"):
+        Trainer.of(config("bytes"))
 
 
 @pytest.mark.xdist_group("trained")

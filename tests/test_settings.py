@@ -87,6 +87,9 @@ def test_a_file_goes_on_top_of_a_preset(saved, tmp_path):
     short = tmp_path / "short.toml"
     short.write_text("[train]\nsteps = 5\n")
     assert parsed("--workdir", workdir, "--config", short).model == config.model
+    both = parsed("--config", workdir / "config.json", f"--config={short}")  # one on the other
+    assert both.model == config.model and both.train.steps == 5
+    assert parsed("--config", short, "--config", workdir / "config.json").train.steps == 77
     short.write_text(" " * (1 << 23))
     with pytest.raises(ConfigError, match="has 8,388,608 bytes: too many for settings"):
         parsed("--config", short)

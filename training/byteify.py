@@ -2,10 +2,10 @@
 subword model are, whose trunk is the one inside.
 
 The first stage of Bolmo (Minixhofer et al. 2025, 2512.15586), made cheap: the trunk is not asked.
-It reads ``TEXT`` bytes once, as it did before, and gives a state for each subword of them. From
-then on subwords are drawn from what its head says at those states, side by side in any order. The
-encoder learns the embedding of each; the decoder, after each byte, the distribution of the next
-that follows from the head's distribution of the subword: it is distilled exactly.
+It reads ``TEXT`` bytes of the corpus once, as it did before, and gives a state for each subword of
+them. From then on subwords are drawn from what its head says at those states, side by side in any
+order. The encoder learns the embedding of each; the decoder, after each byte, the distribution of
+the next that follows from the head's distribution of the subword: it is distilled exactly.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,10 @@ from octavo.run.definition import Definition
 from octavo.run.sharding import make_mesh
 from octavo.tokenizers.fused import ENDS, FusedTokenizer
 
-TEXT = 100_000
+TEXT, PIECES = 300_000, 100
 STEPS, ROWS, LENGTH, RATE = 2000, 8, 256, 4e-3
+ANY = 0.25
+"""Share of the subwords that is drawn without the head."""
 PARTS = ("embedding", "head", "norm", "trunk.encoder", "trunk.pool", "trunk.unpool.leave",
          "trunk.decoder")  # fmt: skip
 """What is fitted, by the beginning of its name."""
@@ -71,10 +73,15 @@ class Subwords:
         return found
 
     def states(self, params: dict) -> np.ndarray:
-        """``[subwords, D]``: the trunk's states over the text."""
-        ids = np.empty(min(self.corpus.tokens, TEXT), self.corpus.dtype)
-        self.corpus.read(0, len(ids), ids)
-        ids = np.asarray(self.tokenizer.of.encode(self.tokenizer.decode(ids)), np.int32)
+        """``[subwords, D]``: the trunk's states over pieces from all over the text."""
+        tokens = self.corpus.tokens
+        count = min(PIECES, 1 + tokens // 4096)
+        pieces = np.empty((count, min(tokens, TEXT) // count), self.corpus.dtype)
+        starts = np.linspace(0, tokens - pieces.shape[1], count).astype(int)
+        for start, piece in zip(starts.tolist(), pieces, strict=True):
+            self.corpus.read(start, start + len(piece), piece)
+        ids = [self.tokenizer.of.encode(self.tokenizer.decode(piece)) for piece in pieces]
+        ids = np.concatenate(ids).astype(np.int32)
         times = max(len(ids) // (self.rows * self.length), 1)
         parts = np.resize(ids, (times, self.rows, self.length))
         one = jax.jit(
@@ -85,11 +92,15 @@ class Subwords:
         return np.concatenate(found).reshape(-1, found[0].shape[-1])
 
     def drawing(self, params: dict) -> Callable[[jax.Array, jax.Array], np.ndarray]:
-        """What gives, for states and a key, one subword that follows each state, by the head."""
+        """What gives, for states and a key, one subword that follows each state, by the head; some
+        are any, as the head says next to nothing of those that the text lacks."""
 
         @jax.jit
         def draw(part, key):
-            return jax.random.categorical(key, self.log_odds(params, part))
+            odds = self.log_odds(params, part)
+            any_ = jax.random.bernoulli(jax.random.fold_in(key, 0), ANY, (len(part), 1))
+            odds = jnp.where(any_ & (odds > -jnp.inf), 0, odds)
+            return jax.random.categorical(key, odds)
 
         def drawn(states, key):
             parts = [states[at : at + 4096] for at in range(0, len(states), 4096)]
@@ -190,8 +201,9 @@ def rows_of(
 
 
 def fitted(
-    definition: Definition, params: dict, there: Subwords, old: dict, seed: int
-) -> tuple[dict, dict[str, float]]:
+    definition: Definition, params: dict, there: Subwords, old: dict, seed: int,
+    say: Callable[[str], None],
+) -> tuple[dict, dict[str, float]]:  # fmt: skip
     """The parameters, with an encoder and a decoder that know the ``old`` ones' subwords; and how
     well: the share of the variance of embeddings that is ``explained``, and bits per byte of what
     the head draws, as it is ``spelled`` and as the head has ``drawn`` it.
@@ -204,7 +216,7 @@ def fitted(
     around, outside = _here(around), _here(outside)
     with jax.set_mesh(make_mesh(MeshConfig(1, 1), jax.local_devices()[:1])):
         old = unflatten_dict(flatten_dict(there.definition.abstract) | outside)
-        fitting, about = _fitted(definition, around, there, old, states, seed)
+        fitting, about = _fitted(definition, around, there, old, states, seed, say)
     shardings = {path: laid[path].sharding for path in fitting}
     made = {
         path: jax.make_array_from_callback(leaf.shape, shardings[path], leaf.__getitem__)
@@ -219,8 +231,9 @@ def _is_fitted(path: tuple) -> bool:
 
 
 def _fitted(
-    definition: Definition, around: dict, there: Subwords, old: dict, states: np.ndarray, seed: int
-) -> tuple[dict, dict[str, float]]:
+    definition: Definition, around: dict, there: Subwords, old: dict, states: np.ndarray,
+    seed: int, say: Callable[[str], None],
+) -> tuple[dict, dict[str, float]]:  # fmt: skip
     schedule = optax.warmup_cosine_decay_schedule(0.0, RATE, STEPS // 20, STEPS)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, 0.9, 0.98))
     ids = jnp.arange(there.tokenizer.of.vocab_size)[None]
@@ -257,7 +270,9 @@ def _fitted(
         updates, opt = optimizer.update(grads, opt, fitting)
         return optax.apply_updates(fitting, updates), opt, jnp.stack(said)
 
-    rng, opt, said = np.random.default_rng(seed), optimizer.init(fitting), []
+    rng, opt = np.random.default_rng(seed), optimizer.init(fitting)
+    said: list[jax.Array] = []
+    about: dict[str, float] = {}
     most, among, draw = ROWS * LENGTH, jnp.asarray(states), there.drawing(old)
     order, drawn, key = np.zeros(0, np.int64), np.zeros(0), jax.random.key(seed)
     for number in range(STEPS):
@@ -269,7 +284,14 @@ def _fitted(
         order = order[int((rows["subword"] >= 0).sum()) :]
         fitting, opt, found = step(fitting, opt, among, rows)
         said.append(found)
-    missed, nats, own = np.mean(jax.device_get(said[-STEPS // 20 :]), axis=0).tolist()
-    bits = {"spelled": nats / np.log(2), "drawn": own / np.log(2)}
-    about = {name: round(value, 4) for name, value in {"explained": 1 - missed, **bits}.items()}
+        if (number + 1) % -(-STEPS // 10) == 0 or number + 1 == STEPS:
+            missed, nats, own = np.mean(jax.device_get(said[-STEPS // 20 :]), axis=0).tolist()
+            bits = {"spelled": nats / np.log(2), "drawn": own / np.log(2)}
+            about = {
+                name: round(value, 4) for name, value in {"explained": 1 - missed, **bits}.items()
+            }
+            say(
+                f"fitting    {number + 1:,}/{STEPS:,} of the encoder and decoder to the subwords: "
+                "{explained:.1%} of embeddings, {spelled:.3f} bits/byte".format(**about)
+            )
     return fitting, about

@@ -189,13 +189,19 @@ class Source:
         found = _of_foreign(asked, config) if reading.is_foreign(asked) else _of_run(asked)
         theirs = found.tokenizer
         stages = config.model.stages if not found.config.model.stages else ()
-        other = theirs.fingerprint != tokenizer.fingerprint
-        if other and not stages and not _named(TOKENIZER, allowed):
+        fused = tokenizer if stages and isinstance(tokenizer, FusedTokenizer) else None
+        subwords = fused.of if fused else tokenizer
+        other = theirs.fingerprint != subwords.fingerprint
+        if other and (fused or not stages) and not _named(TOKENIZER, allowed):
+            of, file = (
+                "ends of subwords" if fused else "ids",
+                f"{'fused:' if fused else ''}{found.file}",
+            )
             raise ConfigError(
                 f"train.init_from {asked} was trained on the ids of {theirs.name} "
-                f"({theirs.fingerprint}), and these are of {tokenizer.name} "
-                f"({tokenizer.fingerprint}). Prepare the text with its tokenizer (--tokenizer "
-                f"{found.file}), or allow it: --train.init-allow {TOKENIZER}."
+                f"({theirs.fingerprint}), and these {of} are of {subwords.name} "
+                f"({subwords.fingerprint}). Prepare the text with its tokenizer (--tokenizer "
+                f"{file}), or allow it: --train.init-allow {TOKENIZER}."
             )
         there = define(found.config, theirs.vocabulary, "cpu")
         old: Any = flatten_dict(there.abstract)
@@ -226,11 +232,10 @@ class Source:
         taken = {place: path for path, place in at.items() if place in new and place not in unfit}
         left = tuple(path for path in old if path not in taken.values())
         spelled = None
-        if stages and isinstance(tokenizer, FusedTokenizer):
-            if tokenizer.of.fingerprint == theirs.fingerprint:
-                most = config.data.batch_size // config.train.accumulation
-                length = found.config.data.length
-                spelled = Subwords(tokenizer, there, corpora[0], length, most)
+        if fused and not other:
+            most = config.data.batch_size // config.train.accumulation
+            length = found.config.data.length
+            spelled = Subwords(fused, there, corpora[0], length, most)
         model = dataclasses.replace(config.model, stages=()) if stages else config.model
         before, now = to_json(found.config.model), to_json(model)
         unlike = differences(before, now, "model.", (f"{found.name} has", "this one"))
@@ -256,11 +261,11 @@ class Source:
 
     def state(
         self, definition: Definition, optimizer: optax.GradientTransformation, abstract: dict,
-        mesh: Mesh, seed: int,
+        mesh: Mesh, seed: int, say: Callable[[str], None],
     ) -> dict:  # fmt: skip
         """The state before the first step, laid out like ``abstract``: these parameters, read
-        straight to their devices, and a fresh optimizer. Raises CheckpointError if they cannot be
-        read, or are not what was saved."""
+        straight to their devices, and a fresh optimizer. say: takes lines of progress. Raises
+        CheckpointError if they cannot be read, or are not what was saved."""
         ours: Any = flatten_dict(abstract["params"])
         everywhere = NamedSharding(mesh, jax.P())
         remade = self.rows.axes if self.rows else {}
@@ -285,7 +290,7 @@ class Source:
             params |= made
         if self.spelled is not None:
             old = unflatten_dict(found)
-            made, about = fitted(definition, unflatten_dict(params), self.spelled, old, seed)
+            made, about = fitted(definition, unflatten_dict(params), self.spelled, old, seed, say)
             params = flatten_dict(made)
             self.origin.update(about)
             del old

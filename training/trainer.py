@@ -149,13 +149,15 @@ class Trainer:
             "origin": self.origin,
         }
 
-    def fresh(self, seed: int | None = None) -> dict:
-        """The state before the first step. seed: None: the config's. Raises CheckpointError if the
-        run that it begins with cannot be read."""
+    def fresh(
+        self, seed: int | None = None, say: Callable[[str], None] = lambda line: None
+    ) -> dict:
+        """The state before the first step. seed: None: the config's; say: takes lines of progress.
+        Raises CheckpointError if the run that it begins with cannot be read."""
         seed = self.config.train.seed if seed is None else seed
         if self.source is not None:
             return self.source.state(
-                self.definition, self.optimizer, self.abstract, self.mesh, seed
+                self.definition, self.optimizer, self.abstract, self.mesh, seed, say
             )
         return fresh_state(self.definition, self.optimizer, self.abstract, seed)
 
