@@ -155,6 +155,26 @@ class MTPConfig:
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """Slower rotary frequencies, as of models whose rows were made longer (Llama 3.1): those of a
+    wave longer than ``length / low`` positions are divided by ``factor``, those of one shorter than
+    ``length / high`` stay, and between them the share of it falls evenly with the frequency."""
+
+    factor: float = 1.0
+    """1: nothing is divided."""
+    length: int = 8192
+    """Positions of a row before. 1: all frequencies are divided."""
+    low: float = 1.0
+    high: float = 4.0
+
+    def __post_init__(self):
+        check_values(self)
+        check_positive(self, "factor", "length", "low")
+        if self.high <= self.low:
+            raise ConfigError(f"rope_scaling.high is above low {self.low}, not {self.high}.")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A decoder-only language model. Without stages: a flat transformer. With: an hourglass, whose
     innermost trunk the other fields describe."""
@@ -168,6 +188,8 @@ class ModelConfig:
     """Query heads; must divide the width, into an even head size."""
     kv_heads: int | None = None
     """Key and value heads (grouped queries); must divide heads. None: as many as heads."""
+    head_dim: int | None = None
+    """Size of a head of attention; even. None: width / heads."""
     mlp_width: int | None = None
     """Hidden size of the MLP. None: 4 x width, or 8/3 x width rounded up to 64 when gated."""
     activation: Literal["relu2", "gelu", "silu"] = "relu2"
@@ -176,10 +198,13 @@ class ModelConfig:
     """Multiply the activation by a second projection (SwiGLU and its kin)."""
     qk_norm: bool = True
     """Normalize queries and keys per head."""
+    qkv_bias: bool = False
+    """Add learned biases to queries, keys and values (Qwen2)."""
     window: int | None = None
     """Positions each query sees, itself included (sliding window). None: all before it."""
     rope_base: float = 10_000.0
     """Base of the rotary position frequencies."""
+    rope_scaling: RopeScaling = field(default_factory=RopeScaling)
     norm_eps: float = 1e-6
     """Added to mean squares in the norms of blocks, and of the output."""
     embedding: Annotated[EmbeddingKind, Doc(help_of("embeddings", "Input embedding."))] = "table"
@@ -197,7 +222,10 @@ class ModelConfig:
         check_values(self)
         check_positive(self, "width", "heads", "rope_base", "norm_eps", "hash_rows")
         check_not_negative(self, "layers")
-        check_heads("model", self.width, self.heads)
+        if self.head_dim is None:
+            check_heads("model", self.width, self.heads)
+        elif self.head_dim < 2 or self.head_dim % 2:
+            raise ConfigError(f"model.head_dim is even and above 0, not {self.head_dim}.")
         _check_mixers("model", self.mixers)
         if self.kv_heads is not None:
             check_positive(self, "kv_heads")
@@ -223,7 +251,7 @@ class ModelConfig:
         window = stage.max_unit + stage.slots if scope == "unit" else stage.window
         return dataclasses.replace(
             self, width=stage.width, heads=stage.heads, layers=layers, window=window,
-            mixers=stage.mixers, kv_heads=None, mlp_width=None, stages=(),
+            mixers=stage.mixers, kv_heads=None, head_dim=None, mlp_width=None, stages=(),
         )  # fmt: skip
 
     def depth(self, level: int) -> int | None:
@@ -242,7 +270,7 @@ class ModelConfig:
 
     @property
     def head_size(self) -> int:
-        return self.width // self.heads
+        return self.head_dim or self.width // self.heads
 
     @property
     def key_value_heads(self) -> int:

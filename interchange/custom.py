@@ -75,9 +75,9 @@ MODEL = {
     "activation": {"gelu", "relu2", "silu"},
     **dict.fromkeys(
         (
-            "width", "layers", "heads", "kv_heads", "mlp_width", "gated_mlp", "qk_norm", "window",
-            "rope_base", "norm_eps", "token_dropout", "hash_rows", "tied_embeddings", "stages",
-            "mtp",
+            "width", "layers", "heads", "kv_heads", "head_dim", "mlp_width", "gated_mlp", "qk_norm",
+            "qkv_bias", "window", "rope_base", "rope_scaling", "norm_eps", "token_dropout",
+            "hash_rows", "tied_embeddings", "stages", "mtp",
         )
     ),
 }  # fmt: skip

@@ -4,6 +4,7 @@
 llama             gated MLP
 mistral           gated MLP, sliding window
 qwen3             gated MLP, QK norm, window or none
+qwen2             gated MLP, biases of queries, keys and values, window or none
 arcee             MLP of two projections
 apertus           MLP of two projections, QK norm
 ================  =====================================
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from octavo.configs.model import ModelConfig
+from octavo.configs.model import ModelConfig, RopeScaling
 from octavo.interchange.exported import Exported, parameters
 from octavo.model.embeddings import LearnedTable, embedding
 from octavo.model.mtp import mtp
@@ -41,6 +42,7 @@ class Architecture:
     window: bool
     """Whether it can have one."""
     norms: tuple[str, str] = ("input_layernorm", "post_attention_layernorm")
+    qkv_bias: bool = False
 
     def names(self) -> dict[str, tuple[str, bool]]:
         """Of each parameter of a block, as checkpoints call it: what theirs is called, and whether
@@ -50,6 +52,9 @@ class Architecture:
             f"attention.{ours}.weight": (f"self_attn.{theirs}_proj.weight", True)
             for ours, theirs in projections
         }
+        if self.qkv_bias:
+            for ours, theirs in zip(("query", "key", "value"), "qkv", strict=True):
+                found[f"attention.{ours}.bias"] = f"self_attn.{theirs}_proj.bias", False
         for part in ("up", "down", *(("gate",) if self.gated else ())):
             found[f"mlp.{part}.weight"] = f"mlp.{part}_proj.weight", True
         if self.qk_norm:
@@ -63,6 +68,7 @@ ARCHITECTURES = (
     Architecture("llama", "LlamaForCausalLM", True, False, False),
     Architecture("mistral", "MistralForCausalLM", True, False, True),
     Architecture("qwen3", "Qwen3ForCausalLM", True, True, True),
+    Architecture("qwen2", "Qwen2ForCausalLM", True, False, True, qkv_bias=True),
     Architecture("arcee", "ArceeForCausalLM", False, False, False),
     Architecture(
         "apertus", "ApertusForCausalLM", False, True, False,
@@ -77,8 +83,8 @@ def architecture(config: ModelConfig) -> Architecture | None:
     if not flat or embedding(config.embedding).reach:
         return None
     for one in ARCHITECTURES:
-        same = (one.gated, one.qk_norm) == (config.gated_mlp, config.qk_norm)
-        if same and (one.window or config.window is None):
+        ours = config.gated_mlp, config.qk_norm, config.qkv_bias
+        if ours == (one.gated, one.qk_norm, one.qkv_bias) and (one.window or config.window is None):
             return one
     return None
 
@@ -107,14 +113,14 @@ def exported(run: Saved) -> Exported:
         "max_position_embeddings": run.length,
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_base,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        "rope_parameters": {"rope_theta": config.rope_base, **_scaling(config.rope_scaling)},
         "attention_bias": False,
         "mlp_bias": False,
         "tie_word_embeddings": tied,
     }
     if found.window:
         about["sliding_window"] = config.window
-    if found.model_type == "qwen3":
+    if found.model_type in ("qwen2", "qwen3"):
         kind = "full_attention" if config.window is None else "sliding_attention"
         about["use_sliding_window"] = config.window is not None
         about["max_window_layers"] = 0
@@ -123,6 +129,20 @@ def exported(run: Saved) -> Exported:
     if following is not None:
         notes = ("What predicts further ids (multi-token prediction) is left out.",)
     return Exported(about, _weights(run, found, stacks, tied), notes=notes)
+
+
+def _scaling(ours: RopeScaling) -> dict:
+    if ours.factor == 1:
+        return {"rope_type": "default"}
+    if ours.length == 1:
+        return {"rope_type": "linear", "factor": ours.factor}
+    return {
+        "rope_type": "llama3",
+        "factor": ours.factor,
+        "low_freq_factor": ours.low,
+        "high_freq_factor": ours.high,
+        "original_max_position_embeddings": ours.length,
+    }
 
 
 def _weights(

@@ -52,8 +52,8 @@ class OctavoConfig(PretrainedConfig):
 # Parts of a block.
 
 
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    return nn.Linear(inputs, outputs, bias=False)
+def linear(inputs: int, outputs: int, bias: bool = False) -> nn.Linear:
+    return nn.Linear(inputs, outputs, bias)
 
 
 class ExactLinear(nn.Linear):
@@ -77,15 +77,21 @@ class RMSNorm(nn.Module):
         return (normed * self.gain).to(x.dtype)
 
 
-def rotated(x, positions, base: float):
-    """Rotary positions, halves convention. x ``[N, H, D]``."""
-    D = x.shape[-1]
+def rotated(x, positions, base: float, scaling: dict):
+    """Rotary positions, halves convention; scaling: as of Llama 3.1. x ``[N, H, D]``."""
+    D, low, high = x.shape[-1], scaling["low"], scaling["high"]
     frequencies = base ** (-torch.arange(0, D, 2, device=x.device).float() / D)
+    kept = ((scaling["length"] * frequencies / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
+    frequencies = frequencies * (kept + (1 - kept) / scaling["factor"])
     angles = (positions.float()[:, None] * frequencies)[:, None]
     cosine, sine = angles.cos(), angles.sin()
     first, second = x.float().chunk(2, dim=-1)
     turned = first * cosine - second * sine, second * cosine + first * sine
     return torch.cat(turned, dim=-1).to(x.dtype)
+
+
+def head_size(shape) -> int:
+    return shape.head_dim or shape.width // shape.heads
 
 
 def joined(past, new):
@@ -98,13 +104,14 @@ class Attention(nn.Module):
     def __init__(self, shape, causal: bool, plus_one: bool):
         super().__init__()
         d, self.heads = shape.width, shape.heads
-        self.kv_heads, self.head_size = shape.kv_heads or shape.heads, d // shape.heads
-        self.window, self.base = shape.window, shape.rope_base
+        self.kv_heads, self.head_size = shape.kv_heads or shape.heads, head_size(shape)
+        self.window, self.base, self.scaling = shape.window, shape.rope_base, shape.rope_scaling
         self.causal, self.plus_one = causal, plus_one
-        self.query = linear(d, d)
-        self.key = linear(d, self.kv_heads * self.head_size)
-        self.value = linear(d, self.kv_heads * self.head_size)
-        self.out = linear(d, d)
+        inside, shared = self.heads * self.head_size, self.kv_heads * self.head_size
+        self.query = linear(d, inside, shape.qkv_bias)
+        self.key = linear(d, shared, shape.qkv_bias)
+        self.value = linear(d, shared, shape.qkv_bias)
+        self.out = linear(inside, d)
         self.query_norm = (
             RMSNorm(self.head_size, shape.norm_eps) if shape.qk_norm else nn.Identity()
         )
@@ -116,7 +123,7 @@ class Attention(nn.Module):
         q = self.query_norm(self.query(x).view(N, self.heads, -1))
         k = self.key_norm(self.key(x).view(N, self.kv_heads, -1))
         v = self.value(x).view(N, self.kv_heads, -1)
-        q, k = rotated(q, positions, self.base), rotated(k, positions, self.base)
+        q, k = (rotated(each, positions, self.base, self.scaling) for each in (q, k))
         old_k, old_v, old_bias = past or (None, None, None)
         k, v = joined(old_k, k), joined(old_v, v)
         bias = None if key_bias is None else joined(old_bias, key_bias)
@@ -149,15 +156,16 @@ class GatedDelta(nn.Module):
     def __init__(self, shape, causal: bool, plus_one: bool):
         super().__init__()
         d, self.heads = shape.width, shape.heads
-        self.query, self.key, self.value = linear(d, d), linear(d, d), linear(d, d)
-        self.gate, self.out = linear(d, d), linear(d, d)
-        self.query_taps = nn.Parameter(torch.zeros(self.TAPS, d))
-        self.key_taps = nn.Parameter(torch.zeros(self.TAPS, d))
-        self.value_taps = nn.Parameter(torch.zeros(self.TAPS, d))
+        inside = self.heads * head_size(shape)
+        self.query, self.key, self.value = (linear(d, inside) for _ in range(3))
+        self.gate, self.out = linear(d, inside), linear(inside, d)
+        self.query_taps = nn.Parameter(torch.zeros(self.TAPS, inside))
+        self.key_taps = nn.Parameter(torch.zeros(self.TAPS, inside))
+        self.value_taps = nn.Parameter(torch.zeros(self.TAPS, inside))
         self.dt, self.beta = ExactLinear(d, self.heads), ExactLinear(d, self.heads)
         self.dt_bias = nn.Parameter(torch.zeros(self.heads))
         self.A_log = nn.Parameter(torch.zeros(self.heads))
-        self.norm = RMSNorm(d // self.heads, shape.norm_eps)
+        self.norm = RMSNorm(head_size(shape), shape.norm_eps)
 
     def forward(self, x, positions, past, key_bias):
         N, reach = len(x), self.TAPS - 1
@@ -266,9 +274,8 @@ class Transformer(nn.Module):
 def coder(model, stage, layers: int) -> SimpleNamespace:
     """The shape of a stage's encoder or decoder."""
     own = {name: getattr(stage, name) for name in ("width", "heads", "window", "mixers")}
-    return SimpleNamespace(
-        **vars(model) | own | {"layers": layers, "kv_heads": None, "mlp_width": None}
-    )
+    none = dict.fromkeys(("kv_heads", "head_dim", "mlp_width"))
+    return SimpleNamespace(**vars(model) | own | none | {"layers": layers})
 
 
 # What ends units.

@@ -207,13 +207,19 @@ def settings(about: dict, file: Path) -> dict[str, Any]:
     for flag in ("attention_bias", "mlp_bias", "quantization_config"):
         if about.get(flag):
             raise refuse(flag)
-    if (about.get("head_dim") or width // heads) * heads != width:
-        raise refuse(f"head_dim {about['head_dim']} where hidden_size / heads is {width // heads}")
+    head_dim = None if about.get("head_dim") is None else _number(about, "head_dim", name)
     rope = about.get("rope_parameters") or about.get("rope_scaling") or {}
     if not isinstance(rope, dict):
         raise ConfigError(f"{name}: rope_parameters are an object, not {rope!r:.40}.")
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
+    scaling: dict[str, Any] = {}
+    if kind in ("linear", "llama3"):
+        scaling = {"factor": positive("factor", rope.get("factor"), 1), "length": 1}
+    if kind == "llama3":
+        names = {"low": "low_freq_factor", "high": "high_freq_factor"}
+        scaling |= {ours: positive(key, rope.get(key), 0) for ours, key in names.items()}
+        scaling["length"] = _number(rope, "original_max_position_embeddings", name)
+    elif kind not in ("default", "linear"):
         raise refuse(f"rope_type {kind!r:.40}")
     if rope.get("partial_rotary_factor", about.get("partial_rotary_factor", 1)) not in (None, 1):
         raise refuse("partial_rotary_factor")
@@ -230,12 +236,15 @@ def settings(about: dict, file: Path) -> dict[str, Any]:
         "mixers": ["attention"],
         "heads": heads,
         "kv_heads": None if kv_heads == heads else kv_heads,
+        "head_dim": None if head_dim == width / heads else head_dim,
         "mlp_width": _number(about, "intermediate_size", name),
         "activation": activation,
         "gated_mlp": found.gated,
         "qk_norm": found.qk_norm,
+        "qkv_bias": found.qkv_bias,
         "window": _window(about, found, name, refuse),
         "rope_base": positive("rope_theta", rope.get("rope_theta", about.get("rope_theta")), 1e4),
+        "rope_scaling": scaling,
         "norm_eps": positive("rms_norm_eps", about.get("rms_norm_eps"), 1e-6),
         "embedding": "table",
         "tied_embeddings": bool(about.get("tie_word_embeddings")) and one,
@@ -245,12 +254,12 @@ def settings(about: dict, file: Path) -> dict[str, Any]:
 
 
 def _window(about: dict, found: Architecture, name: str, refuse) -> int | None:
-    """Of all layers. Where nothing is said of each, Qwen3 has one in those from
+    """Of all layers. Where nothing is said of each, Qwen has one in those from
     ``max_window_layers`` on, if it is to be used."""
     kinds, layers = about.get("layer_types"), _number(about, "num_hidden_layers", name)
     if not found.window or about.get("sliding_window") is None:
         return None
-    if kinds is None and found.model_type == "qwen3":
+    if kinds is None and found.model_type in ("qwen2", "qwen3"):
         first = about.get("max_window_layers", 28) if about.get("use_sliding_window") else layers
         if type(first) is not int:
             raise refuse(f"max_window_layers {first!r:.40}")

@@ -175,7 +175,8 @@ def check_used(model: ModelConfig) -> None:
     beside = () if model.mtp.kind == "none" else ("attention",)
     trunk = model.mixers if model.stages else model.mixers + beside
     stacks = sum((stage.mixers for stage in model.stages), model.mixers + beside)
-    idle = {"window", "kv_heads"} - _used_by(trunk) | {"qk_norm", "rope_base"} - _used_by(stacks)
+    idle = {"window", "kv_heads", "head_dim"} - _used_by(trunk)
+    idle |= {"qk_norm", "qkv_bias", "rope_base", "rope_scaling"} - _used_by(stacks)
     _refuse_idle(model, idle, "model", _mixed(model.mixers))
     used = set(embedding(model.embedding).uses)
     _refuse_idle(model, {"hash_rows"} - used, "model", f"embedding {model.embedding}")

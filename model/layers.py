@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from octavo.configs.model import RopeScaling
+
 
 class Filled(NamedTuple):
     """Shares of a row's slots that are expected to hold a unit."""
@@ -84,18 +86,23 @@ product.defvjp(_product_forward, _product_backward)
 
 
 class Linear(nnx.Module):
-    """``x @ weight``, no bias. weight ``[inputs, outputs]``, normal with deviation
-    ``scale / sqrt(inputs)``."""
+    """``x @ weight``, and a bias where one is asked for. weight ``[inputs, outputs]``, normal with
+    deviation ``scale / sqrt(inputs)``."""
 
-    def __init__(self, inputs: int, outputs: int, names, dtype, rngs: nnx.Rngs, scale: float = 1.0):
+    def __init__(
+        self, inputs: int, outputs: int, names, dtype, rngs: nnx.Rngs, scale: float = 1.0,
+        bias: bool = False,
+    ):  # fmt: skip
         deviation = scale / inputs**0.5
         weight = jax.random.normal(rngs.params(), (inputs, outputs)) * deviation
         self.weight = parameter(weight, *names)
+        self.bias: Any = parameter(jnp.zeros(outputs), names[1]) if bias else None
         self.dtype = dtype
 
     def __call__(self, x: jax.Array, precision=None) -> jax.Array:
         weight = self.weight[...].astype(self.dtype)
-        return product(x.astype(self.dtype), weight, precision)
+        y = product(x.astype(self.dtype), weight, precision)
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
 class ExactLinear(Linear):
@@ -121,9 +128,15 @@ class RMSNorm(nnx.Module):
         return (normed * self.gain[...]).astype(x.dtype)
 
 
-def rotary_angles(positions: jax.Array, head_size: int, base: float) -> tuple[jax.Array, jax.Array]:
+def rotary_angles(
+    positions: jax.Array, head_size: int, base: float, scaling: RopeScaling
+) -> tuple[jax.Array, jax.Array]:
     """Cosine, and sine with its sign, for ``rotate``: each ``[B, T, 1, head_size]`` float32."""
     frequencies = base ** (-jnp.arange(0, head_size, 2, dtype=jnp.float32) / head_size)
+    if scaling.factor != 1:
+        waves = scaling.length * frequencies / (2 * jnp.pi)  # in so many positions
+        kept = jnp.clip((waves - scaling.low) / (scaling.high - scaling.low), 0, 1)
+        frequencies *= kept + (1 - kept) / scaling.factor
     angles = positions.astype(jnp.float32)[..., None, None] * frequencies
     cosine, sine = jnp.cos(angles), jnp.sin(angles)
     return jnp.concatenate([cosine, cosine], axis=-1), jnp.concatenate([-sine, sine], axis=-1)

@@ -9,7 +9,7 @@ import pytest
 
 from helpers import batch_of, forward, opened, random_text, run
 from octavo.configs.checks import ConfigError
-from octavo.configs.model import ModelConfig, MTPConfig, StageConfig
+from octavo.configs.model import ModelConfig, MTPConfig, RopeScaling, StageConfig
 from octavo.configs.schema import Config, DataConfig
 from octavo.interchange import folder
 from octavo.interchange.reading import Folder
@@ -28,6 +28,11 @@ MODELS = {
     "apertus": FLAT,
     "apertus, tied": replace(FLAT, tied_embeddings=True, embedding="bit_biased"),
     "apertus, one-hot": replace(FLAT, width=256, tied_embeddings=True, embedding="one_hot"),
+    "qwen2": replace(FLAT, gated_mlp=True, qk_norm=False, qkv_bias=True, head_dim=12),
+    "llama, scaled": replace(
+        FLAT, gated_mlp=True, qk_norm=False, rope_scaling=RopeScaling(8.0, 32, 1.0, 4.0)
+    ),
+    "apertus, scaled": replace(FLAT, rope_scaling=RopeScaling(4.0, 1)),
     "qwen3, heads": replace(FLAT, gated_mlp=True, mtp=MTPConfig("heads", 3)),
 }
 

@@ -44,6 +44,13 @@ MODELS = {
         transformers.Qwen3Config, dict(head_dim=8, eos_token_id=1, tie_word_embeddings=True)
     ),
     "arcee": (transformers.ArceeConfig, {}),
+    "qwen2": (transformers.Qwen2Config, dict(eos_token_id=1)),
+    "qwen3, head_dim": (transformers.Qwen3Config, dict(head_dim=12, eos_token_id=1)),
+    "llama, scaled": (transformers.LlamaConfig, dict(max_position_embeddings=256, rope_parameters={
+        "rope_type": "llama3", "rope_theta": 100.0, "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 32})),
+    "llama, linear": (transformers.LlamaConfig, dict(
+        rope_parameters={"rope_type": "linear", "rope_theta": 5000.0, "factor": 4.0})),
 }  # fmt: skip
 
 
@@ -106,8 +113,28 @@ def test_half_precision_is_read_as_it_is(tmp_path):
 
 REFUSED = {
     "attention_bias": ({"attention_bias": True}, "has attention_bias"),
-    "scaled": ({"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "rope_type 'linear'"),
-    "head_dim": ({"head_dim": 16}, "head_dim 16 where hidden_size / heads is 8"),
+    "scaled": ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_type 'yarn'"),
+    "factor": (
+        {"rope_parameters": {"rope_type": "linear", "factor": "x"}},
+        "factor is a number above 0",
+    ),
+    "llama3": ({"rope_parameters": {"rope_type": "llama3"}}, "low_freq_factor is a number above 0"),
+    "length": (
+        {"rope_parameters": {"rope_type": "llama3", "low_freq_factor": 1, "high_freq_factor": 4}},
+        "original_max_position_embeddings is a number of at least 1",
+    ),
+    "high": (
+        {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "low_freq_factor": 4,
+                "high_freq_factor": 1,
+                "original_max_position_embeddings": 8,
+            }
+        },
+        "high is above low",
+    ),
+    "head_dim": ({"head_dim": 7}, "head_dim is even"),
     "act": ({"hidden_act": "tanh"}, "hidden_act 'tanh'"),
     "kind": ({"model_type": "gpt2"}, "is of model_type 'gpt2'; those that are read are llama, mis"),
     "size": ({"hidden_size": "x"}, "hidden_size is a number of at least 1, not 'x'"),

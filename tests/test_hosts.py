@@ -319,6 +319,21 @@ def test_relay_hides_the_loss_of_host_0(ends):
         near.recv(100)
 
 
+def test_relay_keeps_jax_waiting_for_host_0(ends):
+    """On the one connection that it made: sent away, gRPC comes again after up to two minutes."""
+    port = free_port()
+    near = speaks(relay.Relay(("localhost", port), 1, 2))
+    near.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        near.recv(100)
+    near.settimeout(20)
+    server = socket.create_server(("localhost", port))
+    far, _ = server.accept()
+    far.recv(1000)
+    far.sendall(b"{}\nhi")
+    assert near.recv(100) == b"hi"
+
+
 def test_something_else_at_the_address(ends):
     server = socket.create_server(("localhost", free_port()))
     way = relay.Relay(server.getsockname()[:2], 1, 2)

@@ -15,7 +15,7 @@ from helpers import ROOT, defined, forward, opened, random_text, shrink
 from octavo.batch import FIELDS, Batch
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
-from octavo.configs.model import ModelConfig, StageConfig
+from octavo.configs.model import ModelConfig, RopeScaling, StageConfig
 from octavo.configs.schema import Config, DataConfig
 from octavo.interchange import custom, folder, words
 from octavo.interchange.exported import Exported
@@ -119,7 +119,8 @@ OTHERS = {
     "flat": dataclasses.replace(
         BYTES, mixers=("gated_delta", "attention"), layers=3, embedding="ngram_polynomial",
         hash_rows=97, kv_heads=2, window=7, gated_mlp=True, activation="silu", norm_eps=1e-2,
-        rope_base=500.0, mlp_width=40,
+        rope_base=500.0, mlp_width=40, head_dim=10, qkv_bias=True,
+        rope_scaling=RopeScaling(8.0, 32),
     ),
     "one-hot": dataclasses.replace(
         BYTES, width=256, embedding="one_hot", tied_embeddings=True, qk_norm=False, window=11,

@@ -9,6 +9,7 @@ process is, and ends with a sentence.
 import contextlib
 import json
 import os
+import select
 import socket
 import threading
 import time
@@ -123,17 +124,20 @@ class Relay:
             in_thread(self._connect, near)
 
     def _connect(self, near: socket.socket) -> None:
+        # Until host 0 is there JAX is kept waiting: sent away, it would come again ever more seldom.
         with near:
-            try:
-                far = socket.create_connection(self._to, timeout=ANSWER_TIMEOUT)
-            except OSError:  # host 0 has not started yet; JAX tries again
-                return
-            with far:
-                if self._knock(far):
-                    ours = _join(near, far)
-                    if not ours and self.on_loss:
-                        self.on_loss()  # which ends the process
-                    _hang_up(near, far)
+            while not _is_left(near):
+                with (
+                    contextlib.suppress(OSError),
+                    socket.create_connection(self._to, timeout=ANSWER_TIMEOUT) as far,
+                ):
+                    if self._knock(far):
+                        ours = _join(near, far)
+                        if not ours and self.on_loss:
+                            self.on_loss()  # which ends the process
+                        _hang_up(near, far)
+                        return
+                time.sleep(1)
 
     def _knock(self, far: socket.socket) -> bool:
         """Whether host 0 lets us in."""
@@ -182,6 +186,14 @@ def _line(connection: socket.socket) -> bytes:
             return b""
         line += byte
     return line
+
+
+def _is_left(connection: socket.socket) -> bool:
+    """Whether the other end has closed it, whatever of it is still to be read."""
+    closed = getattr(select, "POLLRDHUP", select.POLLHUP) | select.POLLHUP | select.POLLERR
+    looked = select.poll()
+    looked.register(connection, closed)
+    return bool(looked.poll(0))
 
 
 def _hang_up(*connections: socket.socket) -> None:

@@ -68,7 +68,8 @@ class Mixer(nnx.Module):
     arrays none is looked at). Raises ConfigError if it cannot serve."""
 
     uses: ClassVar[tuple[str, ...]] = ()
-    """Settings of attention that it has a use for too: window, kv_heads, qk_norm, rope_base."""
+    """Settings of attention that it has a use for too: window, kv_heads, head_dim, qk_norm and the
+    like."""
     sees_all: ClassVar[bool] = False
     """Whether it can look ahead too, bias keys, and hide positions from others: what encoders of
     whole units, delete gates, registers and look-ahead tokens need."""
@@ -121,4 +122,4 @@ def mixer(kind: str) -> type[Mixer]:
 
 def angles_of(config: ModelConfig, positions: jax.Array) -> Any:
     """Rotary angles of positions ``[B, T]``."""
-    return rotary_angles(positions, config.head_size, config.rope_base)
+    return rotary_angles(positions, config.head_size, config.rope_base, config.rope_scaling)

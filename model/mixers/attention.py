@@ -20,7 +20,9 @@ class Attention(Mixer):
     size.
     """
 
-    uses = ("window", "kv_heads", "qk_norm", "rope_base")
+    uses = (
+        "window", "kv_heads", "head_dim", "qk_norm", "qkv_bias", "rope_base", "rope_scaling",
+    )  # fmt: skip
     sees_all = True
     packs = True
 
@@ -30,9 +32,13 @@ class Attention(Mixer):
         self.heads, self.kv_heads, self.head_size = config.heads, config.key_value_heads, D
         self.window = config.window
         self.backend = backend_for(execution.attention, execution.platform, spec, dtype, D)
-        self.query = Linear(d, self.heads * D, ("embed", "heads"), dtype, rngs)
-        self.key = Linear(d, self.kv_heads * D, ("embed", "kv_heads"), dtype, rngs)
-        self.value = Linear(d, self.kv_heads * D, ("embed", "kv_heads"), dtype, rngs)
+
+        def projection(heads, axis):
+            return Linear(d, heads * D, ("embed", axis), dtype, rngs, bias=config.qkv_bias)
+
+        self.query = projection(self.heads, "heads")
+        self.key = projection(self.kv_heads, "kv_heads")
+        self.value = projection(self.kv_heads, "kv_heads")
         # Residual branches start small, so that depth does not change the variance at the top.
         scale = (2 * config.layers) ** -0.5
         self.out = Linear(self.heads * D, d, ("heads", "embed"), dtype, rngs, scale)
@@ -100,7 +106,9 @@ class Attention(Mixer):
         mean_keys = seen - seen * (seen - 1) / (2 * length)
         if not causal:
             mean_keys = 2 * mean_keys - 1
-        return length * (Attention.flops_alone(config) + 4 * mean_keys * config.width)
+        return length * (
+            Attention.flops_alone(config) + 4 * mean_keys * config.heads * config.head_size
+        )
 
     @staticmethod
     def flops_alone(config: ModelConfig) -> float:

@@ -51,6 +51,8 @@ class GatedDelta(Mixer):
     Documents are isolated: where one starts, convolution and state start anew.
     """
 
+    uses = ("head_dim",)
+
     def __init__(self, config: ModelConfig, execution: Execution, rngs: nnx.Rngs, spec: MaskSpec):
         d, H, D, dtype = config.width, config.heads, config.head_size, execution.dtype
         self.heads, self.head_size, self.dtype = H, D, dtype
