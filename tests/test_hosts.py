@@ -287,14 +287,15 @@ def test_door_lets_each_host_in_once(service, ends, capsys):
     first = relay.Relay(address, 1, 3)
     near = speaks(first)
     assert near.recv(100) == b"hello"
-    speaks(relay.Relay(address, 1, 3))  # it was started again
+    again = speaks(relay.Relay(address, 1, 3))  # it was started again
     wait_for(lambda: "host 1 is in the run already" in capsys.readouterr().err)
     lost = queue.Queue()
     door.on_loss = lost.put
     near.close()
     assert lost.get(timeout=20) == 1
-    assert speaks(relay.Relay(address, 1, 3)).recv(100) == b"hello"
-    assert speaks(relay.Relay(address, 2, 4)) and ends.get(timeout=20) == (
+    assert again.recv(100) == b"hello"
+    wrong = speaks(relay.Relay(address, 2, 4))
+    assert wrong and ends.get(timeout=20) == (
         f"JAX_COORDINATOR_ADDRESS localhost:{address[1]}: host 0 expects 3 hosts, and this is 2 of "
         "4. All hosts need the same JAX_COORDINATOR_ADDRESS and JAX_NUM_PROCESSES.",
         2,
@@ -336,8 +337,8 @@ def test_relay_keeps_jax_waiting_for_host_0(ends):
 
 def test_something_else_at_the_address(ends):
     server = socket.create_server(("localhost", free_port()))
-    way = relay.Relay(server.getsockname()[:2], 1, 2)
-    speaks(way)
+    near = speaks(relay.Relay(server.getsockname()[:2], 1, 2))
+    assert near
     server.accept()[0].sendall(b"SSH-2.0-OpenSSH\n")
     sentence, code = ends.get(timeout=20)
     assert "what answers there is no host of a run" in sentence and code == 2
