@@ -101,7 +101,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: jax.Array, precision=None) -> jax.Array:
         weight = self.weight[...].astype(self.dtype)
-        y = product(x.astype(self.dtype), weight, precision)
+        y: Any = product(x.astype(self.dtype), weight, precision)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 

@@ -124,7 +124,7 @@ class Relay:
             in_thread(self._connect, near)
 
     def _connect(self, near: socket.socket) -> None:
-        # Until host 0 is there JAX is kept waiting: sent away, it would come again ever more seldom.
+        # Until host 0 is there JAX is kept waiting: sent away, it comes again ever more seldom.
         with near:
             while not _is_left(near):
                 with (
