@@ -25,6 +25,8 @@ DEFAULT = "flat"
 """The preset of who names none."""
 MOST_BYTES = 1 << 22
 """Of a file of settings."""
+BEGAN = ("init_from", "init_allow", "init_embeddings", "freeze", "freeze_steps")
+"""Settings of training that say how a run began."""
 
 
 def parse_config(
@@ -57,7 +59,9 @@ def parse_config(
         )
         raise SystemExit(0)
     arguments = [_moved(argument) for argument in arguments]
-    over = [(file, _read(file, known)) for file in files]
+    flags = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+    anew = "--train.init-from" in flags
+    over = [(file, _read(file, known, anew)) for file in files]
     base = _base(
         name,
         {k: v for _, one in over for k, v in one.items()},
@@ -203,8 +207,9 @@ def _rewarms(config: Config, folder: Path) -> bool:
     return planned is None or planned.train.steps != config.train.steps
 
 
-def _read(file: str, known: dict[str, Config]) -> dict:
-    """The settings in a file: JSON as config.json of a run, or TOML. Raises ConfigError."""
+def _read(file: str, known: dict[str, Config], anew: bool) -> dict:
+    """The settings in a file: JSON as config.json of a run, or TOML. anew: without what says how
+    that run began, as this one begins with another. Raises ConfigError."""
     if (Path(file) / CONFIG).is_file():
         file = str(Path(file) / CONFIG)
     data = read_file(file, "--config").removeprefix(codecs.BOM_UTF8)  # as some editors write
@@ -217,6 +222,8 @@ def _read(file: str, known: dict[str, Config]) -> dict:
 
             return {"model": reading.settings(found, Path(file))}
         found.pop("workdir", None)  # of that run
+        if anew and isinstance(found.get("train"), dict):
+            found["train"] = {k: v for k, v in found["train"].items() if k not in BEGAN}
         if found.get("preset") not in known:
             found.pop("preset", None)
         return moved(found)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import re
 import types
 import typing
 from typing import Any
@@ -45,7 +46,8 @@ _LIMITS = {
 
 def section(config: object) -> str:
     """What a part of a config is called on the command line."""
-    return type(config).__name__.removesuffix("Config").lower()
+    name = type(config).__name__.removesuffix("Config")
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
 def check_values(config: object) -> None:

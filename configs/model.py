@@ -163,7 +163,7 @@ class RopeScaling:
     factor: float = 1.0
     """1: nothing is divided."""
     length: int = 8192
-    """Positions of a row before. 1: all frequencies are divided."""
+    """Positions of a row before. 1, where low is 1: all frequencies are divided."""
     low: float = 1.0
     high: float = 4.0
 

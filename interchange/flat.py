@@ -12,6 +12,7 @@ apertus           MLP of two projections, QK norm
 What theirs do not have is folded into weights: our embeddings are scaled on the way in.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -118,6 +119,8 @@ def exported(run: Saved) -> Exported:
         "mlp_bias": False,
         "tie_word_embeddings": tied,
     }
+    if config.rope_scaling.factor != 1:
+        about["rope_scaling"] = about["rope_parameters"]  # before transformers 5
     if found.window:
         about["sliding_window"] = config.window
     if found.model_type in ("qwen2", "qwen3"):
@@ -134,7 +137,7 @@ def exported(run: Saved) -> Exported:
 def _scaling(ours: RopeScaling) -> dict:
     if ours.factor == 1:
         return {"rope_type": "default"}
-    if ours.length == 1:
+    if ours.length <= 2 * math.pi * ours.low:  # the shortest wave has 2 pi positions
         return {"rope_type": "linear", "factor": ours.factor}
     return {
         "rope_type": "llama3",

@@ -81,8 +81,9 @@ def rotated(x, positions, base: float, scaling: dict):
     """Rotary positions, halves convention; scaling: as of Llama 3.1. x ``[N, H, D]``."""
     D, low, high = x.shape[-1], scaling["low"], scaling["high"]
     frequencies = base ** (-torch.arange(0, D, 2, device=x.device).float() / D)
-    kept = ((scaling["length"] * frequencies / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
-    frequencies = frequencies * (kept + (1 - kept) / scaling["factor"])
+    if scaling["factor"] != 1:
+        kept = ((scaling["length"] * frequencies / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
+        frequencies = frequencies * (kept + (1 - kept) / scaling["factor"])
     angles = (positions.float()[:, None] * frequencies)[:, None]
     cosine, sine = angles.cos(), angles.sin()
     first, second = x.float().chunk(2, dim=-1)

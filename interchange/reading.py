@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from octavo import files
 from octavo.configs.checks import ConfigError
-from octavo.configs.model import ModelConfig
+from octavo.configs.model import ModelConfig, RopeScaling
 from octavo.configs.schema import from_json
 from octavo.interchange.flat import ACTIVATIONS, ARCHITECTURES, Architecture
 from octavo.run.directory import CONFIG, TOKENIZER
@@ -194,7 +194,7 @@ def settings(about: dict, file: Path) -> dict[str, Any]:
 
     width, heads = _number(about, "hidden_size", name), _number(about, "num_attention_heads", name)
 
-    def positive(key: str, value: Any, default: float) -> float:
+    def positive(key: str, value: Any, default: float | None) -> float:
         value = default if value is None else value
         if type(value) not in (int, float) or not 0 < value < math.inf:
             raise ConfigError(f"{name}: {key} is a number above 0, not {value!r:.40}.")
@@ -208,19 +208,24 @@ def settings(about: dict, file: Path) -> dict[str, Any]:
         if about.get(flag):
             raise refuse(flag)
     head_dim = None if about.get("head_dim") is None else _number(about, "head_dim", name)
-    rope = about.get("rope_parameters") or about.get("rope_scaling") or {}
+    given = (about.get(key) for key in ("rope_scaling", "rope_parameters"))  # as they read it
+    rope = next((each for each in given if each is not None), {})
     if not isinstance(rope, dict):
         raise ConfigError(f"{name}: rope_parameters are an object, not {rope!r:.40}.")
+    if any(isinstance(each, dict) for each in rope.values()):
+        raise refuse("rope_parameters of each kind of layer")
     kind = rope.get("rope_type", rope.get("type", "default"))
-    scaling: dict[str, Any] = {}
+    scaling = asdict(RopeScaling())
     if kind in ("linear", "llama3"):
-        scaling = {"factor": positive("factor", rope.get("factor"), 1), "length": 1}
+        scaling |= {"factor": positive("factor", rope.get("factor"), None), "length": 1}
     if kind == "llama3":
         names = {"low": "low_freq_factor", "high": "high_freq_factor"}
-        scaling |= {ours: positive(key, rope.get(key), 0) for ours, key in names.items()}
+        scaling |= {ours: positive(key, rope.get(key), None) for ours, key in names.items()}
         scaling["length"] = _number(rope, "original_max_position_embeddings", name)
     elif kind not in ("default", "linear"):
         raise refuse(f"rope_type {kind!r:.40}")
+    if scaling["factor"] == 1:
+        scaling = asdict(RopeScaling())
     if rope.get("partial_rotary_factor", about.get("partial_rotary_factor", 1)) not in (None, 1):
         raise refuse("partial_rotary_factor")
     kv_heads = heads

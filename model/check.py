@@ -176,8 +176,13 @@ def check_used(model: ModelConfig) -> None:
     trunk = model.mixers if model.stages else model.mixers + beside
     stacks = sum((stage.mixers for stage in model.stages), model.mixers + beside)
     idle = {"window", "kv_heads", "head_dim"} - _used_by(trunk)
-    idle |= {"qk_norm", "qkv_bias", "rope_base", "rope_scaling"} - _used_by(stacks)
+    idle |= {"qk_norm", "qkv_bias", "rope_base"} - _used_by(stacks)
     _refuse_idle(model, idle, "model", _mixed(model.mixers))
+    if "rope_scaling" not in _used_by(stacks):
+        _refuse_idle(model.rope_scaling, {"factor"}, "model.rope_scaling", _mixed(model.mixers))
+    if model.rope_scaling.factor == 1:
+        one = {"length", "low", "high"}
+        _refuse_idle(model.rope_scaling, one, "model.rope_scaling", "factor 1")
     used = set(embedding(model.embedding).uses)
     _refuse_idle(model, {"hash_rows"} - used, "model", f"embedding {model.embedding}")
     if model.mtp.kind == "none":

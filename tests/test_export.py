@@ -33,6 +33,7 @@ MODELS = {
         FLAT, gated_mlp=True, qk_norm=False, rope_scaling=RopeScaling(8.0, 32, 1.0, 4.0)
     ),
     "apertus, scaled": replace(FLAT, rope_scaling=RopeScaling(4.0, 1)),
+    "apertus, in part": replace(FLAT, rope_scaling=RopeScaling(4.0, 1, 0.05, 0.5)),
     "qwen3, heads": replace(FLAT, gated_mlp=True, mtp=MTPConfig("heads", 3)),
 }
 
@@ -51,6 +52,9 @@ def test_logits(name, tmp_path):
     ours = opened(config_of(MODELS[name]))
     folder.write(ours, str(tmp_path / "out"), "float32")
     model = theirs(tmp_path / "out")
+    about = json.loads((tmp_path / "out" / "config.json").read_text())
+    scaled = MODELS[name].rope_scaling.factor != 1
+    assert ("rope_scaling" in about) == scaled, "transformers 4 reads no rope_parameters"
     assert model.config.model_type == name.partition(",")[0] and model.dtype == torch.float32
     batch = batch_of([random_text(1, 80)], 96)
     ids = np.asarray(batch.tokens)[:1, :81]

@@ -14,6 +14,7 @@ from flax.traverse_util import unflatten_dict
 import tokenizers
 from helpers import batch_of, forward, metrics_of, run, words
 from octavo.configs.checks import ConfigError
+from octavo.configs.model import RopeScaling
 from octavo.configs.schema import Config, DataConfig
 from octavo.data.prepare import prepare
 from octavo.data.sources import find_units
@@ -35,6 +36,16 @@ TINY = dict(
     hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5, pad_token_id=0,
 )  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 100.0, "factor": 8.0, "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
+}  # fmt: skip
+
+
+def scaled(**changes) -> dict:
+    return {"rope_parameters": LLAMA3 | changes}
+
+
 MODELS = {
     "llama": (transformers.LlamaConfig, dict(rope_theta=5000.0)),
     "llama, tied": (transformers.LlamaConfig, dict(tie_word_embeddings=True)),
@@ -46,9 +57,9 @@ MODELS = {
     "arcee": (transformers.ArceeConfig, {}),
     "qwen2": (transformers.Qwen2Config, dict(eos_token_id=1)),
     "qwen3, head_dim": (transformers.Qwen3Config, dict(head_dim=12, eos_token_id=1)),
-    "llama, scaled": (transformers.LlamaConfig, dict(max_position_embeddings=256, rope_parameters={
-        "rope_type": "llama3", "rope_theta": 100.0, "factor": 8.0, "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0, "original_max_position_embeddings": 32})),
+    "llama, scaled": (
+        transformers.LlamaConfig, dict(max_position_embeddings=256, **scaled()),
+    ),
     "llama, linear": (transformers.LlamaConfig, dict(
         rope_parameters={"rope_type": "linear", "rope_theta": 5000.0, "factor": 4.0})),
 }  # fmt: skip
@@ -114,26 +125,17 @@ def test_half_precision_is_read_as_it_is(tmp_path):
 REFUSED = {
     "attention_bias": ({"attention_bias": True}, "has attention_bias"),
     "scaled": ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_type 'yarn'"),
+    "no factor": ({"rope_parameters": {"rope_type": "linear"}}, "factor is a number above 0"),
     "factor": (
         {"rope_parameters": {"rope_type": "linear", "factor": "x"}},
         "factor is a number above 0",
     ),
-    "llama3": ({"rope_parameters": {"rope_type": "llama3"}}, "low_freq_factor is a number above 0"),
+    "low": (scaled(low_freq_factor=None), "low_freq_factor is a number above 0, not None"),
     "length": (
-        {"rope_parameters": {"rope_type": "llama3", "low_freq_factor": 1, "high_freq_factor": 4}},
+        scaled(original_max_position_embeddings=0),
         "original_max_position_embeddings is a number of at least 1",
     ),
-    "high": (
-        {
-            "rope_parameters": {
-                "rope_type": "llama3",
-                "low_freq_factor": 4,
-                "high_freq_factor": 1,
-                "original_max_position_embeddings": 8,
-            }
-        },
-        "high is above low",
-    ),
+    "high": (scaled(high_freq_factor=0.5), "high is above low"),
     "head_dim": ({"head_dim": 7}, "head_dim is even"),
     "act": ({"hidden_act": "tanh"}, "hidden_act 'tanh'"),
     "kind": ({"model_type": "gpt2"}, "is of model_type 'gpt2'; those that are read are llama, mis"),
@@ -160,6 +162,25 @@ def test_layers_that_have_a_window_where_none_is_named(first, window):
             reading.settings(about, Path("config.json"))
     else:
         assert reading.settings(about, Path("config.json"))["window"] == window
+
+
+def test_scaled_rotary_positions():
+    """As transformers reads them: rope_scaling before rope_parameters, of older files. No field of
+    a file before stays."""
+    about = transformers.LlamaConfig(**TINY).to_dict()
+    plain = {"rope_type": "default", "rope_theta": 7.0}
+
+    def read(**changes):
+        return reading.settings(about | changes, Path("config.json"))["rope_scaling"]
+
+    expected = {"factor": 8.0, "low": 1.0, "high": 4.0, "length": 32}
+    assert read(rope_scaling=LLAMA3, rope_parameters=plain) == expected
+    assert read(rope_scaling=LLAMA3 | {"factor": 1.0})["length"] == 8192
+    assert read(rope_scaling=None, rope_parameters=plain) == dataclasses.asdict(RopeScaling())
+    with pytest.raises(ConfigError, match="of each kind of layer"):
+        read(rope_parameters={"full_attention": plain})
+    with pytest.raises(ConfigError, match="are an object, not"):
+        read(rope_scaling=[])
 
 
 def test_what_we_do_not_have_is_named(tmp_path):
@@ -274,6 +295,12 @@ def test_as_the_trunk_inside_a_model_of_bytes(subwords, tmp_path, monkeypatch):
     asked = config("theirs")
     assert asked.model.stages[0].segmenter == "unit_mark"
     assert asked.model.norm_eps == 1e-5 and asked.model.kv_heads == 2
+    last = dataclasses.replace(asked.model, stages=())
+    with pytest.raises(ConfigError, match="has no stage around them. Name the file of the stage"):
+        Trainer.of(dataclasses.replace(asked, model=last))
+    allowed = dataclasses.replace(config("bytes").train, init_allow=("tokenizer",))
+    source = Trainer.of(dataclasses.replace(config("bytes"), train=allowed)).source
+    assert source and any("not fitted to its subwords" in line for line in source.said())
     trainer = Trainer.of(asked)
     lines: list[str] = []
     with jax.set_mesh(trainer.mesh):

@@ -12,7 +12,7 @@ from helpers import random_text, shrink
 from octavo.batch import Batch
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
-from octavo.configs.model import ModelConfig, StageConfig
+from octavo.configs.model import ModelConfig, RopeScaling, StageConfig
 from octavo.model.check import check, check_used
 from octavo.model.layers import starts_of, take
 from octavo.model.units.pools import pool as pool_of
@@ -319,6 +319,18 @@ def test_rows_have_room():
         ("hnet-delta", {"window": 8}, {}, "stage.window does nothing with mixers gated_delta"),
         ("flat", {}, {"hash_rows": 8}, "model.hash_rows does nothing with embedding table"),
         ("flat", {}, {"mixers": ("gated_delta",), "window": 8}, "model.window does nothing with"),
+        (
+            "flat",
+            {},
+            {"mixers": ("gated_delta",), "rope_scaling": RopeScaling(2.0)},
+            "model.rope_scaling.factor does nothing with mixers gated_delta; leave it at 1.0",
+        ),
+        (
+            "flat",
+            {},
+            {"rope_scaling": RopeScaling(length=9)},
+            "model.rope_scaling.length does nothing with factor 1",
+        ),
         ("flat", {}, {"mixers": ("gated_delta",), "rope_base": 8.0}, "rope_base does nothing"),
         ("hybrid", {}, {"window": 8, "kv_heads": 2, "qk_norm": False}, None),
         ("pooling-space", {"window": 8}, {"mixers": ("gated_delta",), "qk_norm": False}, None),

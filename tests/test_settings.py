@@ -90,6 +90,13 @@ def test_a_file_goes_on_top_of_a_preset(saved, tmp_path):
     both = parsed("--config", workdir / "config.json", f"--config={short}")  # one on the other
     assert both.model == config.model and both.train.steps == 5
     assert parsed("--config", short, "--config", workdir / "config.json").train.steps == 77
+    began = json.loads((workdir / "config.json").read_text())
+    began["train"] |= {"init_from": "runs/a", "init_allow": ["tokenizer"], "freeze": ["head.*"]}
+    (tmp_path / "began.json").write_text(json.dumps(began))
+    train = parsed("--config", tmp_path / "began.json").train
+    assert (train.init_from, train.init_allow) == ("runs/a", ("tokenizer",))
+    train = parsed("--config", tmp_path / "began.json", "--train.init-from", "runs/b").train
+    assert (train.init_from, train.init_allow, train.freeze) == ("runs/b", (), ())
     short.write_text(" " * (1 << 23))
     with pytest.raises(ConfigError, match="has 8,388,608 bytes: too many for settings"):
         parsed("--config", short)

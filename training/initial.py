@@ -193,15 +193,20 @@ class Source:
         subwords = fused.of if fused else tokenizer
         other = theirs.fingerprint != subwords.fingerprint
         if other and (fused or not stages) and not _named(TOKENIZER, allowed):
-            of, file = (
-                "ends of subwords" if fused else "ids",
-                f"{'fused:' if fused else ''}{found.file}",
-            )
+            ends = tokenizer.of if isinstance(tokenizer, FusedTokenizer) else None
+            if ends and not stages and ends.fingerprint == theirs.fingerprint:
+                raise ConfigError(
+                    f"train.init_from {asked}: the text is of bytes that say where its subwords "
+                    "end, and the model has no stage around them. Name the file of the stage last: "
+                    f"--config {asked} --config FILE."
+                )
+            of = "ends of subwords" if fused else "ids"
             raise ConfigError(
                 f"train.init_from {asked} was trained on the ids of {theirs.name} "
                 f"({theirs.fingerprint}), and these {of} are of {subwords.name} "
                 f"({subwords.fingerprint}). Prepare the text with its tokenizer (--tokenizer "
-                f"{file}), or allow it: --train.init-allow {TOKENIZER}."
+                f"{'fused:' if fused else ''}{found.file}), or allow it: --train.init-allow "
+                f"{TOKENIZER}."
             )
         there = define(found.config, theirs.vocabulary, "cpu")
         old: Any = flatten_dict(there.abstract)
@@ -239,6 +244,8 @@ class Source:
         model = dataclasses.replace(config.model, stages=()) if stages else config.model
         before, now = to_json(found.config.model), to_json(model)
         unlike = differences(before, now, "model.", (f"{found.name} has", "this one"))
+        if fused and other:
+            unlike = (*unlike, "not fitted to its subwords: these ends are of another tokenizer")
         lists = {"fresh": [*map(_name, fresh)], "left": [*map(_name, left)]}
         about = tuple(unlike), found.origin | lists
         return cls(found, there.abstract, fresh, left, taken, rows, spelled, *about)
