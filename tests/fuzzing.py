@@ -407,7 +407,7 @@ def cases(
     return case
 
 
-def accepted(*arguments) -> None:
+def accepted(*arguments, **named) -> None:
     """In place of what starts a training: the settings are good, which is all that is asked."""
     raise cli.RunError("training begins.")
 
