@@ -134,8 +134,10 @@ def at(folder: Path) -> Iterator[None]:
     os.chdir(folder)
     really = opened.open_run
 
-    def open_run(name):
-        return _opened(really, folder) if name == "run" else really(name)
+    def open_run(name, *more, **how):
+        if name == "run" and all(asked is None for asked in (*more, *how.values())):
+            return _opened(really, folder)
+        return really(name, *more, **how)
 
     try:
         with (
