@@ -157,19 +157,20 @@ class MTPConfig:
 @dataclass(frozen=True)
 class RopeScaling:
     """Slower rotary frequencies, as of models whose rows were made longer (Llama 3.1): those of a
-    wave longer than ``length / low`` positions are divided by ``factor``, those of one shorter than
-    ``length / high`` stay, and between them the share of it falls evenly with the frequency."""
+    wave longer than ``original_length / low`` positions are divided by ``factor``, those of one
+    shorter than ``original_length / high`` stay, and between them its share falls evenly with the
+    frequency."""
 
     factor: float = 1.0
     """1: nothing is divided."""
-    length: int = 8192
+    original_length: int = 8192
     """Positions of a row before. 1, where low is 1: all frequencies are divided."""
     low: float = 1.0
     high: float = 4.0
 
     def __post_init__(self):
         check_values(self)
-        check_positive(self, "factor", "length", "low")
+        check_positive(self, "factor", "original_length", "low")
         if self.high <= self.low:
             raise ConfigError(f"rope_scaling.high is above low {self.low}, not {self.high}.")
 

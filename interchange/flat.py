@@ -137,14 +137,14 @@ def exported(run: Saved) -> Exported:
 def _scaling(ours: RopeScaling) -> dict:
     if ours.factor == 1:
         return {"rope_type": "default"}
-    if ours.length <= 2 * math.pi * ours.low:  # the shortest wave has 2 pi positions
+    if ours.original_length <= 2 * math.pi * ours.low:  # the shortest wave has 2 pi positions
         return {"rope_type": "linear", "factor": ours.factor}
     return {
         "rope_type": "llama3",
         "factor": ours.factor,
         "low_freq_factor": ours.low,
         "high_freq_factor": ours.high,
-        "original_max_position_embeddings": ours.length,
+        "original_max_position_embeddings": ours.original_length,
     }
 
 

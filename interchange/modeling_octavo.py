@@ -82,7 +82,9 @@ def rotated(x, positions, base: float, scaling: dict):
     D, low, high = x.shape[-1], scaling["low"], scaling["high"]
     frequencies = base ** (-torch.arange(0, D, 2, device=x.device).float() / D)
     if scaling["factor"] != 1:
-        kept = ((scaling["length"] * frequencies / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
+        kept = (
+            (scaling["original_length"] * frequencies / (2 * math.pi) - low) / (high - low)
+        ).clamp(0, 1)
         frequencies = frequencies * (kept + (1 - kept) / scaling["factor"])
     angles = (positions.float()[:, None] * frequencies)[:, None]
     cosine, sine = angles.cos(), angles.sin()

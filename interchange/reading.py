@@ -217,11 +217,11 @@ def settings(about: dict, file: Path) -> dict[str, Any]:
     kind = rope.get("rope_type", rope.get("type", "default"))
     scaling = asdict(RopeScaling())
     if kind in ("linear", "llama3"):
-        scaling |= {"factor": positive("factor", rope.get("factor"), None), "length": 1}
+        scaling |= {"factor": positive("factor", rope.get("factor"), None), "original_length": 1}
     if kind == "llama3":
         names = {"low": "low_freq_factor", "high": "high_freq_factor"}
         scaling |= {ours: positive(key, rope.get(key), None) for ours, key in names.items()}
-        scaling["length"] = _number(rope, "original_max_position_embeddings", name)
+        scaling["original_length"] = _number(rope, "original_max_position_embeddings", name)
     elif kind not in ("default", "linear"):
         raise refuse(f"rope_type {kind!r:.40}")
     if scaling["factor"] == 1:

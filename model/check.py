@@ -181,7 +181,7 @@ def check_used(model: ModelConfig) -> None:
     if "rope_scaling" not in _used_by(stacks):
         _refuse_idle(model.rope_scaling, {"factor"}, "model.rope_scaling", _mixed(model.mixers))
     if model.rope_scaling.factor == 1:
-        one = {"length", "low", "high"}
+        one = {"original_length", "low", "high"}
         _refuse_idle(model.rope_scaling, one, "model.rope_scaling", "factor 1")
     used = set(embedding(model.embedding).uses)
     _refuse_idle(model, {"hash_rows"} - used, "model", f"embedding {model.embedding}")

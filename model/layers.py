@@ -134,7 +134,7 @@ def rotary_angles(
     """Cosine, and sine with its sign, for ``rotate``: each ``[B, T, 1, head_size]`` float32."""
     frequencies = base ** (-jnp.arange(0, head_size, 2, dtype=jnp.float32) / head_size)
     if scaling.factor != 1:
-        waves = scaling.length * frequencies / (2 * jnp.pi)  # in so many positions
+        waves = scaling.original_length * frequencies / (2 * jnp.pi)  # in so many positions
         kept = jnp.clip((waves - scaling.low) / (scaling.high - scaling.low), 0, 1)
         frequencies *= kept + (1 - kept) / scaling.factor
     angles = positions.astype(jnp.float32)[..., None, None] * frequencies

@@ -173,9 +173,9 @@ def test_scaled_rotary_positions():
     def read(**changes):
         return reading.settings(about | changes, Path("config.json"))["rope_scaling"]
 
-    expected = {"factor": 8.0, "low": 1.0, "high": 4.0, "length": 32}
+    expected = {"factor": 8.0, "low": 1.0, "high": 4.0, "original_length": 32}
     assert read(rope_scaling=LLAMA3, rope_parameters=plain) == expected
-    assert read(rope_scaling=LLAMA3 | {"factor": 1.0})["length"] == 8192
+    assert read(rope_scaling=LLAMA3 | {"factor": 1.0})["original_length"] == 8192
     assert read(rope_scaling=None, rope_parameters=plain) == dataclasses.asdict(RopeScaling())
     with pytest.raises(ConfigError, match="of each kind of layer"):
         read(rope_parameters={"full_attention": plain})

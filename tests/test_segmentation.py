@@ -328,8 +328,8 @@ def test_rows_have_room():
         (
             "flat",
             {},
-            {"rope_scaling": RopeScaling(length=9)},
-            "model.rope_scaling.length does nothing with factor 1",
+            {"rope_scaling": RopeScaling(original_length=9)},
+            "model.rope_scaling.original_length does nothing with factor 1",
         ),
         ("flat", {}, {"mixers": ("gated_delta",), "rope_base": 8.0}, "rope_base does nothing"),
         ("hybrid", {}, {"window": 8, "kv_heads": 2, "qk_norm": False}, None),
