@@ -78,6 +78,10 @@ ARCHITECTURES = (
 )  # fmt: skip
 
 
+QWEN = ("qwen2", "qwen3")
+"""Those whose config.json says of each layer whether it has the window."""
+
+
 def architecture(config: ModelConfig) -> Architecture | None:
     """The first that computes what a model does; None if none does."""
     flat = not config.stages and set(config.mixers) == {"attention"}
@@ -123,7 +127,7 @@ def exported(run: Saved) -> Exported:
         about["rope_scaling"] = about["rope_parameters"]  # before transformers 5
     if found.window:
         about["sliding_window"] = config.window
-    if found.model_type in ("qwen2", "qwen3"):
+    if found.model_type in QWEN:
         kind = "full_attention" if config.window is None else "sliding_attention"
         about["use_sliding_window"] = config.window is not None
         about["max_window_layers"] = 0

@@ -17,7 +17,7 @@ from octavo import files
 from octavo.configs.checks import ConfigError
 from octavo.configs.model import ModelConfig, RopeScaling
 from octavo.configs.schema import from_json
-from octavo.interchange.flat import ACTIVATIONS, ARCHITECTURES, Architecture
+from octavo.interchange.flat import ACTIVATIONS, ARCHITECTURES, QWEN, Architecture
 from octavo.run.directory import CONFIG, TOKENIZER
 from octavo.tokenizers import load as tokenizers
 from octavo.tokenizers.interface import Tokenizer
@@ -215,17 +215,15 @@ def settings(about: dict, file: Path) -> dict[str, Any]:
     if any(isinstance(each, dict) for each in rope.values()):
         raise refuse("rope_parameters of each kind of layer")
     kind = rope.get("rope_type", rope.get("type", "default"))
-    scaling = asdict(RopeScaling())
-    if kind in ("linear", "llama3"):
-        scaling |= {"factor": positive("factor", rope.get("factor"), None), "original_length": 1}
+    if kind not in ("default", "linear", "llama3"):
+        raise refuse(f"rope_type {kind!r:.40}")
+    factor = 1.0 if kind == "default" else positive("factor", rope.get("factor"), None)
+    scaling = {"factor": factor, "original_length": 1}
     if kind == "llama3":
         names = {"low": "low_freq_factor", "high": "high_freq_factor"}
         scaling |= {ours: positive(key, rope.get(key), None) for ours, key in names.items()}
         scaling["original_length"] = _number(rope, "original_max_position_embeddings", name)
-    elif kind not in ("default", "linear"):
-        raise refuse(f"rope_type {kind!r:.40}")
-    if scaling["factor"] == 1:
-        scaling = asdict(RopeScaling())
+    scaling = asdict(RopeScaling()) | (scaling if factor != 1 else {})
     if rope.get("partial_rotary_factor", about.get("partial_rotary_factor", 1)) not in (None, 1):
         raise refuse("partial_rotary_factor")
     kv_heads = heads
@@ -264,7 +262,7 @@ def _window(about: dict, found: Architecture, name: str, refuse) -> int | None:
     kinds, layers = about.get("layer_types"), _number(about, "num_hidden_layers", name)
     if not found.window or about.get("sliding_window") is None:
         return None
-    if kinds is None and found.model_type in ("qwen2", "qwen3"):
+    if kinds is None and found.model_type in QWEN:
         first = about.get("max_window_layers", 28) if about.get("use_sliding_window") else layers
         if type(first) is not int:
             raise refuse(f"max_window_layers {first!r:.40}")

@@ -118,6 +118,12 @@ class Block(nnx.Module):
         return x + self.mlp(self.mlp_norm(x)), cache, found
 
 
+def _keeping(*names: str):
+    return functools.partial(
+        jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(*names)
+    )
+
+
 REMAT = {
     "none": lambda function: function,
     "dots": functools.partial(
@@ -127,14 +133,8 @@ REMAT = {
             jax.checkpoint_policies.save_only_these_names(KEPT_MIXED),
         ),
     ),
-    "inner": functools.partial(
-        jax.checkpoint,
-        policy=jax.checkpoint_policies.save_only_these_names(KEPT_MIXED, KEPT_HIDDEN),
-    ),
-    "qkv": functools.partial(
-        jax.checkpoint,
-        policy=jax.checkpoint_policies.save_only_these_names(KEPT_MIXED, KEPT_HIDDEN, KEPT_QKV),
-    ),
+    "inner": _keeping(KEPT_MIXED, KEPT_HIDDEN),
+    "qkv": _keeping(KEPT_MIXED, KEPT_HIDDEN, KEPT_QKV),
     "full": jax.checkpoint,
 }
 

@@ -172,7 +172,7 @@ class Source:
     spelled: Subwords | None
     """What the encoder and the decoder around a trunk of subwords learn first; None: nothing."""
     unlike: tuple[str, ...]
-    """What the settings of its model say otherwise."""
+    """What the settings of its model say otherwise; and that its subwords are not fitted."""
     origin: dict
     """What the record of a run that began so says: where from, which step, and checksums; and how
     well subwords were learned."""
