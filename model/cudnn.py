@@ -8,6 +8,7 @@ Letters: B batch, T positions, H heads, D head size, M documents.
 """
 
 import functools
+import inspect
 import math
 from typing import Any
 
@@ -103,7 +104,7 @@ def _packed_backward(causal, kept, gradient):
             normalizer[: len(q) * most], mixed, gradient,
             scale=_scale(q), seed=42, dropout_rate=0.0, variadic_args=(False, False),
             mask_type=how["mask_type"], layout=stablehlo().AttentionLayout.BTNH.value,
-            sliding_window_length=None,
+            sliding_window_length=None, **_of_newer_jax(),
         )  # fmt: skip
 
     def many(q, k, v, ids, begin, length, mixed, normalizer, gradient):
@@ -122,6 +123,13 @@ def stablehlo() -> Any:
     from jax._src.cudnn import fused_attention_stablehlo
 
     return fused_attention_stablehlo
+
+
+def _of_newer_jax() -> dict:
+    """What its backward pass is to be told besides, from jax 0.12 on: that nothing is done to
+    scores."""
+    known = inspect.signature(stablehlo()._dot_product_attention_bwd_impl).parameters
+    return {"score_mod": None} if "score_mod" in known else {}
 
 
 def _scale(q) -> float:

@@ -156,11 +156,57 @@ def _reference(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.
     return _per_shard(local, q, k, v, ids, *([] if bias is None else [bias]))
 
 
+NARROW = 128
+"""Windows up to which ``_banded`` serves; in wider ones it would read more than is seen."""
+
+
+def _banded(q, k, v, spec: MaskSpec) -> jax.Array:
+    """Blocks of queries side by side, each with the blocks of keys that its window reaches: the
+    work and the gradients are linear in T, and all blocks are one product."""
+    (B, T, H, D), K, window = q.shape, k.shape[2], spec.window or 0
+    block = 32 if window <= 33 else -(-(window - 1) // 2 // 16) * 16
+    count, reach = -(-T // block), -(-(window - 1) // block)
+    sides = (reach, 0 if spec.causal else reach)
+
+    def blocks(x, fill=0):
+        """x ``[B, T, ...]`` to ``[B, count, block, ...]``."""
+        widths = [(0, 0), (0, count * block - T)] + [(0, 0)] * (x.ndim - 2)
+        x = jnp.pad(x, widths, constant_values=fill)
+        return x.reshape(B, count, block, *x.shape[2:])
+
+    def around(x, axis, fill=0):
+        """Behind blocks on ``axis``, each joined with its neighbours."""
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = sides
+        x = jnp.pad(x, widths, constant_values=fill)
+        shifted = [lax.slice_in_dim(x, i, i + count, axis=axis) for i in range(sum(sides) + 1)]
+        return jnp.concatenate(shifted, axis=axis + 1)
+
+    seen = np.arange(-sides[0] * block, (1 + sides[1]) * block)
+    visible = jnp.asarray(_visible(np.arange(block)[:, None], seen[None], spec))[None, None]
+    ids = jnp.zeros((B, T), jnp.int32) if spec.segment_ids is None else spec.segment_ids
+    ids, nowhere = ids.astype(jnp.int32), jnp.iinfo(jnp.int32).min  # the id beyond the ends
+    visible &= blocks(ids)[..., None] == around(blocks(ids, nowhere), 1, nowhere)[:, :, None]
+    bias = None
+    if spec.key_bias is not None:
+        bias = around(blocks(spec.key_bias), 1).reshape(B * count, -1)
+    # Heads first: what is joined lies in long runs.
+    known, values = (around(blocks(x).transpose(0, 3, 1, 2, 4), 2) for x in (k, v))
+    known, values = (x.swapaxes(1, 2).reshape(B * count, K, -1, D) for x in (known, values))
+    mixed = attend(
+        blocks(q).reshape(B * count, block, H, D), known, values,
+        visible.reshape(B * count, block, -1), bias, spec.plus_one,
+    )  # fmt: skip
+    return mixed.reshape(B, count * block, H, D)[:, :T]
+
+
 def _blocked(q, k, v, spec: MaskSpec, first: jax.Array | None = None) -> jax.Array:
     """Query blocks that read only the keys they may see: half the work of a dense mask when
     causal, and linear in T with a window. first: of the rows' positions, the first one of q, where
     that has some of them only; which keys they see is known too late to leave others out but by a
     window."""
+    if spec.window is not None and spec.window <= NARROW and spec.extra is None and first is None:
+        return _banded(q, k, v, spec)
     T, keys = q.shape[1], k.shape[1]
     block = max(128, -(-T // 16 // 128) * 128)
     if spec.window is not None:

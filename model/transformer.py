@@ -243,14 +243,18 @@ class Transformer(nnx.Module):
                 x = apply(layer, x)
             return x
 
-        whole, rest = divmod(self.config.layers, len(self.kinds))
-        if self.scan_layers or rare:
-            repeated = [jax.tree.map(lambda leaf: leaf[:whole], place) for place in layers]
-            x = lax.scan(lambda x, at: (period(x, at), None), x, repeated)[0]
-        else:
-            for i in range(whole):
-                x = period(x, [layer_of(place, i) for place in layers])
-        return period(x, [layer_of(place, whole) for place in layers[:rest]])
+        def through(x, layers):
+            whole, rest = divmod(self.config.layers, len(self.kinds))
+            if self.scan_layers or rare:
+                repeated = [jax.tree.map(lambda leaf: leaf[:whole], place) for place in layers]
+                x = lax.scan(lambda x, at: (period(x, at), None), x, repeated)[0]
+            else:
+                for i in range(whole):
+                    x = period(x, [layer_of(place, i) for place in layers])
+            return period(x, [layer_of(place, whole) for place in layers[:rest]])
+
+        # What one program keeps, the others that may run in its place fill with zeros.
+        return (jax.checkpoint(through) if rare else through)(x, layers)
 
     def applied(self, positions, segment_ids, memory=None, key_bias=None, extra=None, packing=None):
         """For each place of the pattern ``apply(layer, x)``, one block, and the layers to scan it
