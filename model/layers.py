@@ -60,8 +60,7 @@ def product(x: jax.Array, weight: jax.Array, precision=None) -> jax.Array:
     """``x @ weight`` of x ``[..., inputs]`` and weight ``[inputs, outputs]``.
 
     The weight's gradient is one product over all leading axes, of whose factors the narrower is the
-    one to be turned: as it would come by itself, it takes twice the time on CPU. precision: of the
-    product itself.
+    one to be turned: as it would come by itself, it takes twice the time on CPU.
     """
     return jnp.matmul(x, weight, precision=precision)
 
@@ -71,11 +70,12 @@ def _product_forward(x, weight, precision):
 
 
 def _product_backward(precision, kept, gradient):
-    # Whatever the precision of what decides: gradients decide nothing.
     x, weight = kept
     leading = tuple(range(x.ndim - 1))
-    over = functools.partial(lax.dot_general, dimension_numbers=((leading, leading), ((), ())))
-    dx = lax.dot_general(gradient, weight, (((x.ndim - 1,), (1,)), ((), ())))
+    over = functools.partial(
+        lax.dot_general, dimension_numbers=((leading, leading), ((), ())), precision=precision
+    )
+    dx = lax.dot_general(gradient, weight, (((x.ndim - 1,), (1,)), ((), ())), precision=precision)
     if weight.shape[0] <= weight.shape[1]:
         return dx, over(x, gradient)
     # The barrier keeps XLA from making the other product of it again.
