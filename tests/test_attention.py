@@ -158,8 +158,7 @@ def test_reference_takes_any_length(length):
 
 @pytest.mark.parametrize("packed", [False, True], ids=["one", "packed"])
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("window", [2, 33, 34, 128, 129])
-@pytest.mark.parametrize("length", [1, 70, 133])
+@pytest.mark.parametrize(("length", "window"), [(1, 5), (70, 2), (133, 33), (133, 34), (133, 128)])
 def test_windows_at_the_ends_of_rows(length, window, causal, packed):
     """Nothing is seen beyond a row, which blocks do not divide; gradients, too."""
     (q, k, v), segments = inputs(2, length)
