@@ -3,9 +3,10 @@
     pip install 'octavo[cuda12]'
     python benchmarks/gpu_programs.py [PRESET ...] [--rows 16]
 
-Memory, and what a step launches in the usual case: kernels, products, attention, loops, branches
-that the host decides, and slices that the host cuts for a product or a copy (about a third of a
-millisecond each, docs/speed.md). Nothing is run and nothing is tuned, so it says no milliseconds.
+PRESET is flat, hat, ... of 100M. Memory, and what a step launches in the usual case: kernels,
+products, attention, loops, branches, and slices that the host cuts for a product or a copy (about a
+third of a millisecond each, docs/speed.md). Nothing is run and nothing is tuned, so it says no
+milliseconds.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import os
 import re
 
 from octavo import cli
+from octavo.configs import presets
 from octavo.configs.checks import ConfigError
 
 PRESETS = ("flat", "hat", "magnet", "hnet")
@@ -110,7 +112,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--length", type=int, default=4096)
     a = parser.parse_args()
+    names = [name.removesuffix("-100m") for name in a.presets]
+    if unknown := [name for name in names if f"{name}-100m" not in presets()]:
+        known = (name for name in presets() if name.endswith("-100m"))
+        raise ConfigError(f"no preset {unknown[0]}-100m; there are {', '.join(known)}.")
     os.environ["JAX_PLATFORMS"] = "cpu"
+    # A program without a GPU cannot be read again.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     os.environ["XLA_FLAGS"] = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
     import jax
     from gpu import UNIT, config_of, tokenizer_of
@@ -121,7 +129,7 @@ def main() -> None:
     on = devices()
     what = ("kernels", "products", "attention", "loops", "branches", "slices")
     print(f"{'':14}{'remat':>6}{'GiB':>7}" + "".join(f"{name:>11}" for name in what))
-    for name in a.presets:
+    for name in names:
         config = config_of(name, a.rows, a.length, small=False)
         filled = None
         if config.model.stages:

@@ -168,25 +168,24 @@ def _banded(q, k, v, spec: MaskSpec) -> jax.Array:
     count, reach = -(-T // block), -(-(window - 1) // block)
     sides = (reach, 0 if spec.causal else reach)
 
-    def blocks(x, fill=0):
+    def blocks(x):
         """x ``[B, T, ...]`` to ``[B, count, block, ...]``."""
-        widths = [(0, 0), (0, count * block - T)] + [(0, 0)] * (x.ndim - 2)
-        x = jnp.pad(x, widths, constant_values=fill)
+        x = jnp.pad(x, [(0, 0), (0, count * block - T)] + [(0, 0)] * (x.ndim - 2))
         return x.reshape(B, count, block, *x.shape[2:])
 
-    def around(x, axis, fill=0):
+    def around(x, axis):
         """Behind blocks on ``axis``, each joined with its neighbours."""
         widths = [(0, 0)] * x.ndim
         widths[axis] = sides
-        x = jnp.pad(x, widths, constant_values=fill)
+        x = jnp.pad(x, widths)
         shifted = [lax.slice_in_dim(x, i, i + count, axis=axis) for i in range(sum(sides) + 1)]
         return jnp.concatenate(shifted, axis=axis + 1)
 
     seen = np.arange(-sides[0] * block, (1 + sides[1]) * block)
-    visible = jnp.asarray(_visible(np.arange(block)[:, None], seen[None], spec))[None, None]
+    places = np.arange(count)[:, None, None] * block + seen
+    visible = _visible(np.arange(block)[:, None], seen, spec) & (places >= 0) & (places < T)
     ids = jnp.zeros((B, T), jnp.int32) if spec.segment_ids is None else spec.segment_ids
-    ids, nowhere = ids.astype(jnp.int32), jnp.iinfo(jnp.int32).min  # the id beyond the ends
-    visible &= blocks(ids)[..., None] == around(blocks(ids, nowhere), 1, nowhere)[:, :, None]
+    visible &= blocks(ids)[..., None] == around(blocks(ids), 1)[:, :, None]
     bias = None
     if spec.key_bias is not None:
         bias = around(blocks(spec.key_bias), 1).reshape(B * count, -1)

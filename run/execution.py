@@ -36,15 +36,14 @@ COMPILER: dict[str, dict] = {
 }
 """What the compiler is told, by platform.
 
-GPU: to cut a slice of what is stacked is a kernel's work, not the host's. Products and copies that
-find their slice by themselves wait about a third of a millisecond each (measured: hat-100m, 898 of
-them, waits 294 ms of a step; hnet-100m, 388, 136 ms), and no CUDA graph takes them.
+GPU: to cut a slice of what is stacked is a kernel's work, not the host's: steps wait about a third
+of a millisecond for each product that finds its slice by itself (docs/speed.md), and no CUDA graph
+takes them.
 
-TPU, the first: a product with sharded weights would be one
-for each shard, with permutes between, where its other side takes 256 MiB: slices so narrow keep a
-TPU's units waiting, and the sum is written as often. Gathered first, flat-100m on 16 chips is twice
-as fast (estimated). The others: weights are gathered while others' work goes on, as a v5e does
-anyway; a v6e would wait for them."""
+TPU, the first: a product with sharded weights would be one for each shard, with permutes between,
+where its other side takes 256 MiB: slices so narrow keep a TPU's units waiting, and the sum is
+written as often. Gathered first, flat-100m on 16 chips is twice as fast (estimated). The others:
+weights are gathered while others' work goes on, as a v5e does anyway; a v6e would wait for them."""
 
 
 def execution_of(
@@ -73,9 +72,9 @@ def _remat(config: Config, platform: str, devices: int) -> str:
     room = KEPT
     if platform == "gpu":
         stats = jax.local_devices()[0].memory_stats() or {}
-        # In bfloat16 a step takes 0.6 times what is counted here in float32 where it is flat, 1.4
-        # times in an hourglass (by the compiler: flat-100m; hat, hnet and magnet-100m).
-        share = (0.65 if config.model.stages else 1) if size == 2 else 0.5
+        # In bfloat16 a step takes 0.6 times what is counted here in float32 where it is flat, 1.5
+        # times in an hourglass (by the compiler: flat-100m; hat, hnet, magnet, aunet-100m).
+        share = (0.6 if config.model.stages else 1) if size == 2 else 0.5
         room = share * stats.get("bytes_limit", GPU_MEMORY) * devices
     return "none" if _kept(config, 10, 2, 4) < room else "full"
 
