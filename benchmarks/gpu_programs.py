@@ -12,11 +12,11 @@ milliseconds.
 import argparse
 import collections
 import os
-import re
 
 from octavo import cli
 from octavo.configs import presets
 from octavo.configs.checks import ConfigError
+from octavo.launch.program import instructions
 
 PRESETS = ("flat", "hat", "magnet", "hnet")
 H200 = """
@@ -31,8 +31,16 @@ gpu_device_info {
 }
 platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 } device_description_str: "NVIDIA H200"
 """
-FREE = ("parameter", "get-tuple-element", "tuple", "constant", "bitcast", "async-done",
-        "fusion-done")  # fmt: skip
+FREE = {
+    "parameter", "get-tuple-element", "tuple", "constant", "bitcast", "call", "async-start",
+    "async-done", "fusion-done",
+}  # fmt: skip
+"""Operations that launch nothing themselves."""
+CONTROL = {"while": "loops", "conditional": "branches"}
+MARKS = {
+    '"name":"dynamic_slice_fusion"': "slices", "__cudnn": "attention", "__cublas": "products",
+}  # fmt: skip
+"""What an operation is, by what its text holds."""
 USUAL = {4: 1}
 """Of so many branches the one that is taken as a rule: of attention, that of a few documents. Else
 the first."""
@@ -60,49 +68,12 @@ def devices():
 
 def launched(text: str) -> collections.Counter[str]:
     """How often a step does what, by the text of its compiled program."""
-    computations: dict[str, list[str]] = {}
-    entry, lines = "", []
-    for line in text.splitlines():
-        if begins := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line):
-            computations[begins[2]] = lines = []
-            entry = begins[2] if begins[1] else entry
-        elif " = " in line:
-            lines.append(line)
     found: collections.Counter[str] = collections.Counter()
-
-    def named(pattern: str, line: str) -> list[str]:
-        match = re.search(pattern, line)
-        return [name.strip().lstrip("%") for name in match[1].split(",")] if match else []
-
-    def walk(name: str, times: int) -> None:
-        for line in computations[name]:
-            match = re.search(r"[\])}] (while|conditional)\(%", line) or re.search(
-                r" = (?:\([^=]*?\)|\S+) ([\w\-]+)\(", line
-            )
-            if match is None or match[1] in FREE:
-                continue
-            kind = match[1]
-            if kind == "while":
-                found["loops"] += times
-                trips = named(r'known_trip_count":\{"n":"(\d+)"', line)
-                walk(named(r"body=([^,]+)", line)[0], times * int(trips[0] if trips else 1))
-            elif kind == "conditional":
-                found["branches"] += times
-                branches = named(r"branch_computations=\{([^}]*)\}", line)
-                branches = branches or named(r"false_computation=([^,]+)", line)
-                walk(branches[USUAL.get(len(branches), 0)], times)
-            elif kind == "call":
-                walk(named(r"to_apply=([^,]+)", line)[0], times)
-            elif '"name":"dynamic_slice_fusion"' in line:
-                found["slices"] += times
-            elif "__cudnn" in line:
-                found["attention"] += times
-            elif "__cublas" in line:
-                found["products"] += times
-            else:
-                found["kernels"] += times
-
-    walk(entry, 1)
+    for one, times in instructions(text, USUAL):
+        if one.operation in FREE:
+            continue
+        by_text = (what for mark, what in MARKS.items() if mark in one.rest)
+        found[CONTROL.get(one.operation) or next(by_text, "kernels")] += times
     return found
 
 

@@ -7,7 +7,7 @@ custom kernels. Of kernels, the products of splash attention are counted instead
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -196,7 +196,7 @@ def read(text: str) -> Program:
     reader, found = _Reader(text), Program()
     seen: dict[tuple[str, str], Collective] = {}
     arrays: dict[str, tuple[int, str, str]] = {}
-    for region, one, times in _walk(reader, reader.entry, 1):
+    for region, one, times in _walk(reader, reader.entry, 1, {}):
         for inner, asynchronous in _collectives(reader, one):
             channel = re.search(r"channel_id=(\d+)", inner.rest)
             key = region, channel[1] if channel else inner.name
@@ -227,24 +227,34 @@ def read(text: str) -> Program:
     return found
 
 
-def _walk(reader: _Reader, computation: str, times: int) -> Iterator[tuple[str, Instruction, int]]:
+def instructions(text: str, usual: Mapping[int, int]) -> Iterator[tuple[Instruction, int]]:
+    """What runs in a step of any compiler's program, and how often. usual: of so many branches,
+    which; else the first."""
+    reader = _Reader(text)
+    for _, one, times in _walk(reader, reader.entry, 1, usual):
+        yield one, times
+
+
+def _walk(
+    reader: _Reader, computation: str, times: int, usual: Mapping[int, int]
+) -> Iterator[tuple[str, Instruction, int]]:
     """What runs in a step, each with its loop or branch and how often it runs; of branches the
-    first, that of the fewest units. What a fusion is made of is not entered."""
+    usual or the first, that of the fewest units. What a fusion is made of is not entered."""
     for one in reader.computations.get(computation, []):
         yield computation, one, times
         if one.operation == "while":
             trips = reader.trips(one, reader.by_name(computation))
-            yield from _walk(reader, one.attribute("body") or "", times * trips)
+            yield from _walk(reader, one.attribute("body") or "", times * trips, usual)
         elif one.operation == "conditional":
             names = [
                 name
                 for listed, single in _BRANCHES.findall(one.rest)
                 for name in (_OPERAND.findall(listed) if listed else [single])
             ]
-            yield from _walk(reader, names[0], times)
+            yield from _walk(reader, names[usual.get(len(names), 0)], times, usual)
         elif one.operation in ("call", "async-start"):
             for name in _CALLED.findall(one.rest):
-                yield from _walk(reader, name, times)
+                yield from _walk(reader, name, times, usual)
 
 
 def _collectives(reader: _Reader, one: Instruction) -> Iterator[tuple[Instruction, bool]]:

@@ -143,9 +143,10 @@ _softmax_product.defvjp(_softmax_product_forward, _softmax_product_backward)
 
 
 def _reference(q: jax.Array, k: jax.Array, v: jax.Array, spec: MaskSpec) -> jax.Array:
-    """``_blocked`` by XLA, which splits rows and heads by itself."""
+    """By XLA, which splits rows and heads by itself."""
     if not _shared(q):
-        return _blocked(q, k, v, spec)
+        narrow = spec.window is not None and spec.window <= NARROW and spec.extra is None
+        return (_banded if narrow else _blocked)(q, k, v, spec)
 
     def local(q, k, v, first, *rows):
         ids, bias = rows if len(rows) > 1 else (*rows, None)
@@ -204,8 +205,6 @@ def _blocked(q, k, v, spec: MaskSpec, first: jax.Array | None = None) -> jax.Arr
     causal, and linear in T with a window. first: of the rows' positions, the first one of q, where
     that has some of them only; which keys they see is known too late to leave others out but by a
     window."""
-    if spec.window is not None and spec.window <= NARROW and spec.extra is None and first is None:
-        return _banded(q, k, v, spec)
     T, keys = q.shape[1], k.shape[1]
     block = max(128, -(-T // 16 // 128) * 128)
     if spec.window is not None:

@@ -14,19 +14,25 @@ from octavo.run.sharding import make_mesh
 BATCH, LENGTH, HEADS, SIZE = 2, 256, 4, 128
 
 
-def by_definition(q, k, v, causal, window, segments):
-    """softmax(q k^T / sqrt(D)) v, one dense boolean mask, in float64."""
-    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
-    repeat = q.shape[2] // k.shape[2]
-    k, v = (np.repeat(x, repeat, axis=2) for x in (k, v))
-    t = np.arange(q.shape[1])
-    seen = np.ones((q.shape[0], len(t), len(t)), bool)
+def seen_by(rows, length, causal, window, segments):
+    """One dense boolean mask."""
+    t = np.arange(length)
+    seen = np.ones((rows, length, length), bool)
     if causal:
         seen &= t[:, None] >= t[None]
     if window:
         seen &= np.abs(t[:, None] - t[None]) < window
     if segments is not None:
         seen &= segments[:, :, None] == segments[:, None, :]
+    return seen
+
+
+def by_definition(q, k, v, causal, window, segments):
+    """softmax(q k^T / sqrt(D)) v, one dense boolean mask, in float64."""
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    repeat = q.shape[2] // k.shape[2]
+    k, v = (np.repeat(x, repeat, axis=2) for x in (k, v))
+    seen = seen_by(*q.shape[:2], causal, window, segments)
     scores = np.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1])
     scores = np.where(seen[:, None], scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
@@ -162,21 +168,18 @@ def test_reference_takes_any_length(length):
 def test_windows_at_the_ends_of_rows(length, window, causal, packed):
     """Nothing is seen beyond a row, which blocks do not divide; gradients, too."""
     (q, k, v), segments = inputs(2, length)
-    ids = jnp.asarray(segments) if packed else None
-    spec = MaskSpec(ids, causal, window)
+    segments = segments if packed else None
+    spec = MaskSpec(None if segments is None else jnp.asarray(segments), causal, window)
+    seen = jnp.asarray(seen_by(BATCH, length, causal, window, segments))
 
     def dense(q, k, v):
-        at = jnp.arange(length)
-        distance = at[:, None] - at
-        seen = (abs(distance) < window) & ((distance >= 0) | (not causal))
-        seen = seen[None] if ids is None else seen & (ids[:, :, None] == ids[:, None])
         return attend(q, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), seen)
 
     def pulled(run):
         mixed, pull = jax.vjp(run, q, k, v)
         return mixed, *pull(jnp.cos(mixed))
 
-    expected = by_definition(q, k, v, causal, window, segments if packed else None)
+    expected = by_definition(q, k, v, causal, window, segments)
     np.testing.assert_allclose(attention(q, k, v, spec), expected, atol=2e-5)
     for a, b in zip(pulled(lambda *x: attention(*x, spec)), pulled(dense), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
