@@ -115,6 +115,30 @@ class ExactLinear(Linear):
         return super().__call__(x, EXACT)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _normed(x, gain, eps):
+    """x ``[..., D]`` float32 over its root mean square, times gain ``[D]``."""
+    return _normed_forward(x, gain, eps)[0]
+
+
+def _normed_forward(x, gain, eps):
+    inverse = lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps)
+    return x * inverse * gain, (x, inverse, gain)
+
+
+def _normed_backward(eps, kept, gradient):
+    x, inverse, gain = kept
+    d_gain = jnp.sum(gradient * x * inverse, axis=tuple(range(x.ndim - 1)))
+    gradient *= gain
+    # As a product: sums over the last of several axes of which the first is 1, as packed rows have
+    # it, take ten times as long on CPU.
+    along = jnp.einsum("...d,...d->...", gradient, x, precision=EXACT)[..., None]
+    return gradient * inverse - x * (inverse**3 * along / x.shape[-1]), d_gain
+
+
+_normed.defvjp(_normed_forward, _normed_backward)
+
+
 class RMSNorm(nnx.Module):
     """Root-mean-square norm with a learned gain (Zhang & Sennrich 2019); statistics in float32."""
 
@@ -123,9 +147,7 @@ class RMSNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        wide = x.astype(jnp.float32)
-        normed = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
-        return (normed * self.gain[...]).astype(x.dtype)
+        return _normed(x.astype(jnp.float32), self.gain[...], self.eps).astype(x.dtype)
 
 
 def rotary_angles(
