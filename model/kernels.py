@@ -137,8 +137,8 @@ def _over_queries(x, weights):
     """x ``[B, K, R, D]`` mixed by weights ``[B, K, R, S]`` over R: ``[B, K, S, D]``."""
 
     def turned(x, weights):
-        # XLA's fast products on CPU go over the last axis of what is narrower; the barriers keep it
-        # from making the other product of it again.
+        # Over its last axis, with the narrower factor first, XLA has a fast product on CPU; the
+        # barriers keep it from making the other one of it again.
         x = lax.optimization_barrier(x.swapaxes(2, 3))
         return lax.optimization_barrier(jnp.einsum("bkdr,bkrs->bkds", x, weights)).swapaxes(2, 3)
 
