@@ -6,7 +6,7 @@ from flax import nnx
 
 from octavo.configs.model import ModelConfig
 from octavo.model.embeddings import LearnedTable
-from octavo.model.layers import back_by, parameter
+from octavo.model.layers import back_by, parameter, product
 from octavo.tokenizers.interface import Vocabulary
 
 
@@ -35,7 +35,7 @@ class NgramConv(LearnedTable):
         total = mix[0] * x
         for share, kernel in zip(mix[1:], self.kernels, strict=True):
             taps = kernel[...].astype(self.dtype)
-            moved = (back_by(x, positions, back) @ tap for back, tap in enumerate(taps))
+            moved = (product(back_by(x, positions, i), tap) for i, tap in enumerate(taps))
             total += share * sum(moved)
         return total
 

@@ -5,7 +5,7 @@ from flax import nnx
 from jax import lax
 
 from octavo.configs.model import StageConfig
-from octavo.model.layers import EXACT, parameter
+from octavo.model.layers import EXACT, parameter, product
 from octavo.model.units.segmenters import Decision, Segmenter
 
 
@@ -34,8 +34,8 @@ class Router(Segmenter):
     def decide(self, x, layout, carry, valid=None, noise=None) -> tuple[Decision, dict]:
         wide = x.astype(jnp.float32)
         before = jnp.concatenate([carry["previous"][:, None], wide[:, :-1]], axis=1)
-        query = jnp.matmul(before, self.query[...], precision=EXACT)
-        key = jnp.matmul(wide, self.key[...], precision=EXACT)
+        query = product(before, self.query[...], EXACT)
+        key = product(wide, self.key[...], EXACT)
         lengths = jnp.sum(query * query, -1) * jnp.sum(key * key, -1)
         cosine = jnp.sum(query * key, -1) * lax.rsqrt(jnp.maximum(lengths, 1e-12))
         p = jnp.clip((1 - cosine) / 2, 0, 1)
