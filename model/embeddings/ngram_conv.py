@@ -1,7 +1,5 @@
 """a table mixed with causal convolutions over 2 to 4 ids."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -37,7 +35,7 @@ class NgramConv(LearnedTable):
         total = mix[0] * x
         for share, kernel in zip(mix[1:], self.kernels, strict=True):
             taps = kernel[...].astype(self.dtype)
-            moved: Any = (product(back_by(x, positions, i), tap) for i, tap in enumerate(taps))
+            moved = (product(back_by(x, positions, i), tap) for i, tap in enumerate(taps))
             total += share * sum(moved)
         return total
 

@@ -1,7 +1,5 @@
 """where a state is unlike the one before (H-Net)."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
@@ -36,8 +34,8 @@ class Router(Segmenter):
     def decide(self, x, layout, carry, valid=None, noise=None) -> tuple[Decision, dict]:
         wide = x.astype(jnp.float32)
         before = jnp.concatenate([carry["previous"][:, None], wide[:, :-1]], axis=1)
-        query: Any = product(before, self.query[...], EXACT)
-        key: Any = product(wide, self.key[...], EXACT)
+        query = product(before, self.query[...], EXACT)
+        key = product(wide, self.key[...], EXACT)
         lengths = jnp.sum(query * query, -1) * jnp.sum(key * key, -1)
         cosine = jnp.sum(query * key, -1) * lax.rsqrt(jnp.maximum(lengths, 1e-12))
         p = jnp.clip((1 - cosine) / 2, 0, 1)
